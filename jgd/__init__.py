@@ -1,0 +1,1 @@
+"""JGD: make graphs, teachers and samplers smaller without losing what they know."""

@@ -1,0 +1,295 @@
+"""Algorithms from algorithms: selection, averaging, ensembles, sweeps, recording."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, ArrayLike, PyTree
+
+from jgd.core.algorithm import Algorithm, Flush
+
+__all__ = ["Best", "Recording", "ema", "ensemble", "keep_best", "record", "sweep"]
+
+
+class Best(NamedTuple):
+    """State of `keep_best`."""
+
+    inner: PyTree
+    product: PyTree
+    score: Array
+    waited: Array
+
+
+def _copied(tree: PyTree) -> PyTree:
+    """Copies of all leaves, for a state must not hold the same buffer twice."""
+    return jax.tree.map(jnp.copy, tree)
+
+
+def keep_best(
+    alg: Algorithm,
+    score: Callable[[PyTree, Any], ArrayLike],
+    *,
+    every: int = 1,
+    patience: int | None = None,
+    ties: Literal["first", "last"] = "first",
+) -> Algorithm:
+    """Return the product with the best score seen, e.g. by accuracy on validation nodes.
+
+    Args:
+      alg: an algorithm whose ``result`` is cheap and jittable (it is evaluated inside the loop).
+      score: ``(product, data) -> scalar``, higher is better; NaN never wins.
+      every: look after every so many steps. The product after the last step is seen only if its number is
+        a multiple of it.
+      patience: freeze after so many looks without improvement; the metric ``"done"`` then turns true.
+      ties: which of two equal scores wins, the first or the last.
+
+    Returns:
+      An `Algorithm` with the same product type; metrics gain ``score`` (of the last look) and ``best``.
+    """
+
+    def init(key, data, batch):
+        inner = alg.init(key, data, batch)
+        product = _copied(alg.result(inner, data))
+        return Best(inner, product, jnp.asarray(-jnp.inf), jnp.zeros((), jnp.int32))
+
+    def step(key, t, state, data, batch):
+        frozen = jnp.asarray(False) if patience is None else state.waited >= patience
+        inner, metrics = alg.step(key, t, state.inner, data, batch)
+        if patience is not None:
+            inner = jax.tree.map(lambda old, new: jnp.where(frozen, old, new), state.inner, inner)
+
+        def look(best, best_score, waited):
+            product = alg.result(inner, data)
+            value = jnp.asarray(score(product, data), best_score.dtype)
+            value = jnp.where(jnp.isnan(value), -jnp.inf, value)
+            better = value >= best_score if ties == "last" else value > best_score
+            better &= ~frozen
+            best = jax.tree.map(lambda new, old: jnp.where(better, new, old), product, best)
+            waited = jnp.where(better, 0, waited + 1)
+            return best, jnp.where(better, value, best_score), waited, value
+
+        def skip(best, best_score, waited):
+            return best, best_score, waited, jnp.full((), jnp.nan, best_score.dtype)
+
+        operands = (state.product, state.score, state.waited)
+        due = (t + 1) % every == 0
+        best, top, waited, value = look(*operands) if every == 1 else jax.lax.cond(due, look, skip, *operands)
+        metrics = {**metrics, "score": value, "best": top}
+        if patience is not None:
+            metrics["done"] = waited >= patience
+        return Best(inner, best, top, waited), metrics
+
+    def result(state, data):
+        del data
+        return state.product
+
+    return Algorithm(init, step, result, _inner_flush(alg.flush))
+
+
+def _inner_flush(flush: Flush | None) -> Flush | None:
+    """The flush of a wrapped algorithm, for a wrapper whose state has it as `inner`."""
+    return None if flush is None else flush._replace(run=lambda state, t: flush.run(state.inner, t))
+
+
+class Averaged(NamedTuple):
+    """State of `ema`."""
+
+    inner: PyTree
+    average: PyTree
+
+
+def ema(
+    alg: Algorithm,
+    decay: float | Callable[[Array], ArrayLike],
+    get: Callable[[PyTree], PyTree] = lambda state: state.params,
+    put: Callable[[PyTree, PyTree], PyTree] = lambda state, params: state._replace(params=params),
+) -> Algorithm:
+    """Return the product of an exponential moving average of part of the state.
+
+    Args:
+      alg: any algorithm.
+      decay: weight of the past in each step, a number or a schedule of the step.
+      get: the part of the state to average, the parameters by default.
+      put: the state with that part replaced.
+    """
+
+    def init(key, data, batch):
+        inner = alg.init(key, data, batch)
+        return Averaged(inner, _copied(get(inner)))
+
+    def step(key, t, state, data, batch):
+        inner, metrics = alg.step(key, t, state.inner, data, batch)
+        keep = decay(t) if callable(decay) else decay
+        average = jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, state.average, get(inner))
+        return Averaged(inner, average), metrics
+
+    def result(state, data):
+        return alg.result(put(state.inner, state.average), data)
+
+    return Algorithm(init, step, result, _inner_flush(alg.flush))
+
+
+def ensemble(
+    alg: Algorithm,
+    n: int,
+    *,
+    data_axis: Any = None,
+    batch_axis: Any = None,
+    mesh: Mesh | None = None,
+) -> Algorithm:
+    """Run ``n`` independent members at once; every leaf of state, metrics and product gains a leading axis.
+
+    Members are vmapped, and spread over the first axis of ``mesh`` where one is given. Each member draws
+    from its own key. A member equals a single run with its key up to rounding, not to the bit.
+
+    Args:
+      alg: the algorithm of one member.
+      n: number of members; a multiple of the mesh axis.
+      data_axis: None where all members see the same data, 0 where each has its own (a leading axis of
+        ``n``), or a pytree prefix of those, as `jax.vmap`'s ``in_axes``.
+      batch_axis: the same for batches.
+      mesh: devices to spread over.
+    """
+
+    def keys_of(key):
+        return jax.random.split(key, n)
+
+    def over_mesh(fn, *args, member: tuple):
+        if mesh is None:
+            return fn(*args)
+        axis = mesh.axis_names[0]
+        if n % mesh.shape[axis]:
+            raise ValueError(f"{n} members cannot be spread evenly over {mesh.shape[axis]} devices")
+        specs = tuple(P(axis) if m else P() for m in member)
+        return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=P(axis))(*args)
+
+    if mesh is not None and any(axis not in (None, 0) for axis in (data_axis, batch_axis)):
+        raise ValueError("over a mesh, data_axis and batch_axis must be None or 0 as a whole")
+    own_data, own_batch = data_axis is not None, batch_axis is not None
+
+    def init(key, data, batch):
+        axes = (0, data_axis, batch_axis)
+        fn = jax.vmap(alg.init, in_axes=axes)
+        return over_mesh(fn, keys_of(key), data, batch, member=(True, own_data, own_batch))
+
+    def step(key, t, state, data, batch):
+        fn = jax.vmap(alg.step, in_axes=(0, None, 0, data_axis, batch_axis))
+        member = (True, False, True, own_data, own_batch)
+        return over_mesh(fn, keys_of(key), t, state, data, batch, member=member)
+
+    def result(state, data):
+        return jax.vmap(alg.result, in_axes=(0, data_axis))(state, data)
+
+    return Algorithm(init, step, result, alg.flush)
+
+
+class Swept(NamedTuple):
+    """State of `sweep`."""
+
+    inner: PyTree
+    values: Mapping[str, Array]
+
+
+def sweep(make: Callable[..., Algorithm], **values: ArrayLike) -> Algorithm:
+    """Run one member for each setting of float hyperparameters, all from the same key.
+
+    Args:
+      make: the constructor, ``make(lr=...) -> Algorithm``; it must accept tracers.
+      **values: an array of settings for each argument, all of the same length.
+
+    Example:
+      ``sweep(lambda lr: train(model, loss, optax.adam(lr)), lr=jnp.logspace(-4, -1, 7))``
+    """
+    grid = {name: jnp.asarray(v) for name, v in values.items()}
+    lengths = {v.shape[:1] for v in grid.values()}
+    if len(lengths) != 1 or lengths == {()}:
+        raise ValueError("sweep needs arrays of equal length, one for each argument to vary")
+
+    def init(key, data, batch):
+        inner = jax.vmap(lambda v: make(**v).init(key, data, batch))(grid)
+        return Swept(inner, jax.tree.map(jnp.copy, grid))
+
+    def step(key, t, state, data, batch):
+        def one(v, inner):
+            return make(**v).step(key, t, inner, data, batch)
+
+        inner, metrics = jax.vmap(one)(state.values, state.inner)
+        return Swept(inner, state.values), metrics
+
+    def result(state, data):
+        return jax.vmap(lambda v, inner: make(**v).result(inner, data))(state.values, state.inner)
+
+    return Algorithm(init, step, result)
+
+
+class Recording(NamedTuple):
+    """State of `record`."""
+
+    inner: PyTree
+    snapshots: PyTree
+
+
+def record(
+    alg: Algorithm,
+    every: int,
+    capacity: int,
+    select: Callable[[PyTree], PyTree] = lambda state: state.params,
+    sink: Callable[[PyTree, int], None] | None = None,
+) -> Algorithm:
+    """Keep a trajectory: what ``select`` sees at step 0 and after every so many steps.
+
+    Args:
+      alg: any algorithm.
+      every: steps between snapshots.
+      capacity: number of snapshots held. Snapshot ``i`` belongs to step ``i * every``. Without a sink,
+        further ones are dropped.
+      select: what to record, the parameters by default.
+      sink: ``(snapshots, first)``, called on the host with ``capacity`` snapshots of which the first has
+        number ``first``, each time the buffer has filled; later snapshots then overwrite it. It may be
+        called again with the same numbers after a restart. A buffer that is partly filled at the end is in
+        the product.
+
+    Returns:
+      An `Algorithm` whose product is ``(product, snapshots)``, the latter with a leading ``capacity`` axis.
+    """
+
+    def write(snapshots, state, number):
+        slot = number % capacity if sink is not None else number
+        return jax.tree.map(
+            lambda buffer, leaf: buffer.at[slot].set(leaf, mode="drop"), snapshots, select(state)
+        )
+
+    def init(key, data, batch):
+        inner = alg.init(key, data, batch)
+        shapes = jax.eval_shape(select, inner)
+        empty = jax.tree.map(lambda x: jnp.zeros((capacity, *x.shape), x.dtype), shapes)
+        return Recording(inner, write(empty, inner, 0))
+
+    def step(key, t, state, data, batch):
+        inner, metrics = alg.step(key, t, state.inner, data, batch)
+        due = (t + 1) % every == 0
+        snapshots = jax.lax.cond(
+            due,
+            lambda s: write(s, inner, (t + 1) // every),
+            lambda s: s,
+            state.snapshots,
+        )
+        return Recording(inner, snapshots), metrics
+
+    def result(state, data):
+        return alg.result(state.inner, data), state.snapshots
+
+    if sink is None:
+        return Algorithm(init, step, result, _inner_flush(alg.flush))
+    # The buffer is full after snapshot number capacity - 1, 2 * capacity - 1, ...
+    full = Flush(
+        lambda state, t: sink(state.snapshots, t // every + 1 - capacity),
+        every=every * capacity,
+        offset=every * (capacity - 1),
+    )
+    return Algorithm(init, step, result, full)

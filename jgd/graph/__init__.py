@@ -1,0 +1,60 @@
+"""Graphs as operators: sparse products with derivatives, builders, padded batches."""
+
+from jgd.graph.batch import Budget, batches, budget_for, graph_ids, node_mask, pad, pool
+from jgd.graph.build import (
+    adjacency,
+    coalesce,
+    from_adjacency,
+    from_edges,
+    induced_subgraph,
+    knn_graph,
+    remove_self_loops,
+    to_undirected,
+    validate,
+)
+from jgd.graph.operator import (
+    DenseOperator,
+    Operator,
+    SparseOperator,
+    edge_weights,
+    from_coo,
+    normalize,
+    num_nodes,
+    operator,
+    propagate,
+    sparse_features,
+)
+from jgd.graph.propagation import EXPORT_CHECKS, Structure, sddmm, spmm
+
+__all__ = [
+    "EXPORT_CHECKS",
+    "Budget",
+    "DenseOperator",
+    "Operator",
+    "SparseOperator",
+    "Structure",
+    "adjacency",
+    "batches",
+    "budget_for",
+    "coalesce",
+    "edge_weights",
+    "from_adjacency",
+    "from_coo",
+    "from_edges",
+    "graph_ids",
+    "induced_subgraph",
+    "knn_graph",
+    "node_mask",
+    "normalize",
+    "num_nodes",
+    "operator",
+    "pad",
+    "pool",
+    "propagate",
+    "remove_self_loops",
+    "sddmm",
+    "sparse_features",
+    "spmm",
+    "to_undirected",
+    "validate",
+]

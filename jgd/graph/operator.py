@@ -1,0 +1,387 @@
+"""The linear operator that all message passing goes through.
+
+A graph network sees a graph only as ``A = operator(graph, ...)`` and uses ``A @ x``, ``A.T``,
+``A.scores(q, k)``, ``A.softmax(values)`` and ``A.with_values(values)``. The same network then runs
+on a large sparse graph, on a small learned dense adjacency and on a padded batch of graphs.
+Convention: ``(A @ x)[receiver]`` sums over senders, so ``A[receiver, sender]`` is the edge weight.
+
+Sparse matrices of other kinds are operators too: bag-of-words features (``X @ W``), hypergraph
+incidences, user-item matrices, complex magnetic Laplacians.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import jraph
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Array, Num, Shaped
+
+from jgd.graph.propagation import Structure, sddmm, spmm
+
+__all__ = [
+    "DenseOperator",
+    "Operator",
+    "SparseOperator",
+    "edge_weights",
+    "from_coo",
+    "normalize",
+    "num_nodes",
+    "operator",
+    "propagate",
+    "sparse_features",
+]
+
+Normalization: TypeAlias = Literal["sym", "row", "col"]
+Reduction: TypeAlias = Literal["sum", "mean", "max", "min"]
+AnyArray: TypeAlias = Array | np.ndarray
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class SparseOperator:
+    """A sparse ``(M, N)`` matrix, or ``H`` of them on the same positions (attention heads).
+
+    Attributes:
+      values: ``[E]`` or ``[E, H]``, in the order of ``structure``, transposed or not.
+      structure: positions of the nonzeros.
+      transposed: whether this is the transpose of the matrix that ``structure`` describes.
+    """
+
+    values: Any
+    structure: Structure
+    transposed: bool = field(default=False, metadata={"static": True})
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows (receivers) and columns (senders)."""
+        rows, cols = self.structure.indptr.shape[-1] - 1, self.structure.t_indptr.shape[-1] - 1
+        return (cols, rows) if self.transposed else (rows, cols)
+
+    @property
+    def dtype(self) -> Any:
+        """Of the values."""
+        return self.values.dtype
+
+    @property
+    def receivers(self) -> Array:
+        """Row of each nonzero, ``[E]``."""
+        return self.structure.cols if self.transposed else self.structure.rows
+
+    @property
+    def senders(self) -> Array:
+        """Column of each nonzero, ``[E]``."""
+        return self.structure.rows if self.transposed else self.structure.cols
+
+    @property
+    def T(self) -> SparseOperator:
+        """The transpose (no conjugation); costs nothing."""
+        return replace(self, transposed=not self.transposed)
+
+    @property
+    def H(self) -> SparseOperator:
+        """The conjugate transpose."""
+        return replace(self.T, values=jnp.conj(self.values))
+
+    def __matmul__(self, x: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "M ..."]:
+        """``A @ x`` for ``x`` of shape ``[N, ...]``; with ``H`` heads, ``x`` is ``[N, H, ...]``."""
+        x = jnp.asarray(x)
+        if x.ndim == 0 or x.shape[0] != self.shape[1]:
+            raise ValueError(f"A has {self.shape[1]} columns, but x has shape {x.shape}")
+        if self.values.ndim == 2:
+            channels = self.values.shape[1]
+            if x.ndim < 2 or x.shape[1] != channels:
+                raise ValueError(f"A has {channels} heads: x must be [N, {channels}, ...], got {x.shape}")
+            y = spmm(self.values, x.reshape(*x.shape[:2], -1), self.structure, transpose=self.transposed)
+        else:
+            flat = x.reshape(x.shape[0], 1, -1)
+            y = spmm(self.values[:, None], flat, self.structure, transpose=self.transposed)
+        return y.reshape(self.shape[0], *x.shape[1:])
+
+    def scores(self, q: Shaped[AnyArray, "M ..."], k: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "E ..."]:
+        """Inner products at the nonzeros: ``[M, F], [N, F] -> [E]`` or ``[M, H, F], [N, H, F] -> [E, H]``."""
+        q, k = jnp.asarray(q), jnp.asarray(k)
+        a, b = (k, q) if self.transposed else (q, k)
+        if q.ndim == 2:
+            return sddmm(a[:, None], b[:, None], self.structure)[:, 0]
+        return sddmm(a, b, self.structure)
+
+    def softmax(self, values: Shaped[Array, "E ..."]) -> Shaped[Array, "E ..."]:
+        """Softmax of ``values`` over the nonzeros of each row."""
+        channels = values.reshape(values.shape[0], -1)
+        rows, height = self.receivers, self.shape[0]
+        top = jax.ops.segment_max(jax.lax.stop_gradient(channels), rows, height)
+        weights = self.with_values(jnp.exp(channels - top[rows]))
+        ones = jnp.ones((self.shape[1], channels.shape[1], 1), channels.dtype)
+        totals = self.scores(weights @ ones, ones)  # back to the edges, by products that differentiate well
+        return (weights.values / totals).reshape(values.shape)
+
+    def with_values(self, values: Shaped[Array, "E ..."]) -> SparseOperator:
+        """The same positions with other values; nothing is normalised again."""
+        return replace(self, values=values)
+
+    def at_senders(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "E ..."]:
+        """Column features at each nonzero."""
+        return jnp.take(x, self.senders, axis=0)
+
+    def at_receivers(self, x: Shaped[Array, "M ..."]) -> Shaped[Array, "E ..."]:
+        """Row features at each nonzero."""
+        return jnp.take(x, self.receivers, axis=0)
+
+    def reduce(self, messages: Shaped[Array, "E ..."], how: Reduction = "sum") -> Shaped[Array, "M ..."]:
+        """Gather messages, one for each nonzero, into rows. Rows without any give zero."""
+        rows, height = self.receivers, self.shape[0]
+        if how in ("sum", "mean"):
+            # The product with unit values and one message per column is a sum over each row.
+            total = jax.ops.segment_sum(messages, rows, height, indices_are_sorted=not self.transposed)
+            if how == "sum":
+                return total
+            count = jax.ops.segment_sum(jnp.ones(rows.shape), rows, height)
+            return total / jnp.maximum(count, 1).reshape(-1, *(1,) * (messages.ndim - 1))
+        segment = {"max": jax.ops.segment_max, "min": jax.ops.segment_min}[how]
+        extreme = segment(messages, rows, height, indices_are_sorted=not self.transposed)
+        return jnp.where(jnp.isfinite(extreme), extreme, 0)
+
+    def todense(self) -> Array:
+        """``[M, N]`` or ``[M, N, H]``; repeated positions add up."""
+        dense = jnp.zeros((*self.shape, *self.values.shape[1:]), self.dtype)
+        return dense.at[self.receivers, self.senders].add(self.values)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DenseOperator:
+    """A dense ``(M, N)`` matrix, or ``(M, N, H)`` with heads. Zero entries are no edges.
+
+    Batches of dense graphs go through `jax.vmap`.
+    """
+
+    values: Any
+    pattern: Any = None  # where edges are, once `with_values` has replaced the values
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows (receivers) and columns (senders)."""
+        return self.values.shape[0], self.values.shape[1]
+
+    @property
+    def dtype(self) -> Any:
+        """Of the values."""
+        return self.values.dtype
+
+    @property
+    def mask(self) -> Array:
+        """Where the edges are, ``[M, N]``."""
+        return self.values != 0 if self.pattern is None else self.pattern
+
+    @property
+    def T(self) -> DenseOperator:
+        """The transpose (no conjugation)."""
+        pattern = None if self.pattern is None else self.pattern.T
+        return DenseOperator(jnp.swapaxes(self.values, 0, 1), pattern)
+
+    @property
+    def H(self) -> DenseOperator:
+        """The conjugate transpose."""
+        return replace(self.T, values=jnp.conj(jnp.swapaxes(self.values, 0, 1)))
+
+    def __matmul__(self, x: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "M ..."]:
+        """``A @ x`` for ``x`` of shape ``[N, ...]``; with ``H`` heads, ``x`` is ``[N, H, ...]``."""
+        if self.values.ndim == 3:
+            return jnp.einsum("mnh,nh...->mh...", self.values, x)
+        return jnp.tensordot(self.values, x, axes=1)
+
+    def scores(self, q: Shaped[AnyArray, "M ..."], k: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "M N ..."]:
+        """Inner products of all pairs: ``[M, F], [N, F] -> [M, N]``, with heads ``[M, N, H]``."""
+        return jnp.einsum("mf,nf->mn" if q.ndim == 2 else "mhf,nhf->mnh", q, k)
+
+    def softmax(self, values: Shaped[Array, "M N ..."]) -> Shaped[Array, "M N ..."]:
+        """Softmax of ``values`` over the edges of each row; rows without edges give zeros."""
+        mask = self.mask.reshape(*self.mask.shape, *(1,) * (values.ndim - self.mask.ndim))
+        return jax.nn.softmax(values, axis=1, where=mask, initial=-jnp.inf) * jnp.any(mask, 1, keepdims=True)
+
+    def with_values(self, values: Shaped[Array, "M N ..."]) -> DenseOperator:
+        """Other values; the edges stay where they were."""
+        return DenseOperator(values, self.mask)
+
+    def at_senders(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "M N ..."]:
+        """Column features at each pair."""
+        return jnp.broadcast_to(x[None], (self.shape[0], *x.shape))
+
+    def at_receivers(self, x: Shaped[Array, "M ..."]) -> Shaped[Array, "M N ..."]:
+        """Row features at each pair."""
+        return jnp.broadcast_to(x[:, None], (self.shape[0], self.shape[1], *x.shape[1:]))
+
+    def reduce(self, messages: Shaped[Array, "M N ..."], how: Reduction = "sum") -> Shaped[Array, "M ..."]:
+        """Gather messages, one for each edge, into rows. Rows without any give zero."""
+        mask = self.mask.reshape(*self.shape, *(1,) * (messages.ndim - 2))
+        if how in ("sum", "mean"):
+            total = jnp.sum(jnp.where(mask, messages, 0), axis=1)
+            return total if how == "sum" else total / jnp.maximum(jnp.sum(mask, axis=1), 1)
+        reduce, start = {"max": (jnp.max, -jnp.inf), "min": (jnp.min, jnp.inf)}[how]
+        extreme = reduce(messages, axis=1, where=mask, initial=start)
+        return jnp.where(jnp.isfinite(extreme), extreme, 0)
+
+    def todense(self) -> Array:
+        """The matrix itself."""
+        return self.values
+
+
+Operator: TypeAlias = SparseOperator | DenseOperator
+
+
+def from_coo(
+    senders: Shaped[AnyArray, " E"],
+    receivers: Shaped[AnyArray, " E"],
+    values: Shaped[AnyArray, "E *H"] | None = None,
+    *,
+    shape: tuple[int, int],
+) -> SparseOperator:
+    """A sparse operator from coordinates: rows are ``receivers``, columns ``senders``.
+
+    Works on concrete arrays (sorted on the host) and under `jit`. Repeated positions add up.
+
+    Args:
+      senders: column of each nonzero.
+      receivers: row of each nonzero.
+      values: ``[E]`` or ``[E, H]``; ones by default.
+      shape: rows and columns.
+    """
+    traced = any(isinstance(a, jax.core.Tracer) for a in (senders, receivers))
+    xp: Any = jnp if traced else np
+    rows, cols = (xp.asarray(a).astype(np.int32) for a in (receivers, senders))
+    order = xp.lexsort((cols, rows))
+    rows, cols = rows[order], cols[order]
+    perm = xp.lexsort((rows, cols))
+
+    def pointers(index, size):
+        return xp.searchsorted(index, xp.arange(size + 1)).astype(np.int32)
+
+    t_rows = cols[perm]
+    structure = Structure(
+        indptr=pointers(rows, shape[0]),
+        rows=rows,
+        cols=cols,
+        t_indptr=pointers(t_rows, shape[1]),
+        t_cols=rows[perm],
+        t_rows=t_rows,
+        perm=perm.astype(np.int32),
+    )
+    ordered = jnp.ones(rows.shape, jnp.float32) if values is None else jnp.asarray(values)[order]
+    return SparseOperator(ordered, jax.tree.map(jnp.asarray, structure))
+
+
+def num_nodes(graph: jraph.GraphsTuple) -> int:
+    """The static number of nodes of a graph, padding included."""
+    leaves = jax.tree.leaves(graph.nodes)
+    if isinstance(graph.nodes, SparseOperator):
+        return graph.nodes.shape[0]
+    return int(leaves[0].shape[0]) if leaves else int(np.sum(np.asarray(graph.n_node)))
+
+
+def edge_weights(graph: jraph.GraphsTuple) -> Any:
+    """Edge weights ``[E]`` of a graph, or None for unit weights.
+
+    ``graph.edges`` is None, an array ``[E]`` or ``[E, 1]`` of weights, or a dict of edge data whose
+    ``"weight"``, if present, is such an array. Other edge features are not weights.
+    """
+    edges = graph.edges
+    weights = edges.get("weight") if isinstance(edges, dict) else edges
+    if weights is None:
+        return None
+    if weights.ndim == 2 and weights.shape[1] == 1:
+        return weights[:, 0]
+    if weights.ndim != 1:
+        raise ValueError(
+            f"edges have shape {weights.shape}, which are features and no weights: "
+            "keep them in a dict, e.g. edges={'feature': ...}, with the weights under 'weight'"
+        )
+    return weights
+
+
+def operator(
+    graph: jraph.GraphsTuple | Num[AnyArray, "M N"] | sp.spmatrix | sp.sparray,
+    *,
+    normalize: Normalization | None = None,
+    self_loops: bool | float = False,
+) -> Operator:
+    """The adjacency operator of a graph.
+
+    Args:
+      graph: a graph (sparse), an adjacency array ``[M, N]`` (dense), or a SciPy sparse matrix.
+      normalize: ``"sym"`` for ``D_r^-1/2 A D_c^-1/2``, ``"row"`` for rows that sum to one, ``"col"`` for
+        columns that do, None for the weights as they are. Degrees are sums of weights; a node without
+        edges keeps a zero row.
+      self_loops: weight of a loop added to every node (True is 1) before normalising. Loops that the
+        graph already has are kept and add up.
+
+    Returns:
+      `SparseOperator` or `DenseOperator` with ``A[receiver, sender] = weight``.
+    """
+    loop = float(self_loops)
+    if isinstance(graph, jraph.GraphsTuple):
+        size = num_nodes(graph)
+        senders, receivers, weights = graph.senders, graph.receivers, edge_weights(graph)
+        if loop:
+            xp: Any = jnp if isinstance(senders, jax.core.Tracer) else np
+            nodes = xp.arange(size, dtype=np.int32)
+            weights = jnp.ones(senders.shape[0]) if weights is None else jnp.asarray(weights)
+            weights = jnp.append(weights, jnp.full(size, loop, weights.dtype))
+            senders, receivers = xp.append(senders, nodes), xp.append(receivers, nodes)
+        a: Operator = from_coo(senders, receivers, weights, shape=(size, size))
+    elif sp.issparse(graph):
+        matrix: Any = graph + loop * sp.eye_array(graph.shape[0], dtype=graph.dtype) if loop else graph
+        coo = matrix.tocoo()
+        a = from_coo(coo.col, coo.row, coo.data, shape=(int(coo.shape[0]), int(coo.shape[1])))
+    else:
+        dense = jnp.asarray(graph)
+        a = DenseOperator(dense + loop * jnp.eye(*dense.shape, dtype=dense.dtype) if loop else dense)
+    return a if normalize is None else _normalize(a, normalize)
+
+
+def normalize(a: Operator, how: Normalization) -> Operator:
+    """Scale rows and columns by their sums (see `operator`); differentiable in the values."""
+
+    def power(d, exponent):
+        positive = d > 0
+        return jnp.where(positive, jnp.where(positive, d, 1.0) ** exponent, 0.0)
+
+    rows = a @ jnp.ones(a.shape[1], a.dtype) if how != "col" else None
+    cols = a.T @ jnp.ones(a.shape[0], a.dtype) if how != "row" else None
+    exponent = -0.5 if how == "sym" else -1.0
+    r = jnp.ones(a.shape[0], a.dtype) if rows is None else power(rows, exponent)
+    c = jnp.ones(a.shape[1], a.dtype) if cols is None else power(cols, exponent)
+    scale = a.scores(r[:, None], c[:, None])
+    return replace(a, values=a.values * scale)
+
+
+_normalize = normalize  # `operator` has an argument of that name
+
+
+def sparse_features(x: Num[AnyArray, "N F"] | sp.spmatrix | sp.sparray) -> SparseOperator:
+    """Node features as an operator: ``X @ W`` then costs its nonzeros only (host side)."""
+    matrix = sp.csr_array(np.asarray(x) if not sp.issparse(x) else x)
+    result = operator(matrix.astype(np.float32))
+    assert isinstance(result, SparseOperator)
+    return result
+
+
+def propagate(a: Operator, x: Num[Array, "N F"], terms: int, alpha: float | Array) -> Num[Array, "N F"]:
+    """The truncated personalised-propagation series ``(1 - alpha) sum_{t<terms} alpha^t A^t x``.
+
+    With ``terms -> inf`` and a spectral radius of at most one it solves ``(I - alpha A) y = (1 - alpha) x``.
+
+    Args:
+      a: square operator.
+      x: node features.
+      terms: number of terms, at least one; one term is ``(1 - alpha) x``.
+      alpha: weight of each further step, in ``[0, 1)``.
+    """
+    if terms < 1:
+        raise ValueError(f"terms must be at least 1, got {terms}")
+    y, _ = jax.lax.scan(lambda y, _: (x + alpha * (a @ y), None), x, length=terms - 1)
+    return (1 - alpha) * y
