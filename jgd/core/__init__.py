@@ -1,0 +1,54 @@
+"""Contracts and drivers: models, objectives, algorithms, their transforms, and the loop."""
+
+from jgd.core.algorithm import (
+    Algorithm,
+    Examples,
+    Flush,
+    Plan,
+    Player,
+    TrainState,
+    alternate,
+    cycle,
+    sequence,
+    train,
+)
+from jgd.core.loop import Diverged, Driver, HostStream, Loop, Recipe, atomic_write, in_memory, run
+from jgd.core.model import Bound, Model, Outputs, bind, from_linen, from_nnx
+from jgd.core.objective import Context, Objective, objective, weighted
+from jgd.core.transforms import ema, ensemble, keep_best, record, sweep
+
+__all__ = [
+    "Algorithm",
+    "Bound",
+    "Context",
+    "Diverged",
+    "Driver",
+    "Examples",
+    "Flush",
+    "HostStream",
+    "Loop",
+    "Model",
+    "Objective",
+    "Outputs",
+    "Plan",
+    "Player",
+    "Recipe",
+    "TrainState",
+    "alternate",
+    "atomic_write",
+    "bind",
+    "cycle",
+    "ema",
+    "ensemble",
+    "from_linen",
+    "from_nnx",
+    "in_memory",
+    "keep_best",
+    "objective",
+    "record",
+    "run",
+    "sequence",
+    "sweep",
+    "train",
+    "weighted",
+]

@@ -1,0 +1,543 @@
+"""The loop driver: runs an `Algorithm` in chunks, and a recipe of several stages so that it can be resumed.
+
+A recipe is host Python, ``recipe(key, task, loop=in_memory) -> product``, that calls
+``loop(name, algorithm, key, data, num_steps)`` for its jitted loops and ``loop.stage(name, fn, *args)``
+for plain work that is worth keeping. Called bare it runs in memory; `run` gives it a driver with a
+folder, where every stage is a scope of its own.
+
+The key of step ``t`` is ``fold_in(key, t)`` and a stream of batches is a function of ``t``, so neither
+chunks nor restarts change a result (to the bit on CPU).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from jaxtyping import Array, PyTree
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from jgd.core.algorithm import Algorithm
+
+__all__ = ["Diverged", "Driver", "HostStream", "Loop", "Recipe", "atomic_write", "in_memory", "run"]
+
+
+class Diverged(FloatingPointError):
+    """The loss of every member is NaN or infinite. The last checkpoint, if any, is from before."""
+
+
+class Loop(Protocol):
+    """What a recipe is given to run its stages."""
+
+    def __call__(
+        self,
+        name: str,
+        algorithm: Algorithm,
+        key: Array,
+        data: PyTree,
+        num_steps: int,
+        batches: Callable[[Any, Array], PyTree] | HostStream | None = None,
+    ) -> Any:
+        """Run ``num_steps`` steps and return the product."""
+        ...
+
+    def stage(self, name: str, fn: Callable[..., Any], *args: Any) -> Any:
+        """Return ``fn(*args)``: an array, or nested dicts of arrays; kept where the loop has a folder."""
+        ...
+
+
+class Recipe(Protocol):
+    """What a paper is: any number of stages, on the host."""
+
+    def __call__(self, key: Array, task: Any, loop: Loop = ...) -> Any:
+        """Run all stages and return the product."""
+        ...
+
+
+@dataclass(frozen=True)
+class HostStream:
+    """Batches that come from the host: ``batch_at(t)`` returns NumPy arrays of static shapes."""
+
+    batch_at: Callable[[int], PyTree]
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[Any]:
+    """Open a temporary file beside ``path`` that takes its place if all goes well, else disappears."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+# --- one chunk ----------------------------------------------------------------------------------
+
+
+@partial(jax.jit, static_argnames=("step", "batches", "size"), donate_argnames="state")
+def _advance(state, key, start, count, data, xs, *, step, batches, size):
+    """Up to `count` steps from `start`; metrics come back in buffers of `size`. Compiles once."""
+
+    def one(t, i, state):
+        if xs is not None:
+            batch = jax.tree.map(lambda x: x[i], xs)
+        else:
+            batch = None if batches is None else batches(data, t)
+        return step(jax.random.fold_in(key, t), t, state, data, batch)
+
+    _, shapes = jax.eval_shape(one, start, 0, state)
+    buffers = jax.tree.map(lambda m: jnp.zeros((size, *m.shape), m.dtype), shapes)
+
+    def running(carry):
+        i, _, _, done = carry
+        return (i < count) & ~done
+
+    def body(carry):
+        i, state, buffers, _ = carry
+        state, metrics = one(start + i, i, state)
+        buffers = jax.tree.map(lambda b, m: b.at[i].set(m), buffers, metrics)
+        return i + 1, state, buffers, jnp.all(metrics.get("done", jnp.asarray(False)))
+
+    begin = (jnp.zeros((), jnp.int32), state, buffers, jnp.asarray(False))
+    ran, state, buffers, done = jax.lax.while_loop(running, body, begin)
+    return state, buffers, ran, done
+
+
+@partial(jax.jit, static_argnames=("init",))
+def _initial(key, data, batch, *, init):
+    return init(key, data, batch)
+
+
+@partial(jax.jit, static_argnames=("result",))
+def _product(state, data, *, result):
+    return result(state, data)
+
+
+def _advance_to(
+    algorithm: Algorithm, key, data, num_steps: int, batches, *, state=None, start: int = 0, chunk: int
+) -> Iterator[tuple[PyTree, int, dict[str, np.ndarray], bool]]:
+    """Yield (state, steps done, metrics of the chunk, finished) after every chunk."""
+    stream = batches.batch_at if isinstance(batches, HostStream) else None
+    in_graph = None if stream is not None else batches
+    chunk = max(1, min(chunk, num_steps))
+    keys = jax.random.fold_in(key, 1)
+    if state is None:
+        if stream is not None:
+            first = stream(0)
+        else:
+            first = None if in_graph is None else in_graph(data, jnp.zeros((), jnp.int32))
+        state = _initial(jax.random.fold_in(key, 0), data, first, init=algorithm.init)
+    flush = algorithm.flush
+    if flush is not None and start == 0 and flush.offset == 0:
+        flush.run(state, 0)
+    t, finished = start, start >= num_steps
+    while not finished:
+        count = min(chunk, num_steps - t)
+        if flush is not None:  # the next step count at which the host has work to do
+            ahead = max(0, -((flush.offset - t - 1) // flush.every)) if t >= flush.offset else 0
+            due = flush.offset + ahead * flush.every
+            count = min(count, due - t)
+        xs = None
+        if stream is not None:
+            rows = [stream(t + min(i, count - 1)) for i in range(chunk)]
+            xs = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+        state, buffers, ran, done = _advance(
+            state,
+            keys,
+            np.int32(t),
+            np.int32(count),
+            data,
+            xs,
+            step=algorithm.step,
+            batches=in_graph,
+            size=chunk,
+        )
+        ran = int(ran)
+        t += ran
+        metrics = {name: np.asarray(values)[:ran] for name, values in buffers.items()}
+        finished = t >= num_steps or bool(done)
+        _check_finite(metrics, t - ran)
+        if flush is not None and t >= flush.offset and (t - flush.offset) % flush.every == 0:
+            flush.run(state, t)
+        yield state, t, metrics, finished
+
+
+def _check_finite(metrics: dict[str, np.ndarray], first: int) -> None:
+    if "loss" not in metrics:
+        return
+    loss = metrics["loss"]
+    bad = np.flatnonzero(~np.isfinite(loss).reshape(len(loss), -1).any(axis=1))
+    if bad.size:
+        raise Diverged(f"the loss is not finite at step {first + int(bad[0])}")
+
+
+class _InMemory:
+    """The loop of a recipe that is called bare: no files, no progress."""
+
+    def __call__(self, name, algorithm, key, data, num_steps, batches=None):
+        state = None
+        try:
+            # One chunk: metrics are not kept, so its buffers may as well be small.
+            for state, *_ in _advance_to(  # noqa: B007
+                algorithm, key, data, num_steps, batches, chunk=_chunk_size(num_steps, batches)
+            ):
+                pass
+        except Diverged as error:
+            raise Diverged(f"stage {name!r}: {error}") from None
+        if state is None:
+            raise ValueError(f"stage {name!r}: num_steps must be at least 1, got {num_steps}")
+        return _product(state, data, result=algorithm.result)
+
+    def stage(self, name, fn, *args):
+        del name
+        return fn(*args)
+
+
+in_memory: Loop = _InMemory()
+"""The default loop: everything in memory, nothing printed."""
+
+
+def _chunk_size(num_steps: int, batches: Any) -> int:
+    """Steps between looks from the host: about fifty, and few batches at once where they are stacked."""
+    return min(max(1, num_steps // 50), 32 if isinstance(batches, HostStream) else 1000)
+
+
+# --- the driver with a folder -------------------------------------------------------------------
+
+
+def _digest(tree: PyTree) -> str:
+    """A checksum of the arrays of a pytree."""
+    total = hashlib.blake2b(digest_size=16)
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(leaf)
+        total.update(f"{array.dtype}{array.shape}".encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+def _is_key(leaf) -> bool:
+    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_arrays(tree: PyTree) -> dict[str, np.ndarray]:
+    """Leaves by number: the structure comes from the code, and Orbax refuses arrays without elements."""
+    leaves = enumerate(jax.tree.leaves(tree))
+    return {str(i): np.asarray(jax.random.key_data(x) if _is_key(x) else x) for i, x in leaves if np.size(x)}
+
+
+def _from_arrays(arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
+    leaves, structure = jax.tree.flatten(like)
+
+    def one(i, x):
+        if not np.prod(x.shape):
+            return jnp.zeros(x.shape, x.dtype)
+        array = jnp.asarray(arrays[str(i)])
+        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(x)) if _is_key(x) else array
+
+    return structure.unflatten(one(i, x) for i, x in enumerate(leaves))
+
+
+@dataclass
+class Driver:
+    """A loop with a folder: progress, a log, checkpoints, and stages that are skipped once finished.
+
+    Attributes:
+      out: folder of the run; checkpoints go to ``out/checkpoints/<stage>``, metrics to ``out/log.jsonl``.
+      progress: show a progress bar; None for "where standard error is a terminal".
+      checkpoint_seconds: time between checkpoints of one stage.
+      checkpoint_every: steps between checkpoints, in addition.
+      chunk: steps between looks; None for about fifty looks in a stage.
+    """
+
+    out: Path
+    progress: bool | None = None
+    checkpoint_seconds: float = 30.0
+    checkpoint_every: int | None = None
+    chunk: int | None = None
+    used: set[str] = field(default_factory=set)
+
+    def _scope(self, name: str) -> Path:
+        if name in self.used:
+            raise ValueError(f"two stages are named {name!r}: a name is a checkpoint scope, used once")
+        self.used.add(name)
+        scope = (Path(self.out) / "checkpoints" / name).absolute()
+        scope.mkdir(parents=True, exist_ok=True)
+        return scope
+
+    def _claim(self, scope: Path, settings: dict[str, Any]) -> dict[str, Any]:
+        """The record of a scope, which must belong to the same computation."""
+        path = scope / "stage.json"
+        if path.exists():
+            record = json.loads(path.read_text())
+            if record["settings"] != settings:
+                raise ValueError(
+                    f"{scope} holds stage {scope.name!r} of another run (other settings, key or data): "
+                    "choose another folder, or start anew with resume=False"
+                )
+            return record
+        record = {"settings": settings, "finished": None}
+        self._write(path, record)
+        return record
+
+    @staticmethod
+    def _write(path: Path, record: dict[str, Any]) -> None:
+        with atomic_write(path, "w") as file:
+            json.dump(record, file, indent=1)
+
+    def stage(self, name: str, fn: Callable[..., Any], *args: Any) -> Any:
+        """Return ``fn(*args)``, from the folder if it was computed before."""
+        scope = self._scope(name)
+        record = self._claim(scope, {"arguments": _digest(args)})
+        path = scope / "product.npz"
+        if record["finished"] is not None:
+            with np.load(path, allow_pickle=False) as file:
+                return _nest({key: file[key] for key in file.files})
+        product = fn(*args)
+        with atomic_write(path) as file:
+            np.savez(file, **_flatten(product))
+        self._write(scope / "stage.json", record | {"finished": True})
+        return product
+
+    def __call__(
+        self,
+        name: str,
+        algorithm: Algorithm,
+        key: Array,
+        data: PyTree,
+        num_steps: int,
+        batches: Callable[[Any, Array], PyTree] | HostStream | None = None,
+    ) -> Any:
+        """Run a loop from its last checkpoint, or return the product it left behind.
+
+        Raises:
+          Diverged: where the loss stopped being finite.
+          ValueError: where the folder holds the same stage of another run.
+        """
+        if num_steps < 1:
+            raise ValueError(f"stage {name!r}: num_steps must be at least 1, got {num_steps}")
+        scope = self._scope(name)
+        settings = {"num_steps": num_steps, "key": _digest(key), "data": _digest(data)}
+        record = self._claim(scope, settings)
+        options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
+        with ocp.CheckpointManager(scope, options=options) as manager:
+            start = manager.latest_step() or 0
+            state = self._restore(manager, start, algorithm, key, data, batches) if start else None
+            if record["finished"] is None:
+                self._truncate_log(name, start)
+                with self._bar(name, num_steps, start) as update:
+                    state, start = self._steps(
+                        manager, update, name, algorithm, key, data, num_steps, batches, state, start
+                    )
+                self._write(scope / "stage.json", record | {"finished": start})
+        return _product(state, data, result=algorithm.result)
+
+    def _steps(self, manager, update, name, algorithm, key, data, num_steps, batches, state, start):
+        chunk = self.chunk or _chunk_size(num_steps, batches)
+        if self.checkpoint_every:
+            chunk = min(chunk, self.checkpoint_every)
+        saved = time.monotonic()
+        t = start
+        try:
+            for state, t, metrics, finished in _advance_to(  # noqa: B020
+                algorithm, key, data, num_steps, batches, state=state, start=start, chunk=chunk
+            ):
+                first = t - len(next(iter(metrics.values()))) if metrics else t
+                self._log(name, first, num_steps, metrics)
+                update(t, metrics)
+                due = time.monotonic() - saved > self.checkpoint_seconds
+                if self.checkpoint_every:
+                    due |= t // self.checkpoint_every > first // self.checkpoint_every
+                if finished or due:
+                    manager.save(t, args=ocp.args.StandardSave(_to_arrays(state)))
+                    saved = time.monotonic()
+        except Diverged as error:
+            last = manager.latest_step()
+            kept = (
+                f"the state after step {last} is kept in {manager.directory}" if last else "none is kept yet"
+            )
+            raise Diverged(f"stage {name!r}: {error}; of the good states, {kept}") from None
+        return state, t
+
+    @staticmethod
+    def _restore(manager, step, algorithm, key, data, batches):
+        def fresh():
+            if isinstance(batches, HostStream):
+                first = batches.batch_at(0)
+            else:
+                first = None if batches is None else batches(data, jnp.zeros((), jnp.int32))
+            return algorithm.init(key, data, first)
+
+        like = jax.eval_shape(fresh)
+        leaves = jax.tree.leaves(like)
+        wanted = {}
+        for i, leaf in enumerate(leaves):
+            raw = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
+            if np.prod(leaf.shape):
+                wanted[str(i)] = np.zeros(raw.shape, raw.dtype)
+        arrays = manager.restore(step, args=ocp.args.StandardRestore(wanted))
+        return _from_arrays(arrays, like)
+
+    # --- log and progress ---
+
+    @property
+    def _log_path(self) -> Path:
+        return Path(self.out) / "log.jsonl"
+
+    def _truncate_log(self, stage: str, step: int) -> None:
+        """Drop what an interrupted run logged after its last checkpoint."""
+        if not self._log_path.exists():
+            return
+        rows = []
+        for line in self._log_path.read_text().splitlines():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError:  # the line that was being written
+                continue
+            if row["stage"] != stage or row["step"] < step:
+                rows.append(line)
+        with atomic_write(self._log_path, "w") as file:
+            file.writelines(f"{row}\n" for row in rows)
+
+    def _log(self, stage: str, first: int, num_steps: int, metrics: dict[str, np.ndarray]) -> None:
+        """Append about two hundred rows for a stage, whatever its length."""
+        every = max(1, num_steps // 200)
+        length = len(next(iter(metrics.values()))) if metrics else 0
+        with open(self._log_path, "a", encoding="utf-8") as file:
+            for i in range(length):
+                if (first + i) % every == 0 or first + i == num_steps - 1:
+                    values = {name: _jsonable(rows[i]) for name, rows in metrics.items()}
+                    file.write(json.dumps({"stage": stage, "step": first + i, **values}) + "\n")
+
+    @contextmanager
+    def _bar(self, name: str, num_steps: int, start: int):
+        shown = sys.stderr.isatty() if self.progress is None else self.progress
+        if not shown:
+            yield lambda t, metrics: None
+            return
+        from rich.console import Console
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task(name, total=num_steps, completed=start, note="")
+
+            def update(t, metrics):
+                loss = metrics.get("loss")
+                note = "" if loss is None else f"loss {np.nanmean(loss[-1]):.4g}"
+                bar.update(task, completed=t, note=note)
+
+            yield update
+
+
+def _jsonable(value: np.ndarray) -> Any:
+    """A number, or the list of a small array, with None for what JSON cannot say."""
+    if value.size > 64:
+        value = np.mean(value)
+    plain = np.asarray(value).tolist()
+
+    def clean(x):
+        if isinstance(x, list):
+            return [clean(v) for v in x]
+        return None if isinstance(x, float) and not np.isfinite(x) else x
+
+    return clean(plain)
+
+
+def _flatten(product: Any, prefix: str = "") -> dict[str, np.ndarray]:
+    if not isinstance(product, dict):
+        return {prefix or ".": np.asarray(product)}
+    flat = {}
+    for name, value in product.items():
+        if "/" in name or name == ".":
+            raise ValueError(f"stage products may not use {name!r} as a name")
+        flat |= _flatten(value, f"{prefix}/{name}" if prefix else name)
+    return flat
+
+
+def _nest(flat: dict[str, np.ndarray]) -> Any:
+    if set(flat) == {"."}:
+        return flat["."]
+    nested: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, last = path.split("/")
+        inner = nested
+        for name in parents:
+            inner = inner.setdefault(name, {})
+        inner[last] = value
+    return nested
+
+
+def run(
+    recipe: Recipe,
+    key: Array,
+    task: Any,
+    *,
+    out: str | os.PathLike | None = None,
+    resume: bool = True,
+    progress: bool | None = None,
+    checkpoint_seconds: float = 30.0,
+    checkpoint_every: int | None = None,
+) -> Any:
+    """Run a recipe with progress, a log and checkpoints in a folder.
+
+    Run again with the same arguments after an interruption, it goes on where it was and returns the same
+    product (to the bit on CPU).
+
+    Args:
+      recipe: what to run.
+      key: its random key.
+      task: its task.
+      out: folder for ``log.jsonl`` and ``checkpoints/``; None to run in memory.
+      resume: use what is in the folder; False removes the log and checkpoints of an earlier run first.
+      progress: show a bar; None for "where standard error is a terminal".
+      checkpoint_seconds: time between checkpoints.
+      checkpoint_every: steps between checkpoints, in addition.
+
+    Returns:
+      The product of the recipe.
+    """
+    if out is None:
+        return recipe(key, task, loop=in_memory)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        (folder / "log.jsonl").unlink(missing_ok=True)
+    driver = Driver(folder, progress, checkpoint_seconds, checkpoint_every)
+    return recipe(key, task, loop=driver)

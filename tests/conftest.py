@@ -1,0 +1,15 @@
+"""Shapes and types in signatures are checked while testing; real data is found through JGD_DATA_DIR."""
+
+import os
+
+# Before jax is imported: the machine's cores are for xdist workers, not for threads of each.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import jaxtyping
+
+# Imported after the hook, so that every annotated function is checked.
+_hook = jaxtyping.install_import_hook("jgd", "beartype.beartype")
+_hook.__enter__()
