@@ -12,7 +12,7 @@ from jgd.core.algorithm import (
     sequence,
     train,
 )
-from jgd.core.loop import Diverged, Driver, HostStream, Loop, Recipe, atomic_write, in_memory, run
+from jgd.core.loop import Diverged, Driver, HostStream, InMemory, Loop, Recipe, atomic_write, in_memory, run
 from jgd.core.model import Bound, Model, Outputs, bind, from_linen, from_nnx
 from jgd.core.objective import Context, Objective, objective, weighted
 from jgd.core.transforms import ema, ensemble, keep_best, record, sweep
@@ -26,6 +26,7 @@ __all__ = [
     "Examples",
     "Flush",
     "HostStream",
+    "InMemory",
     "Loop",
     "Model",
     "Objective",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +91,21 @@ def _own_inputs(player: str):
     return prepare
 
 
+def _descend(tx, loss_fn: Callable, params, opt_state) -> tuple[Any, Any, Array, Any]:
+    """One step of an optimiser on ``loss_fn(params) -> (loss, aux)``."""
+
+    def value_fn(p, grad_fn=None):  # Optax's line searches want every extra argument to be one of its own
+        del grad_fn
+        return loss_fn(p)[0]
+
+    tx = optax.with_extra_args_support(tx)
+    (loss, aux), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
+    updates, opt_state = tx.update(
+        grads, opt_state, params, value=loss, grad=grads, value_fn=value_fn, grad_fn=jax.grad(value_fn)
+    )
+    return optax.apply_updates(params, updates), opt_state, loss, aux
+
+
 def train(
     model: Model,
     objective: Objective,
@@ -117,7 +132,6 @@ def train(
       An `Algorithm` whose product is the trained network as `Bound`.
     """
     prepare = _own_inputs(player) if prepare is None else prepare
-    tx = optax.with_extra_args_support(tx)
 
     def context(params, state, data, batch, inputs, *, key, training):
         teachers = {} if frozen is None else dict(frozen(data))
@@ -159,18 +173,8 @@ def train(
             )
             return loss, ({player: own, "objective": o_state}, metrics)
 
-        (loss, (inner, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, opt_state = tx.update(
-            grads,
-            state.opt_state,
-            state.params,
-            value=loss,
-            grad=grads,
-            value_fn=lambda p: loss_fn(p)[0],
-            grad_fn=jax.grad(lambda p: loss_fn(p)[0]),
-        )
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(params, inner, opt_state), {"loss": loss, **metrics}
+        params, opt_state, loss, (inner, metrics) = _descend(tx, loss_fn, state.params, state.opt_state)
+        return TrainState(params, inner, opt_state), {**metrics, "loss": loss}
 
     def result(state, data):
         del data
@@ -186,7 +190,7 @@ class Player(NamedTuple):
       init: ``(key, data, batch) -> (params, state)``.
       loss: ``(params, state, others, data, batch, *, key, t) -> (loss, state, metrics)``; ``others`` is
         ``{name: (params, state)}`` of all players, and only the own parameters get gradients.
-      tx: optimiser of the own parameters.
+      tx: optimiser of the own parameters; it is given the same extra arguments as in `train`.
       update: for players that do not descend (an average that follows, a pool that advances, a network
         that starts anew): ``(params, state, others, data, batch, *, key, t) -> (params, state, metrics)``,
         in place of ``loss`` and ``tx``.
@@ -223,21 +227,27 @@ def alternate(players: Mapping[str, Player], plan: Plan) -> Algorithm:
       plan: whose turn it is.
 
     Returns:
-      An `Algorithm` whose product is ``{name: (params, state)}``. Metrics are ``{name}/{metric}``, and NaN
-      for a player in a step that is not its turn; ``loss`` is the sum over the players whose turn it is.
+      An `Algorithm` whose product is ``{name: (params, state)}``. Metrics are ``{name}/{metric}``, floats
+      and NaN for a player in a step that is not its turn; ``loss`` is the sum over the players whose turn
+      it is.
     """
     unknown = {name for name, _ in plan.turns} - set(players)
     if unknown or not plan.turns:
         raise ValueError(f"the plan names {sorted(unknown) or 'nobody'}, the players are {sorted(players)}")
+    for name, count in plan.turns:
+        player = players[name]
+        if count < 1:
+            raise ValueError(f"player {name!r} has {count} turns in the plan, it must be at least 1")
+        if player.update is None and (player.loss is None or player.tx is None):
+            raise ValueError(f"player {name!r} takes turns: it needs a loss and a tx, or an update")
 
     def init(key, data, batch):
         keys = jax.random.split(key, len(players))
         own = {n: p.init(k, data, batch) for k, (n, p) in zip(keys, players.items(), strict=True)}
-        return {n: (params, state, _optimiser(n).init(params)) for n, (params, state) in own.items()}
+        return {n: (params, state, optimiser(n).init(params)) for n, (params, state) in own.items()}
 
-    def _optimiser(name):
-        tx = players[name].tx
-        return optax.with_extra_args_support(optax.identity() if tx is None else tx)
+    def optimiser(name):
+        return players[name].tx or optax.identity()
 
     def turn(name, key, t, state, data, batch):
         player = players[name]
@@ -246,17 +256,14 @@ def alternate(players: Mapping[str, Player], plan: Plan) -> Algorithm:
         if player.update is not None:
             params, inner, metrics = player.update(params, inner, others, data, batch, key=key, t=t)
             return {**state, name: (params, inner, opt_state)}, metrics
-        if player.loss is None:
-            raise ValueError(f"player {name!r} has neither a loss nor an update, and cannot take a turn")
+        evaluate = cast(Callable, player.loss)
 
         def loss_fn(params):
-            loss, new, metrics = player.loss(params, inner, others, data, batch, key=key, t=t)
+            loss, new, metrics = evaluate(params, inner, others, data, batch, key=key, t=t)
             return loss, (new, metrics)
 
-        (loss, (inner, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(params)
-        updates, opt_state = _optimiser(name).update(grads, opt_state, params, value=loss, grad=grads)
-        params = optax.apply_updates(params, updates)
-        return {**state, name: (params, inner, opt_state)}, {"loss": loss, **metrics}
+        params, opt_state, loss, (inner, metrics) = _descend(optimiser(name), loss_fn, params, opt_state)
+        return {**state, name: (params, inner, opt_state)}, {**metrics, "loss": loss}
 
     def repeated(name, count, key, t, state, data, batch):
         if count == 1:
@@ -269,7 +276,7 @@ def alternate(players: Mapping[str, Player], plan: Plan) -> Algorithm:
         return state, jax.tree.map(lambda m: m[-1], metrics)
 
     def labelled(name, metrics):
-        return {f"{name}/{k}": v for k, v in metrics.items()}
+        return {f"{name}/{k}": jnp.asarray(v, float) for k, v in metrics.items()}
 
     def step(key, t, state, data, batch):
         if plan.within_step:
@@ -278,20 +285,20 @@ def alternate(players: Mapping[str, Player], plan: Plan) -> Algorithm:
                 state, metrics = repeated(name, count, jax.random.fold_in(key, i), t, state, data, batch)
                 collected |= labelled(name, metrics)
                 total = total + metrics.get("loss", 0.0)
-            return state, {"loss": total, **collected}
+            return state, {**collected, "loss": total}
 
         def branch(name):
             def run(operand):
                 new, metrics = turn(name, key, t, operand, data, batch)
-                return new, {**missing, **labelled(name, metrics), "loss": metrics.get("loss", jnp.zeros(()))}
+                loss = jnp.asarray(metrics.get("loss", 0.0), float)
+                return new, {**missing, **labelled(name, metrics), "loss": loss}
 
             return run
 
-        names = list(dict.fromkeys(name for name, _ in plan.turns))
         missing = {}
-        for name in names:
+        for name in dict.fromkeys(name for name, _ in plan.turns):
             shapes = jax.eval_shape(lambda s, n=name: turn(n, key, t, s, data, batch)[1], state)
-            missing |= labelled(name, jax.tree.map(lambda m: jnp.full(m.shape, jnp.nan, m.dtype), shapes))
+            missing |= {f"{name}/{k}": jnp.full(m.shape, jnp.nan, float) for k, m in shapes.items()}
         ends = jnp.cumsum(jnp.asarray([count for _, count in plan.turns]))
         which = jnp.searchsorted(ends, t % ends[-1], side="right")
         return jax.lax.switch(which, [branch(name) for name, _ in plan.turns], state)

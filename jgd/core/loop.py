@@ -5,8 +5,9 @@ A recipe is host Python, ``recipe(key, task, loop=in_memory) -> product``, that 
 for plain work that is worth keeping. Called bare it runs in memory; `run` gives it a driver with a
 folder, where every stage is a scope of its own.
 
-The key of step ``t`` is ``fold_in(key, t)`` and a stream of batches is a function of ``t``, so neither
-chunks nor restarts change a result (to the bit on CPU).
+A stage starts from ``init(fold_in(key, 0), ...)``, the key of step ``t`` is ``fold_in(fold_in(key, 1), t)``
+and a stream of batches is a function of ``t``, so neither chunks nor restarts change a result (to the bit
+on CPU).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -34,13 +35,28 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jgd.core.algorithm import Algorithm
 
-__all__ = ["Diverged", "Driver", "HostStream", "Loop", "Recipe", "atomic_write", "in_memory", "run"]
+__all__ = [
+    "Diverged",
+    "Driver",
+    "HostStream",
+    "InMemory",
+    "Loop",
+    "Recipe",
+    "atomic_write",
+    "in_memory",
+    "run",
+]
 
 
 class Diverged(FloatingPointError):
-    """The loss of every member is NaN or infinite. The last checkpoint, if any, is from before."""
+    """The loss of every member is NaN or infinite at `step`. The last checkpoint, if any, is from before."""
+
+    def __init__(self, message: str, step: int):
+        super().__init__(message)
+        self.step = step
 
 
+@runtime_checkable
 class Loop(Protocol):
     """What a recipe is given to run its stages."""
 
@@ -61,6 +77,7 @@ class Loop(Protocol):
         ...
 
 
+@runtime_checkable
 class Recipe(Protocol):
     """What a paper is: any number of stages, on the host."""
 
@@ -71,7 +88,10 @@ class Recipe(Protocol):
 
 @dataclass(frozen=True)
 class HostStream:
-    """Batches that come from the host: ``batch_at(t)`` returns NumPy arrays of static shapes."""
+    """Batches that come from the host: ``batch_at(t)`` returns NumPy arrays of static shapes.
+
+    It must be a function of ``t`` alone, and may be asked for the same batch again.
+    """
 
     batch_at: Callable[[int], PyTree]
 
@@ -132,9 +152,19 @@ def _advance(state, key, start, count, data, xs, *, step, batches, size):
     return state, buffers, ran, done
 
 
-@partial(jax.jit, static_argnames=("init",))
-def _initial(key, data, batch, *, init):
-    return init(key, data, batch)
+@partial(jax.jit, static_argnames=("init", "batches"))
+def _initial(key, data, batch, *, init, batches):
+    """The first state. Weak types would become strong in the first step, and compile the second anew."""
+    batch = batch if batches is None else batches(data, jnp.zeros((), jnp.int32))
+    state = init(jax.random.fold_in(key, 0), data, batch)
+    return jax.tree.map(lambda x: x if _is_key(x) else jax.lax.convert_element_type(x, x.dtype), state)
+
+
+def _beginning(algorithm: Algorithm, key, data, batches) -> Callable[[], PyTree]:
+    """A function of nothing that returns the first state."""
+    if isinstance(batches, HostStream):
+        return partial(_initial, key, data, batches.batch_at(0), init=algorithm.init, batches=None)
+    return partial(_initial, key, data, None, init=algorithm.init, batches=batches)
 
 
 @partial(jax.jit, static_argnames=("result",))
@@ -150,12 +180,7 @@ def _advance_to(
     in_graph = None if stream is not None else batches
     chunk = max(1, min(chunk, num_steps))
     keys = jax.random.fold_in(key, 1)
-    if state is None:
-        if stream is not None:
-            first = stream(0)
-        else:
-            first = None if in_graph is None else in_graph(data, jnp.zeros((), jnp.int32))
-        state = _initial(jax.random.fold_in(key, 0), data, first, init=algorithm.init)
+    state = _beginning(algorithm, key, data, batches)() if state is None else state
     flush = algorithm.flush
     if flush is not None and start == 0 and flush.offset == 0:
         flush.run(state, 0)
@@ -163,12 +188,12 @@ def _advance_to(
     while not finished:
         count = min(chunk, num_steps - t)
         if flush is not None:  # the next step count at which the host has work to do
-            ahead = max(0, -((flush.offset - t - 1) // flush.every)) if t >= flush.offset else 0
-            due = flush.offset + ahead * flush.every
+            due = flush.offset + max(0, (t - flush.offset) // flush.every + 1) * flush.every
             count = min(count, due - t)
         xs = None
         if stream is not None:
-            rows = [stream(t + min(i, count - 1)) for i in range(chunk)]
+            rows = [stream(t + i) for i in range(count)]
+            rows += rows[-1:] * (chunk - count)
             xs = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
         state, buffers, ran, done = _advance(
             state,
@@ -197,33 +222,50 @@ def _check_finite(metrics: dict[str, np.ndarray], first: int) -> None:
     loss = metrics["loss"]
     bad = np.flatnonzero(~np.isfinite(loss).reshape(len(loss), -1).any(axis=1))
     if bad.size:
-        raise Diverged(f"the loss is not finite at step {first + int(bad[0])}")
+        step = first + int(bad[0])
+        raise Diverged(f"the loss is not finite at step {step}", step)
 
 
-class _InMemory:
-    """The loop of a recipe that is called bare: no files, no progress."""
+@dataclass
+class InMemory:
+    """The loop of a recipe that is called bare: no files, nothing printed.
+
+    Attributes:
+      history: give a dict to find the metrics of every stage in it, ``{stage: {metric: [steps, ...]}}``.
+    """
+
+    history: dict[str, dict[str, np.ndarray]] | None = None
 
     def __call__(self, name, algorithm, key, data, num_steps, batches=None):
-        state = None
+        """Run ``num_steps`` steps and return the product."""
+        _check_steps(name, num_steps)
+        data = jax.device_put(data)  # once, and not in every chunk
+        state, rows = None, []
         try:
-            # One chunk: metrics are not kept, so its buffers may as well be small.
-            for state, *_ in _advance_to(  # noqa: B007
+            for state, _, metrics, _ in _advance_to(  # noqa: B007
                 algorithm, key, data, num_steps, batches, chunk=_chunk_size(num_steps, batches)
             ):
-                pass
+                if self.history is not None:
+                    rows.append(metrics)
         except Diverged as error:
-            raise Diverged(f"stage {name!r}: {error}") from None
-        if state is None:
-            raise ValueError(f"stage {name!r}: num_steps must be at least 1, got {num_steps}")
+            raise Diverged(f"stage {name!r}: {error}", error.step) from None
+        if self.history is not None:
+            self.history[name] = {metric: np.concatenate([r[metric] for r in rows]) for metric in rows[0]}
         return _product(state, data, result=algorithm.result)
 
     def stage(self, name, fn, *args):
+        """Return ``fn(*args)``."""
         del name
         return fn(*args)
 
 
-in_memory: Loop = _InMemory()
+in_memory: Loop = InMemory()
 """The default loop: everything in memory, nothing printed."""
+
+
+def _check_steps(name: str, num_steps: int) -> None:
+    if num_steps < 1:
+        raise ValueError(f"stage {name!r}: num_steps must be at least 1, got {num_steps}")
 
 
 def _chunk_size(num_steps: int, batches: Any) -> int:
@@ -234,38 +276,51 @@ def _chunk_size(num_steps: int, batches: Any) -> int:
 # --- the driver with a folder -------------------------------------------------------------------
 
 
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _plain(leaf: Any) -> Any:
+    return jax.random.key_data(leaf) if _is_key(leaf) else leaf
+
+
 def _digest(tree: PyTree) -> str:
     """A checksum of the arrays of a pytree."""
     total = hashlib.blake2b(digest_size=16)
     for leaf in jax.tree.leaves(tree):
-        if isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.random.key_data(leaf)
-        array = np.ascontiguousarray(leaf)
+        array = np.asarray(_plain(leaf))
+        if array.dtype == object:
+            kind = type(leaf).__name__
+            raise TypeError(f"a run is recognised by its arrays, numbers and text, not by a {kind}")
         total.update(f"{array.dtype}{array.shape}".encode())
         total.update(array.tobytes())
     return total.hexdigest()
 
 
-def _is_key(leaf) -> bool:
-    return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+def _shapes(tree: PyTree) -> str:
+    """A checksum of the shapes and types of a pytree."""
+    shapes = [f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(tree)]
+    return hashlib.blake2b("\n".join(shapes).encode(), digest_size=16).hexdigest()
 
 
 def _to_arrays(tree: PyTree) -> dict[str, np.ndarray]:
     """Leaves by number: the structure comes from the code, and Orbax refuses arrays without elements."""
-    leaves = enumerate(jax.tree.leaves(tree))
-    return {str(i): np.asarray(jax.random.key_data(x) if _is_key(x) else x) for i, x in leaves if np.size(x)}
+    return {str(i): np.asarray(_plain(x)) for i, x in enumerate(jax.tree.leaves(tree)) if x.size}
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
     leaves, structure = jax.tree.flatten(like)
+    impls: dict[int, Any] = {}
 
-    def one(i, x):
-        if not np.prod(x.shape):
-            return jnp.zeros(x.shape, x.dtype)
-        array = jnp.asarray(arrays[str(i)])
-        return jax.random.wrap_key_data(array, impl=jax.random.key_impl(x)) if _is_key(x) else array
+    def look(leaves):  # only a key knows what kind of key it is, not its shape and type
+        impls.update({i: jax.random.key_impl(x) for i, x in enumerate(leaves) if _is_key(x)})
+        return [_plain(x) for x in leaves]
 
-    return structure.unflatten(one(i, x) for i, x in enumerate(leaves))
+    def one(i, raw):
+        array = jnp.asarray(arrays[str(i)]) if str(i) in arrays else jnp.zeros(raw.shape, raw.dtype)
+        return jax.random.wrap_key_data(array, impl=impls[i]) if i in impls else array
+
+    return structure.unflatten(one(i, raw) for i, raw in enumerate(jax.eval_shape(look, leaves)))
 
 
 @dataclass
@@ -288,6 +343,8 @@ class Driver:
     used: set[str] = field(default_factory=set)
 
     def _scope(self, name: str) -> Path:
+        if Path(name).name != name:
+            raise ValueError(f"a stage cannot be named {name!r}: its name is the name of a folder")
         if name in self.used:
             raise ValueError(f"two stages are named {name!r}: a name is a checkpoint scope, used once")
         self.used.add(name)
@@ -300,9 +357,11 @@ class Driver:
         path = scope / "stage.json"
         if path.exists():
             record = json.loads(path.read_text())
-            if record["settings"] != settings:
+            before = record["settings"]
+            if before != settings:
+                other = [name for name in settings if before.get(name) != settings[name]]
                 raise ValueError(
-                    f"{scope} holds stage {scope.name!r} of another run (other settings, key or data): "
+                    f"{scope} holds stage {scope.name!r} of another run (other {', '.join(other)}): "
                     "choose another folder, or start anew with resume=False"
                 )
             return record
@@ -316,18 +375,22 @@ class Driver:
             json.dump(record, file, indent=1)
 
     def stage(self, name: str, fn: Callable[..., Any], *args: Any) -> Any:
-        """Return ``fn(*args)``, from the folder if it was computed before."""
+        """Return ``fn(*args)`` as NumPy arrays, from the folder if it was computed before.
+
+        Raises:
+          TypeError: where the arguments or the product are not arrays, numbers or text.
+          ValueError: where the folder holds the same stage of another run.
+        """
         scope = self._scope(name)
-        record = self._claim(scope, {"arguments": _digest(args)})
+        self._claim(scope, {"arguments": _digest(args)})
         path = scope / "product.npz"
-        if record["finished"] is not None:
+        if path.exists():
             with np.load(path, allow_pickle=False) as file:
                 return _nest({key: file[key] for key in file.files})
-        product = fn(*args)
+        flat = _flatten(fn(*args))
         with atomic_write(path) as file:
-            np.savez(file, **_flatten(product))
-        self._write(scope / "stage.json", record | {"finished": True})
-        return product
+            np.savez(file, allow_pickle=False, **cast(Any, flat))
+        return _nest(flat)
 
     def __call__(
         self,
@@ -344,30 +407,36 @@ class Driver:
           Diverged: where the loss stopped being finite.
           ValueError: where the folder holds the same stage of another run.
         """
-        if num_steps < 1:
-            raise ValueError(f"stage {name!r}: num_steps must be at least 1, got {num_steps}")
+        _check_steps(name, num_steps)
         scope = self._scope(name)
-        settings = {"num_steps": num_steps, "key": _digest(key), "data": _digest(data)}
+        data = jax.device_put(data)  # once, and not in every chunk
+        like = jax.eval_shape(_beginning(algorithm, key, data, batches))
+        settings = {
+            "num_steps": num_steps,
+            "key": _digest(key),
+            "data": _digest(data),
+            "shapes of the state": _shapes(like),
+        }
         record = self._claim(scope, settings)
         options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
         with ocp.CheckpointManager(scope, options=options) as manager:
             start = manager.latest_step() or 0
-            state = self._restore(manager, start, algorithm, key, data, batches) if start else None
-            if record["finished"] is None:
+            state = self._restore(manager, start, like) if start else None
+            if record["finished"] is None or start < record["finished"]:
                 self._truncate_log(name, start)
                 with self._bar(name, num_steps, start) as update:
-                    state, start = self._steps(
-                        manager, update, name, algorithm, key, data, num_steps, batches, state, start
+                    state = self._steps(
+                        manager, update, record, algorithm, key, data, num_steps, batches, state, start
                     )
-                self._write(scope / "stage.json", record | {"finished": start})
         return _product(state, data, result=algorithm.result)
 
-    def _steps(self, manager, update, name, algorithm, key, data, num_steps, batches, state, start):
+    def _steps(self, manager, update, record, algorithm, key, data, num_steps, batches, state, start):
+        scope = Path(manager.directory)
+        name = scope.name
         chunk = self.chunk or _chunk_size(num_steps, batches)
         if self.checkpoint_every:
             chunk = min(chunk, self.checkpoint_every)
         saved = time.monotonic()
-        t = start
         try:
             for state, t, metrics, finished in _advance_to(  # noqa: B020
                 algorithm, key, data, num_steps, batches, state=state, start=start, chunk=chunk
@@ -378,35 +447,24 @@ class Driver:
                 due = time.monotonic() - saved > self.checkpoint_seconds
                 if self.checkpoint_every:
                     due |= t // self.checkpoint_every > first // self.checkpoint_every
+                if finished:  # said first, and true once the checkpoint is there
+                    self._write(scope / "stage.json", record | {"finished": t})
                 if finished or due:
                     manager.save(t, args=ocp.args.StandardSave(_to_arrays(state)))
                     saved = time.monotonic()
         except Diverged as error:
+            if error.step in manager.all_steps():  # the state whose loss is not finite
+                manager.delete(error.step)
             last = manager.latest_step()
-            kept = (
-                f"the state after step {last} is kept in {manager.directory}" if last else "none is kept yet"
-            )
-            raise Diverged(f"stage {name!r}: {error}; of the good states, {kept}") from None
-        return state, t
+            kept = f"the state after {last} steps is kept in {scope}" if last else "no state is kept yet"
+            raise Diverged(f"stage {name!r}: {error}; {kept}", error.step) from None
+        return state
 
     @staticmethod
-    def _restore(manager, step, algorithm, key, data, batches):
-        def fresh():
-            if isinstance(batches, HostStream):
-                first = batches.batch_at(0)
-            else:
-                first = None if batches is None else batches(data, jnp.zeros((), jnp.int32))
-            return algorithm.init(key, data, first)
-
-        like = jax.eval_shape(fresh)
-        leaves = jax.tree.leaves(like)
-        wanted = {}
-        for i, leaf in enumerate(leaves):
-            raw = jax.eval_shape(jax.random.key_data, leaf) if _is_key(leaf) else leaf
-            if np.prod(leaf.shape):
-                wanted[str(i)] = np.zeros(raw.shape, raw.dtype)
-        arrays = manager.restore(step, args=ocp.args.StandardRestore(wanted))
-        return _from_arrays(arrays, like)
+    def _restore(manager, step, like):
+        leaves = jax.eval_shape(lambda tree: [_plain(x) for x in jax.tree.leaves(tree)], like)
+        wanted = {str(i): np.zeros(x.shape, x.dtype) for i, x in enumerate(leaves) if x.size}
+        return _from_arrays(manager.restore(step, args=ocp.args.StandardRestore(wanted)), like)
 
     # --- log and progress ---
 
@@ -459,17 +517,16 @@ class Driver:
 
             def update(t, metrics):
                 loss = metrics.get("loss")
-                note = "" if loss is None else f"loss {np.nanmean(loss[-1]):.4g}"
+                finite = None if loss is None else loss[-1][np.isfinite(loss[-1])]
+                note = "" if finite is None else f"loss {np.mean(finite, dtype=float):.4g}"
                 bar.update(task, completed=t, note=note)
 
             yield update
 
 
-def _jsonable(value: np.ndarray) -> Any:
+def _jsonable(value: np.ndarray | np.generic) -> Any:
     """A number, or the list of a small array, with None for what JSON cannot say."""
-    if value.size > 64:
-        value = np.mean(value)
-    plain = np.asarray(value).tolist()
+    plain = (value if value.size <= 64 else np.mean(value)).tolist()
 
     def clean(x):
         if isinstance(x, list):
@@ -479,28 +536,30 @@ def _jsonable(value: np.ndarray) -> Any:
     return clean(plain)
 
 
-def _flatten(product: Any, prefix: str = "") -> dict[str, np.ndarray]:
+def _flatten(product: Any, path: str = "product") -> dict[str, np.ndarray]:
     if not isinstance(product, dict):
-        return {prefix or ".": np.asarray(product)}
+        array = np.asarray(product)
+        if array.dtype.kind not in "biufcU":
+            kind = f"{type(product).__name__} of {array.dtype}"
+            raise TypeError(f"a stage returns arrays of numbers or text, or nested dicts of them, not {kind}")
+        return {path: array}
     flat = {}
     for name, value in product.items():
-        if "/" in name or name == ".":
-            raise ValueError(f"stage products may not use {name!r} as a name")
-        flat |= _flatten(value, f"{prefix}/{name}" if prefix else name)
+        if not isinstance(name, str) or "/" in name:
+            raise TypeError(f"a stage names what it returns by strings without '/', not by {name!r}")
+        flat |= _flatten(value, f"{path}/{name}")
     return flat
 
 
 def _nest(flat: dict[str, np.ndarray]) -> Any:
-    if set(flat) == {"."}:
-        return flat["."]
-    nested: dict[str, Any] = {}
+    root: dict[str, Any] = {"product": {}}
     for path, value in flat.items():
         *parents, last = path.split("/")
-        inner = nested
+        inner = root
         for name in parents:
             inner = inner.setdefault(name, {})
         inner[last] = value
-    return nested
+    return root["product"]
 
 
 def run(

@@ -76,15 +76,21 @@ def _as_outputs(y: Any) -> Outputs:
     return y if isinstance(y, Outputs) else Outputs(logits=y)
 
 
-@lru_cache(maxsize=256)  # equal modules give the same functions, so `jit` finds what it compiled
 def from_linen(module: nn.Module) -> Model:
     """A Flax linen module as a `Model`.
 
     Its ``__call__`` takes the inputs and ``train: bool``, and returns `Outputs` or plain logits. Random
     numbers come from the streams ``"dropout"`` and ``"sample"``; without a key, ``make_rng`` is not
     available and dropout must be off: ask ``self.has_rng("dropout")``, as the layers in `jgd.nn` do.
+    Equal modules give the same functions, so that `jax.jit` finds what it compiled.
     """
+    try:
+        return _cached_linen(module)
+    except TypeError:  # not hashable, e.g. a module with a list of layers
+        return _from_linen(module)
 
+
+def _from_linen(module: nn.Module) -> Model:
     def init(key: Array, *inputs: Any):
         variables = dict(module.init(key, *inputs, train=False))
         return variables.pop("params", {}), variables
@@ -106,6 +112,9 @@ def from_linen(module: nn.Module) -> Model:
     return Model(init, apply)
 
 
+_cached_linen = lru_cache(maxsize=256)(_from_linen)
+
+
 def from_nnx(make: Callable[[Any], Any]) -> Model:
     """A Flax NNX module as a `Model`.
 
@@ -124,7 +133,7 @@ def from_nnx(make: Callable[[Any], Any]) -> Model:
         leaves, structure = jax.tree.flatten(rngs)
         keys = jax.random.split(key, max(1, len(leaves)))
         return structure.unflatten(
-            keys[i] if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.zeros((), leaf.dtype)
+            keys[i] if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.zeros((), leaf.dtype)
             for i, leaf in enumerate(leaves)
         )
 

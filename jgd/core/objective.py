@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from jgd.core.model import Outputs
 
@@ -49,7 +49,7 @@ class Objective(NamedTuple):
     """
 
     init: Callable[[Array, Context], tuple[PyTree, PyTree]]
-    apply: Callable[..., tuple[Float[Array, ""], PyTree, dict[str, Array]]]
+    apply: Callable[..., tuple[Array, PyTree, dict[str, Array]]]
     terms: tuple[tuple[str, Any, Objective], ...] = ()
 
 

@@ -55,7 +55,7 @@ def keep_best(
     def init(key, data, batch):
         inner = alg.init(key, data, batch)
         product = _copied(alg.result(inner, data))
-        return Best(inner, product, jnp.asarray(-jnp.inf), jnp.zeros((), jnp.int32))
+        return Best(inner, product, jnp.full((), -jnp.inf), jnp.zeros((), jnp.int32))
 
     def step(key, t, state, data, batch):
         frozen = jnp.asarray(False) if patience is None else state.waited >= patience
@@ -66,7 +66,6 @@ def keep_best(
         def look(best, best_score, waited):
             product = alg.result(inner, data)
             value = jnp.asarray(score(product, data), best_score.dtype)
-            value = jnp.where(jnp.isnan(value), -jnp.inf, value)
             better = value >= best_score if ties == "last" else value > best_score
             better &= ~frozen
             best = jax.tree.map(lambda new, old: jnp.where(better, new, old), product, best)
@@ -125,7 +124,9 @@ def ema(
     def step(key, t, state, data, batch):
         inner, metrics = alg.step(key, t, state.inner, data, batch)
         keep = decay(t) if callable(decay) else decay
-        average = jax.tree.map(lambda a, p: keep * a + (1 - keep) * p, state.average, get(inner))
+        average = jax.tree.map(
+            lambda a, p: jnp.asarray(keep * a + (1 - keep) * p, a.dtype), state.average, get(inner)
+        )
         return Averaged(inner, average), metrics
 
     def result(state, data):
@@ -155,6 +156,13 @@ def ensemble(
       batch_axis: the same for batches.
       mesh: devices to spread over.
     """
+    if mesh is not None:
+        axis, *_ = mesh.axis_names
+        if n % mesh.shape[axis]:
+            raise ValueError(f"{n} members cannot be spread evenly over {mesh.shape[axis]} devices")
+        if any(a not in (None, 0) for a in (data_axis, batch_axis)):
+            raise ValueError("over a mesh, data_axis and batch_axis must be None or 0 as a whole")
+        mesh = Mesh(mesh.devices, mesh.axis_names)  # with automatic axes, whatever they were
 
     def keys_of(key):
         return jax.random.split(key, n)
@@ -162,14 +170,11 @@ def ensemble(
     def over_mesh(fn, *args, member: tuple):
         if mesh is None:
             return fn(*args)
-        axis = mesh.axis_names[0]
-        if n % mesh.shape[axis]:
-            raise ValueError(f"{n} members cannot be spread evenly over {mesh.shape[axis]} devices")
-        specs = tuple(P(axis) if m else P() for m in member)
-        return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=P(axis))(*args)
+        own = P(mesh.axis_names[0])
+        specs = tuple(own if m else P() for m in member)
+        # Members do not communicate, and a branch may well mix constants with what differs by member.
+        return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False)(*args)
 
-    if mesh is not None and any(axis not in (None, 0) for axis in (data_axis, batch_axis)):
-        raise ValueError("over a mesh, data_axis and batch_axis must be None or 0 as a whole")
     own_data, own_batch = data_axis is not None, batch_axis is not None
 
     def init(key, data, batch):
@@ -224,7 +229,8 @@ def sweep(make: Callable[..., Algorithm], **values: ArrayLike) -> Algorithm:
     def result(state, data):
         return jax.vmap(lambda v, inner: make(**v).result(inner, data))(state.values, state.inner)
 
-    return Algorithm(init, step, result)
+    flush = make(**{name: v[0] for name, v in grid.items()}).flush
+    return Algorithm(init, step, result, _inner_flush(flush))
 
 
 class Recording(NamedTuple):
@@ -249,10 +255,10 @@ def record(
       capacity: number of snapshots held. Snapshot ``i`` belongs to step ``i * every``. Without a sink,
         further ones are dropped.
       select: what to record, the parameters by default.
-      sink: ``(snapshots, first)``, called on the host with ``capacity`` snapshots of which the first has
-        number ``first``, each time the buffer has filled; later snapshots then overwrite it. It may be
-        called again with the same numbers after a restart. A buffer that is partly filled at the end is in
-        the product.
+      sink: ``(snapshots, first)``, called on the host each time the buffer has filled, with ``capacity``
+        snapshots as NumPy arrays, of which the first has number ``first``; later snapshots then overwrite
+        the buffer. It may be called again with the same numbers after a restart. A buffer that is partly
+        filled at the end is in the product.
 
     Returns:
       An `Algorithm` whose product is ``(product, snapshots)``, the latter with a leading ``capacity`` axis.
@@ -286,9 +292,11 @@ def record(
 
     if sink is None:
         return Algorithm(init, step, result, _inner_flush(alg.flush))
+    if alg.flush is not None:
+        raise ValueError("only one sink at a time: the algorithm to record has a flush of its own")
     # The buffer is full after snapshot number capacity - 1, 2 * capacity - 1, ...
     full = Flush(
-        lambda state, t: sink(state.snapshots, t // every + 1 - capacity),
+        lambda state, t: sink(jax.device_get(state.snapshots), t // every + 1 - capacity),
         every=every * capacity,
         offset=every * (capacity - 1),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, dataclass_transform
 
 import jax
 import jraph
@@ -36,6 +36,7 @@ __all__ = [
 _static: dict[str, Any] = {"metadata": {"static": True}}
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
 def _pytree(cls):
     return jax.tree_util.register_dataclass(dataclass(frozen=True, kw_only=True)(cls))
 

@@ -7,12 +7,14 @@ are rounded up to powers of two: a data set of any size compiles a handful of pr
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import jax.numpy as jnp
 import jraph
 import numpy as np
 from jaxtyping import Array, Bool, Int, Shaped
+
+from jgd.graph.operator import SparseOperator, num_nodes
 
 __all__ = ["Budget", "batches", "budget_for", "graph_ids", "node_mask", "pad", "pool"]
 
@@ -30,7 +32,15 @@ def _power_of_two(n: int) -> int:
 
 
 def budget_for(graphs: Sequence[jraph.GraphsTuple], n_graph: int | None = None) -> Budget:
-    """The smallest power-of-two budget that holds the graphs and one padding graph."""
+    """The smallest budget that holds the graphs and one padding graph.
+
+    Args:
+      graphs: one batch of them.
+      n_graph: how many there are in a full batch; as many as given by default.
+
+    Returns:
+      Nodes and edges are powers of two; graphs are ``n_graph + 1``.
+    """
     nodes = sum(int(np.sum(g.n_node)) for g in graphs)
     edges = sum(int(np.sum(g.n_edge)) for g in graphs)
     count = sum(len(g.n_node) for g in graphs) if n_graph is None else n_graph
@@ -43,6 +53,8 @@ def pad(graphs: Sequence[jraph.GraphsTuple], budget: Budget) -> jraph.GraphsTupl
     Raises:
       ValueError: where the graphs do not fit the budget.
     """
+    if any(isinstance(g.nodes, SparseOperator) for g in graphs):
+        raise TypeError("give dense node features; sparse ones cannot be joined")
     joined = jraph.batch_np(graphs)
     sizes = Budget(int(joined.n_node.sum()), int(joined.n_edge.sum()), len(joined.n_node))
     if sizes.n_node >= budget.n_node or sizes.n_edge > budget.n_edge or sizes.n_graph >= budget.n_graph:
@@ -60,9 +72,9 @@ def batches(
       size: graphs in a batch; the last batch may hold fewer.
       order: permutation of the data set; as given by default.
     """
-    order = np.arange(len(graphs)) if order is None else np.asarray(order)
-    for start in range(0, len(order), size):
-        index = order[start : start + size]
+    indices = np.arange(len(graphs)) if order is None else np.asarray(order)
+    for start in range(0, len(indices), size):
+        index = indices[start : start + size]
         members = [graphs[i] for i in index]
         ids = np.full(size, -1, np.int32)
         ids[: len(index)] = index
@@ -71,17 +83,21 @@ def batches(
 
 def graph_ids(graph: jraph.GraphsTuple) -> Int[Array, " N"]:
     """The graph that each node of a batch belongs to."""
-    size = graph.nodes.shape[0] if hasattr(graph.nodes, "shape") else int(np.sum(np.asarray(graph.n_node)))
     n_node = jnp.asarray(graph.n_node)
-    return jnp.repeat(jnp.arange(n_node.shape[0]), n_node, total_repeat_length=size)
+    return jnp.repeat(jnp.arange(n_node.shape[0]), n_node, total_repeat_length=num_nodes(graph))
 
 
 def node_mask(graph: jraph.GraphsTuple) -> Bool[Array, " N"]:
     """True for real nodes of a padded batch."""
-    return graph_ids(graph) < graph.n_node.shape[0] - 1
+    ids = graph_ids(graph)
+    return ids < ids[-1]  # the last node is always padding; empty graphs may follow it
 
 
-def pool(x: Shaped[Array, "N F"], graph: jraph.GraphsTuple, how: str = "mean") -> Shaped[Array, "G F"]:
-    """Sum, mean or max of node features in each graph of a batch."""
+def pool(
+    x: Shaped[Array, "N F"], graph: jraph.GraphsTuple, how: Literal["sum", "mean", "max"] = "mean"
+) -> Shaped[Array, "G F"]:
+    """Sum, mean or max of node features in each graph of a batch; zeros for a graph without nodes."""
     reduce = {"sum": jraph.segment_sum, "mean": jraph.segment_mean, "max": jraph.segment_max}[how]
-    return reduce(x, graph_ids(graph), graph.n_node.shape[0])
+    size = graph.n_node.shape[0]
+    pooled = reduce(x, graph_ids(graph), size, indices_are_sorted=True)
+    return jnp.where(jnp.asarray(graph.n_node)[:, None] > 0, pooled, 0)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import jraph
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Integer, Shaped
 from sklearn.neighbors import NearestNeighbors
 
-from jgd.graph.operator import AnyArray, SparseOperator, edge_weights, num_nodes
+from jgd.graph.operator import AnyArray, SparseOperator, check_index, edge_weights, num_nodes
 
 __all__ = [
     "adjacency",
@@ -41,26 +42,30 @@ def from_edges(
       receivers: target of each edge.
       nodes: node features ``[N, F]`` (array or `SparseOperator`) or None.
       edges: edge weights ``[E]``, a dict of edge data, or None.
-      num_nodes: needed only where ``nodes`` is None.
+      num_nodes: needed where ``nodes`` is None, and checked where it is not.
 
     Raises:
       ValueError: see `validate`.
     """
-    size = num_nodes
-    if nodes is not None:
-        size = int(nodes.shape[0]) if isinstance(nodes, SparseOperator) else len(jax.tree.leaves(nodes)[0])
-    elif size is None:
+    if nodes is None and num_nodes is None:
         raise ValueError("say num_nodes=... for a graph without node features")
-    graph = jraph.GraphsTuple(
-        nodes=nodes,
-        edges=edges,
-        senders=np.asarray(senders, np.int32) if len(senders) else np.zeros(0, np.int32),
-        receivers=np.asarray(receivers, np.int32) if len(receivers) else np.zeros(0, np.int32),
-        n_node=np.asarray([size], np.int32),
-        n_edge=np.asarray([len(senders)], np.int32),
-        globals=None,
-    )
-    return validate(graph)
+    if num_nodes is None:
+        num_nodes = nodes.shape[0] if isinstance(nodes, SparseOperator) else len(jax.tree.leaves(nodes)[0])
+    fields: dict[str, Any] = {
+        "nodes": nodes,
+        "edges": edges,
+        "senders": np.asarray(senders),
+        "receivers": np.asarray(receivers),
+        "n_node": np.asarray([num_nodes], np.int32),
+        "n_edge": np.asarray([len(senders)], np.int32),
+        "globals": None,
+    }
+    return _int32(validate(jraph.GraphsTuple(**fields)))
+
+
+def _int32(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
+    senders, receivers = np.asarray(graph.senders, np.int32), np.asarray(graph.receivers, np.int32)
+    return graph._replace(senders=senders, receivers=receivers)
 
 
 def validate(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
@@ -77,28 +82,19 @@ def validate(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
     size = num_nodes(graph)
     if size == 0:
         raise ValueError("the graph has no nodes")
-    for name, index in (("senders", senders), ("receivers", receivers)):
-        if index.ndim != 1 or not np.issubdtype(index.dtype, np.integer):
-            raise ValueError(f"{name} must be a vector of integers, got {index.dtype} of shape {index.shape}")
-        outside = np.flatnonzero((index < 0) | (index >= size))
-        if outside.size:
-            first = outside[0]
-            raise ValueError(
-                f"{name}[{first}] is {index[first]}, but the graph has {size} nodes, numbered from 0"
-            )
+    check_index("senders", senders, size)
+    check_index("receivers", receivers, size)
     if len(senders) != len(receivers):
         raise ValueError(f"{len(senders)} senders, but {len(receivers)} receivers")
     for name, counts, total in (("n_node", graph.n_node, size), ("n_edge", graph.n_edge, len(senders))):
         if int(np.sum(counts)) != total:
             raise ValueError(f"{name} adds up to {int(np.sum(counts))}, but there are {total}")
     for name, tree, length in (("nodes", graph.nodes, size), ("edges", graph.edges, len(senders))):
-        if isinstance(tree, SparseOperator):
-            tree, length = tree.values, tree.values.shape[0]
-        for leaf in jax.tree.leaves(tree):
-            array = np.asarray(leaf)
-            if array.shape[:1] != (length,):
+        leaves = [tree.values] if isinstance(tree, SparseOperator) else jax.tree.leaves(tree)
+        for array in map(np.asarray, leaves):
+            if not isinstance(tree, SparseOperator) and array.shape[:1] != (length,):
                 raise ValueError(f"{name} has shape {array.shape}, but needs {length} rows")
-            if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
+            if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(array).all():
                 row = int(np.argwhere(~np.isfinite(array))[0][0])
                 raise ValueError(f"{name} holds NaN or infinity, first in row {row}: fill or drop it")
     return graph
@@ -106,10 +102,9 @@ def validate(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
 
 def adjacency(graph: jraph.GraphsTuple) -> sp.csr_array:
     """The SciPy adjacency matrix ``A[receiver, sender]``; repeated edges add up."""
-    weights = edge_weights(graph)
-    weights = np.ones(len(graph.senders), np.float32) if weights is None else np.asarray(weights)
     index = (np.asarray(graph.receivers), np.asarray(graph.senders))
-    size = num_nodes(graph)
+    weights, size = edge_weights(graph), num_nodes(graph)
+    weights = np.ones(len(index[0]), np.float32) if weights is None else np.asarray(weights)
     return sp.csr_array(sp.coo_array((weights, index), shape=(size, size)))
 
 
@@ -117,20 +112,19 @@ def from_adjacency(
     matrix: Shaped[AnyArray, "N N"] | sp.spmatrix | sp.sparray, nodes: Any = None
 ) -> jraph.GraphsTuple:
     """A weighted graph whose edges are the nonzeros of ``A[receiver, sender]``."""
-    coo = sp.coo_array(matrix)
+    data: Any = matrix if sp.issparse(matrix) else np.asarray(matrix)
+    if data.ndim != 2 or data.shape[0] != data.shape[1]:
+        raise ValueError(f"an adjacency matrix is square, got shape {data.shape}")
+    coo: Any = sp.coo_array(data)
     coo.eliminate_zeros()
-    return from_edges(
-        coo.col, coo.row, nodes=nodes, edges=np.asarray(coo.data, np.float32), num_nodes=int(coo.shape[0])
-    )
+    return from_edges(coo.col, coo.row, nodes, coo.data.astype(np.float32), num_nodes=coo.shape[0])
 
 
 def _with_edges(graph: jraph.GraphsTuple, senders, receivers, edges) -> jraph.GraphsTuple:
-    return graph._replace(
-        senders=np.asarray(senders, np.int32),
-        receivers=np.asarray(receivers, np.int32),
-        edges=edges,
-        n_edge=np.asarray([len(senders)], np.int32),
-    )
+    if len(graph.n_node) != 1:
+        raise ValueError(f"give one graph, got a batch of {len(graph.n_node)}: see jraph.unbatch_np")
+    count: Any = np.asarray([len(senders)], np.int32)
+    return _int32(graph._replace(senders=senders, receivers=receivers, edges=edges, n_edge=count))
 
 
 def remove_self_loops(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
@@ -172,16 +166,20 @@ def to_undirected(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
 
 def induced_subgraph(graph: jraph.GraphsTuple, index: Integer[AnyArray, " n"]) -> jraph.GraphsTuple:
     """The graph on the nodes ``index`` (in that order) with all edges between them."""
+    if isinstance(graph.nodes, SparseOperator):
+        raise TypeError("give dense node features; make them sparse after taking the subgraph")
     index = np.asarray(index)
+    check_index("index", index, num_nodes(graph))
+    if len(np.unique(index)) != len(index):
+        raise ValueError("index holds a node twice")
     position = np.full(num_nodes(graph), -1, np.int64)
     position[index] = np.arange(len(index))
     senders, receivers = position[np.asarray(graph.senders)], position[np.asarray(graph.receivers)]
     keep = (senders >= 0) & (receivers >= 0)
-    if isinstance(graph.nodes, SparseOperator):
-        raise TypeError("give dense node features; make them sparse after taking the subgraph")
     nodes = jax.tree.map(lambda x: np.asarray(x)[index], graph.nodes)
     edges = jax.tree.map(lambda e: np.asarray(e)[keep], graph.edges)
-    return from_edges(senders[keep], receivers[keep], nodes, edges, num_nodes=len(index))
+    small = from_edges(senders[keep], receivers[keep], nodes, edges, num_nodes=len(index))
+    return small._replace(globals=graph.globals)
 
 
 def knn_graph(

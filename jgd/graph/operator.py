@@ -11,6 +11,7 @@ incidences, user-item matrices, complex magnetic Laplacians.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -19,7 +20,8 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Array, Num, Shaped
+from jax.core import Tracer
+from jaxtyping import Array, Integer, Num, Shaped
 
 from jgd.graph.propagation import Structure, sddmm, spmm
 
@@ -41,6 +43,13 @@ Reduction: TypeAlias = Literal["sum", "mean", "max", "min"]
 AnyArray: TypeAlias = Array | np.ndarray
 
 
+def _check_columns(a: Operator, heads: tuple[int, ...], x: Array) -> None:
+    if x.ndim == 0 or x.shape[0] != a.shape[1]:
+        raise ValueError(f"A has {a.shape[1]} columns, but x has shape {x.shape}")
+    if heads and x.shape[1:2] != heads:
+        raise ValueError(f"A has {heads[0]} heads: x must be [N, {heads[0]}, ...], got {x.shape}")
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SparseOperator:
@@ -53,7 +62,7 @@ class SparseOperator:
     """
 
     values: Any
-    structure: Structure
+    structure: Any  # a `Structure`, or what stands for one in a tree of axes or shardings
     transposed: bool = field(default=False, metadata={"static": True})
 
     @property
@@ -89,17 +98,11 @@ class SparseOperator:
 
     def __matmul__(self, x: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "M ..."]:
         """``A @ x`` for ``x`` of shape ``[N, ...]``; with ``H`` heads, ``x`` is ``[N, H, ...]``."""
-        x = jnp.asarray(x)
-        if x.ndim == 0 or x.shape[0] != self.shape[1]:
-            raise ValueError(f"A has {self.shape[1]} columns, but x has shape {x.shape}")
-        if self.values.ndim == 2:
-            channels = self.values.shape[1]
-            if x.ndim < 2 or x.shape[1] != channels:
-                raise ValueError(f"A has {channels} heads: x must be [N, {channels}, ...], got {x.shape}")
-            y = spmm(self.values, x.reshape(*x.shape[:2], -1), self.structure, transpose=self.transposed)
-        else:
-            flat = x.reshape(x.shape[0], 1, -1)
-            y = spmm(self.values[:, None], flat, self.structure, transpose=self.transposed)
+        x, heads = jnp.asarray(x), self.values.shape[1:]
+        _check_columns(self, heads, x)
+        values = self.values if heads else self.values[:, None]
+        flat = x.reshape(x.shape[0], values.shape[1], math.prod(x.shape[1 + len(heads) :]))
+        y = spmm(values, flat, self.structure, transpose=self.transposed)
         return y.reshape(self.shape[0], *x.shape[1:])
 
     def scores(self, q: Shaped[AnyArray, "M ..."], k: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "E ..."]:
@@ -112,9 +115,11 @@ class SparseOperator:
 
     def softmax(self, values: Shaped[Array, "E ..."]) -> Shaped[Array, "E ..."]:
         """Softmax of ``values`` over the nonzeros of each row."""
-        channels = values.reshape(values.shape[0], -1)
+        channels = values.reshape(values.shape[0], math.prod(values.shape[1:]))
         rows, height = self.receivers, self.shape[0]
-        top = jax.ops.segment_max(jax.lax.stop_gradient(channels), rows, height)
+        top = jax.ops.segment_max(
+            jax.lax.stop_gradient(channels), rows, height, indices_are_sorted=not self.transposed
+        )
         weights = self.with_values(jnp.exp(channels - top[rows]))
         ones = jnp.ones((self.shape[1], channels.shape[1], 1), channels.dtype)
         totals = self.scores(weights @ ones, ones)  # back to the edges, by products that differentiate well
@@ -134,17 +139,10 @@ class SparseOperator:
 
     def reduce(self, messages: Shaped[Array, "E ..."], how: Reduction = "sum") -> Shaped[Array, "M ..."]:
         """Gather messages, one for each nonzero, into rows. Rows without any give zero."""
-        rows, height = self.receivers, self.shape[0]
-        if how in ("sum", "mean"):
-            # The product with unit values and one message per column is a sum over each row.
-            total = jax.ops.segment_sum(messages, rows, height, indices_are_sorted=not self.transposed)
-            if how == "sum":
-                return total
-            count = jax.ops.segment_sum(jnp.ones(rows.shape), rows, height)
-            return total / jnp.maximum(count, 1).reshape(-1, *(1,) * (messages.ndim - 1))
-        segment = {"max": jax.ops.segment_max, "min": jax.ops.segment_min}[how]
-        extreme = segment(messages, rows, height, indices_are_sorted=not self.transposed)
-        return jnp.where(jnp.isfinite(extreme), extreme, 0)
+        segment = {"max": jax.ops.segment_max, "min": jax.ops.segment_min}.get(how, jax.ops.segment_sum)
+        result = segment(messages, self.receivers, self.shape[0], indices_are_sorted=not self.transposed)
+        indptr = self.structure.t_indptr if self.transposed else self.structure.indptr
+        return _finish(result, jnp.diff(indptr), how)
 
     def todense(self) -> Array:
         """``[M, N]`` or ``[M, N, H]``; repeated positions add up."""
@@ -181,17 +179,19 @@ class DenseOperator:
     @property
     def T(self) -> DenseOperator:
         """The transpose (no conjugation)."""
-        pattern = None if self.pattern is None else self.pattern.T
+        pattern = None if self.pattern is None else jnp.swapaxes(self.pattern, 0, 1)
         return DenseOperator(jnp.swapaxes(self.values, 0, 1), pattern)
 
     @property
     def H(self) -> DenseOperator:
         """The conjugate transpose."""
-        return replace(self.T, values=jnp.conj(jnp.swapaxes(self.values, 0, 1)))
+        return replace(self.T, values=jnp.conj(self.T.values))
 
     def __matmul__(self, x: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "M ..."]:
         """``A @ x`` for ``x`` of shape ``[N, ...]``; with ``H`` heads, ``x`` is ``[N, H, ...]``."""
-        if self.values.ndim == 3:
+        x, heads = jnp.asarray(x), self.values.shape[2:]
+        _check_columns(self, heads, x)
+        if heads:
             return jnp.einsum("mnh,nh...->mh...", self.values, x)
         return jnp.tensordot(self.values, x, axes=1)
 
@@ -202,7 +202,7 @@ class DenseOperator:
     def softmax(self, values: Shaped[Array, "M N ..."]) -> Shaped[Array, "M N ..."]:
         """Softmax of ``values`` over the edges of each row; rows without edges give zeros."""
         mask = self.mask.reshape(*self.mask.shape, *(1,) * (values.ndim - self.mask.ndim))
-        return jax.nn.softmax(values, axis=1, where=mask, initial=-jnp.inf) * jnp.any(mask, 1, keepdims=True)
+        return jax.nn.softmax(values, axis=1, where=mask)
 
     def with_values(self, values: Shaped[Array, "M N ..."]) -> DenseOperator:
         """Other values; the edges stay where they were."""
@@ -218,13 +218,13 @@ class DenseOperator:
 
     def reduce(self, messages: Shaped[Array, "M N ..."], how: Reduction = "sum") -> Shaped[Array, "M ..."]:
         """Gather messages, one for each edge, into rows. Rows without any give zero."""
-        mask = self.mask.reshape(*self.shape, *(1,) * (messages.ndim - 2))
-        if how in ("sum", "mean"):
-            total = jnp.sum(jnp.where(mask, messages, 0), axis=1)
-            return total if how == "sum" else total / jnp.maximum(jnp.sum(mask, axis=1), 1)
-        reduce, start = {"max": (jnp.max, -jnp.inf), "min": (jnp.min, jnp.inf)}[how]
-        extreme = reduce(messages, axis=1, where=mask, initial=start)
-        return jnp.where(jnp.isfinite(extreme), extreme, 0)
+        mask = self.mask.reshape(*self.mask.shape, *(1,) * (messages.ndim - self.mask.ndim))
+        if how in ("max", "min"):
+            reduce, start = (jnp.max, -jnp.inf) if how == "max" else (jnp.min, jnp.inf)
+            result = reduce(messages, axis=1, where=mask, initial=start)
+        else:
+            result = jnp.sum(messages, axis=1, where=mask)
+        return _finish(result, jnp.sum(self.mask, axis=1), how)
 
     def todense(self) -> Array:
         """The matrix itself."""
@@ -234,24 +234,57 @@ class DenseOperator:
 Operator: TypeAlias = SparseOperator | DenseOperator
 
 
+def _finish(result: Array, count: Array, how: Reduction) -> Array:
+    """Divide for a mean; zeros where an extreme was taken over nothing."""
+    count = count.reshape(*count.shape, *(1,) * (result.ndim - count.ndim))
+    return {
+        "sum": lambda: result,
+        "mean": lambda: result / jnp.maximum(count, 1),
+        "max": lambda: jnp.where(count > 0, result, 0),
+        "min": lambda: jnp.where(count > 0, result, 0),
+    }[how]()
+
+
+def check_index(name: str, index: Any, size: int) -> None:
+    """Raise a `ValueError` unless ``index`` is a vector of integers in ``0..size-1`` (or is traced)."""
+    if index.ndim != 1 or not (np.issubdtype(index.dtype, np.integer) or index.size == 0):
+        raise ValueError(f"{name} must be a vector of integers, got {index.dtype} of shape {index.shape}")
+    if isinstance(index, Tracer):
+        return
+    index = np.asarray(index)
+    outside = np.flatnonzero((index < 0) | (index >= size))
+    if outside.size:
+        first = outside[0]
+        raise ValueError(f"{name}[{first}] is {index[first]}, but indices run from 0 to {size - 1}")
+
+
 def from_coo(
-    senders: Shaped[AnyArray, " E"],
-    receivers: Shaped[AnyArray, " E"],
+    senders: Integer[AnyArray, " E"],
+    receivers: Integer[AnyArray, " E"],
     values: Shaped[AnyArray, "E *H"] | None = None,
     *,
     shape: tuple[int, int],
 ) -> SparseOperator:
     """A sparse operator from coordinates: rows are ``receivers``, columns ``senders``.
 
-    Works on concrete arrays (sorted on the host) and under `jit`. Repeated positions add up.
+    Works on concrete arrays (checked and sorted on the host) and under `jit`, where indices must be in
+    range. Repeated positions add up.
 
     Args:
       senders: column of each nonzero.
       receivers: row of each nonzero.
       values: ``[E]`` or ``[E, H]``; ones by default.
       shape: rows and columns.
+
+    Raises:
+      ValueError: for indices that are no integers or out of range, and for lengths that differ.
     """
-    traced = any(isinstance(a, jax.core.Tracer) for a in (senders, receivers))
+    check_index("senders", senders, shape[1])
+    check_index("receivers", receivers, shape[0])
+    lengths = [len(x) for x in (senders, receivers, values) if x is not None]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"senders, receivers and values must be equally many, got {lengths}")
+    traced = any(isinstance(a, Tracer) for a in (senders, receivers))
     xp: Any = jnp if traced else np
     rows, cols = (xp.asarray(a).astype(np.int32) for a in (receivers, senders))
     order = xp.lexsort((cols, rows))
@@ -277,9 +310,10 @@ def from_coo(
 
 def num_nodes(graph: jraph.GraphsTuple) -> int:
     """The static number of nodes of a graph, padding included."""
-    leaves = jax.tree.leaves(graph.nodes)
-    if isinstance(graph.nodes, SparseOperator):
-        return graph.nodes.shape[0]
+    nodes: Any = graph.nodes
+    if isinstance(nodes, SparseOperator):
+        return nodes.shape[0]
+    leaves = jax.tree.leaves(nodes)
     return int(leaves[0].shape[0]) if leaves else int(np.sum(np.asarray(graph.n_node)))
 
 
@@ -289,7 +323,7 @@ def edge_weights(graph: jraph.GraphsTuple) -> Any:
     ``graph.edges`` is None, an array ``[E]`` or ``[E, 1]`` of weights, or a dict of edge data whose
     ``"weight"``, if present, is such an array. Other edge features are not weights.
     """
-    edges = graph.edges
+    edges: Any = graph.edges
     weights = edges.get("weight") if isinstance(edges, dict) else edges
     if weights is None:
         return None
@@ -304,7 +338,7 @@ def edge_weights(graph: jraph.GraphsTuple) -> Any:
 
 
 def operator(
-    graph: jraph.GraphsTuple | Num[AnyArray, "M N"] | sp.spmatrix | sp.sparray,
+    graph: jraph.GraphsTuple | Shaped[AnyArray, "M N"] | sp.spmatrix | sp.sparray,
     *,
     normalize: Normalization | None = None,
     self_loops: bool | float = False,
@@ -319,53 +353,68 @@ def operator(
       self_loops: weight of a loop added to every node (True is 1) before normalising. Loops that the
         graph already has are kept and add up.
 
+    Weights that are no floating-point numbers (booleans, counts) become ones that are.
+
     Returns:
       `SparseOperator` or `DenseOperator` with ``A[receiver, sender] = weight``.
     """
+    data: Any = graph
     loop = float(self_loops)
-    if isinstance(graph, jraph.GraphsTuple):
-        size = num_nodes(graph)
-        senders, receivers, weights = graph.senders, graph.receivers, edge_weights(graph)
+    if isinstance(data, jraph.GraphsTuple):
+        size = num_nodes(data)
+        senders: Any = data.senders
+        receivers: Any = data.receivers
+        weights = edge_weights(data)
+        weights = jnp.ones(len(senders)) if weights is None else _floating(weights)
         if loop:
-            xp: Any = jnp if isinstance(senders, jax.core.Tracer) else np
+            xp: Any = jnp if any(isinstance(i, Tracer) for i in (senders, receivers)) else np
             nodes = xp.arange(size, dtype=np.int32)
-            weights = jnp.ones(senders.shape[0]) if weights is None else jnp.asarray(weights)
             weights = jnp.append(weights, jnp.full(size, loop, weights.dtype))
             senders, receivers = xp.append(senders, nodes), xp.append(receivers, nodes)
         a: Operator = from_coo(senders, receivers, weights, shape=(size, size))
-    elif sp.issparse(graph):
-        matrix: Any = graph + loop * sp.eye_array(graph.shape[0], dtype=graph.dtype) if loop else graph
-        coo = matrix.tocoo()
-        a = from_coo(coo.col, coo.row, coo.data, shape=(int(coo.shape[0]), int(coo.shape[1])))
+    elif sp.issparse(data):
+        coo = (data + loop * sp.eye_array(*data.shape) if loop else data).tocoo()
+        a = from_coo(coo.col, coo.row, _floating(coo.data), shape=coo.shape)
     else:
-        dense = jnp.asarray(graph)
+        dense = _floating(data)
         a = DenseOperator(dense + loop * jnp.eye(*dense.shape, dtype=dense.dtype) if loop else dense)
     return a if normalize is None else _normalize(a, normalize)
 
 
+def _floating(x: AnyArray) -> Array:
+    return jnp.asarray(x).astype(jnp.result_type(x, float))
+
+
 def normalize(a: Operator, how: Normalization) -> Operator:
-    """Scale rows and columns by their sums (see `operator`); differentiable in the values."""
+    """Scale rows and columns by their sums (see `operator`); differentiable in the values.
 
-    def power(d, exponent):
-        positive = d > 0
-        return jnp.where(positive, jnp.where(positive, d, 1.0) ** exponent, 0.0)
+    Heads are scaled each by their own sums. A row or column whose sum is not positive becomes zero.
+    """
+    exponents = {"sym": (-0.5, -0.5), "row": (-1.0, 0.0), "col": (0.0, -1.0)}
+    if how not in exponents:
+        raise ValueError(f"normalize must be one of {list(exponents)} or None, got {how!r}")
+    if jnp.iscomplexobj(a.values):
+        raise ValueError("sums of complex weights are no degrees: normalise the magnitudes instead")
+    heads = a.values.shape[2:] if isinstance(a, DenseOperator) else a.values.shape[1:]
 
-    rows = a @ jnp.ones(a.shape[1], a.dtype) if how != "col" else None
-    cols = a.T @ jnp.ones(a.shape[0], a.dtype) if how != "row" else None
-    exponent = -0.5 if how == "sym" else -1.0
-    r = jnp.ones(a.shape[0], a.dtype) if rows is None else power(rows, exponent)
-    c = jnp.ones(a.shape[1], a.dtype) if cols is None else power(cols, exponent)
-    scale = a.scores(r[:, None], c[:, None])
-    return replace(a, values=a.values * scale)
+    def scale(matrix, exponent):
+        ones = jnp.ones((matrix.shape[1], *heads), jnp.result_type(a.dtype, float))
+        if exponent == 0.0:
+            return jnp.ones((matrix.shape[0], *heads, 1), ones.dtype)
+        d = matrix @ ones
+        return jnp.where(d > 0, jnp.where(d > 0, d, 1.0) ** exponent, 0.0)[..., None]
+
+    rows, cols = exponents[how]
+    return replace(a, values=a.values * a.scores(scale(a, rows), scale(a.T, cols)))
 
 
 _normalize = normalize  # `operator` has an argument of that name
 
 
-def sparse_features(x: Num[AnyArray, "N F"] | sp.spmatrix | sp.sparray) -> SparseOperator:
+def sparse_features(x: Shaped[AnyArray, "N F"] | sp.spmatrix | sp.sparray) -> SparseOperator:
     """Node features as an operator: ``X @ W`` then costs its nonzeros only (host side)."""
-    matrix = sp.csr_array(np.asarray(x) if not sp.issparse(x) else x)
-    result = operator(matrix.astype(np.float32))
+    matrix: Any = x if sp.issparse(x) else np.asarray(x)
+    result = operator(sp.csr_array(matrix, dtype=np.float32))
     assert isinstance(result, SparseOperator)
     return result
 
@@ -383,5 +432,6 @@ def propagate(a: Operator, x: Num[Array, "N F"], terms: int, alpha: float | Arra
     """
     if terms < 1:
         raise ValueError(f"terms must be at least 1, got {terms}")
+    x = x.astype(jnp.result_type(x, a.dtype, alpha))
     y, _ = jax.lax.scan(lambda y, _: (x + alpha * (a @ y), None), x, length=terms - 1)
     return (1 - alpha) * y

@@ -11,7 +11,7 @@ Both are bilinear, and every derivative of one is one of the two again::
     d spmm / dx  -> spmm with A transposed        d sddmm / da -> spmm
     d spmm / dv  -> sddmm                         d sddmm / db -> spmm with A transposed
 
-so forward mode, reverse mode and any nesting of them work, and no derivative ever scatters.
+so forward mode, reverse mode and any nesting of them work, and no derivative scatters at random.
 ``vmap`` never loops: a batch axis of ``x`` alone is folded into the features (one wide product
 instead of many narrow ones), a batch axis of the values becomes more channels, and a batch of
 different structures becomes one block-diagonal matrix.
@@ -60,15 +60,24 @@ class Structure(NamedTuple):
     perm: Int[Array, " E"]
 
 
-def _same_axes(*operands):
+def _same_axes(structure, *operands):
     """Let operands vary over the same mesh axes, as every bilinear operation inside `shard_map` must."""
-    axes = frozenset().union(*(getattr(jax.typeof(x), "vma", frozenset()) for x in operands))
-    if not axes:
-        return operands
+
+    def varying(x):
+        return jax.typeof(x).manual_axis_type.varying
+
+    axes = frozenset().union(*(varying(x) for x in (*structure, *operands)))
+    missing = [tuple(axes - varying(x)) for x in operands]
     return tuple(
-        jax.lax.pcast(x, tuple(axes - jax.typeof(x).vma), to="varying") if axes - jax.typeof(x).vma else x
-        for x in operands
+        jax.lax.pcast(x, m, to="varying") if m else x for x, m in zip(operands, missing, strict=True)
     )
+
+
+def _check(**shapes):
+    """Kernels trust their indices, so that a wrong shape would read foreign memory."""
+    for name, (got, expected) in shapes.items():
+        if got != expected:
+            raise ValueError(f"{name} has shape {got}, but the structure needs {expected}")
 
 
 def spmm(
@@ -89,8 +98,11 @@ def spmm(
     Returns:
       Features of the rows of ``A`` (of the columns when ``transpose``), in the promoted dtype.
     """
+    width = structure.indptr.shape[0] - 1 if transpose else structure.t_indptr.shape[0] - 1
+    edges, channels, features = structure.rows.shape[0], values.shape[1], x.shape[2]
+    _check(values=(values.shape, (edges, channels)), x=(x.shape, (width, channels, features)))
     dtype = jnp.result_type(values, x)
-    values, x = _same_axes(values.astype(dtype), x.astype(dtype))
+    values, x = _same_axes(structure, values.astype(dtype), x.astype(dtype))
     return _spmm_p.bind(values, x, *structure, transpose=transpose)
 
 
@@ -99,8 +111,10 @@ def sddmm(a: Shaped[Array, "M K F"], b: Shaped[Array, "N K F"], structure: Struc
 
     No complex conjugation is applied.
     """
+    height, width = structure.indptr.shape[0] - 1, structure.t_indptr.shape[0] - 1
+    _check(a=(a.shape, (height, *a.shape[1:])), b=(b.shape, (width, *a.shape[1:])))
     dtype = jnp.result_type(a, b)
-    a, b = _same_axes(a.astype(dtype), b.astype(dtype))
+    a, b = _same_axes(structure, a.astype(dtype), b.astype(dtype))
     return _sddmm_p.bind(a, b, *structure)
 
 
@@ -132,10 +146,11 @@ def _spmm_segments(values, x, *structure, transpose):
 def _spmm_csr(values, x, *structure, transpose):
     s = Structure(*structure)
     (edges, channels), (size, _, features) = values.shape, x.shape
-    if edges == 0 or x.dtype not in _CSR_DTYPES:
+    height = (s.t_indptr if transpose else s.indptr).shape[0] - 1
+    overflow = channels * max(edges, size, height) > np.iinfo(s.cols.dtype).max
+    if edges * channels == 0 or overflow or x.dtype not in _CSR_DTYPES:
         return _spmm_segments(values, x, *structure, transpose=transpose)
     values, indptr, _, cols = _oriented(values, s, transpose)
-    height = indptr.shape[0] - 1
     if channels > 1:
         # One tall matrix with a row block per channel; column (n, k) is row n * K + k of flat x.
         channel = jnp.arange(channels, dtype=cols.dtype)[:, None]
@@ -239,10 +254,19 @@ def _batch_size(args, dims):
     return next(a.shape[d] for a, d in zip(args, dims, strict=True) if d is not None)
 
 
-def _fold(x, dim, axis):
-    """Move the batch axis before `axis` of the unbatched array and merge the two."""
-    x = jnp.moveaxis(x, dim, axis)
-    return x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :])
+def _merge(x, axis):
+    """Merge `axis` with the next one."""
+    return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
+
+
+def _split(x, axis, size):
+    """Undo `_merge` of a first axis of length `size`."""
+    return x.reshape(*x.shape[:axis], size, x.shape[axis] // size, *x.shape[axis + 1 :])
+
+
+def _fold(x, dim, axis, size):
+    """Merge the batch axis, made if there is none, into `axis` of the unbatched array."""
+    return _merge(jnp.moveaxis(_front(x, dim, size), 0, axis), axis)
 
 
 def _spmm_batch(args, dims, *, transpose):
@@ -250,18 +274,13 @@ def _spmm_batch(args, dims, *, transpose):
     v_dim, x_dim, *s_dims = dims
     size = _batch_size(args, dims)
     if any(d is not None for d in s_dims):
-        block = _block_diagonal(tuple(structure), tuple(s_dims), size)
-        flat = [_front(a, d, size) for a, d in ((values, v_dim), (x, x_dim))]
-        y = spmm(*(a.reshape(-1, *a.shape[2:]) for a in flat), block, transpose=transpose)
-        return y.reshape(size, -1, *y.shape[1:]), 0
-    s = Structure(*structure)
-    if v_dim is None:
-        y = spmm(values, _fold(x, x_dim, 2), s, transpose=transpose)
-        return y.reshape(*y.shape[:2], size, -1), 2
-    if x_dim is None:
-        x, x_dim = jnp.broadcast_to(x[:, None], (x.shape[0], size, *x.shape[1:])), 1
-    y = spmm(_fold(values, v_dim, 1), _fold(x, x_dim, 1), s, transpose=transpose)
-    return y.reshape(y.shape[0], size, -1, y.shape[-1]), 1
+        s, v_axis, x_axis = _block_diagonal(tuple(structure), tuple(s_dims), size), 0, 0
+    else:  # more features where the matrix is shared, else more channels
+        s, v_axis, x_axis = Structure(*structure), 1, 1 if v_dim is not None else 2
+    if x_axis < 2:
+        values = _fold(values, v_dim, v_axis, size)
+    y = spmm(values, _fold(x, x_dim, x_axis, size), s, transpose=transpose)
+    return _split(y, x_axis, size), x_axis
 
 
 def _sddmm_batch(args, dims):
@@ -269,33 +288,30 @@ def _sddmm_batch(args, dims):
     a_dim, b_dim, *s_dims = dims
     size = _batch_size(args, dims)
     if any(d is not None for d in s_dims):
-        block = _block_diagonal(tuple(structure), tuple(s_dims), size)
-        flat = [_front(x, d, size) for x, d in ((a, a_dim), (b, b_dim))]
-        y = sddmm(*(x.reshape(-1, *x.shape[2:]) for x in flat), block)
-        return y.reshape(size, -1, *y.shape[1:]), 0
-    a, b = (
-        jnp.broadcast_to(x[:, None], (x.shape[0], size, *x.shape[1:])).reshape(x.shape[0], -1, x.shape[-1])
-        if d is None
-        else _fold(x, d, 1)
-        for x, d in ((a, a_dim), (b, b_dim))
-    )
-    y = sddmm(a, b, Structure(*structure))
-    return y.reshape(y.shape[0], size, -1), 1
+        s, axis = _block_diagonal(tuple(structure), tuple(s_dims), size), 0
+    else:
+        s, axis = Structure(*structure), 1
+    y = sddmm(_fold(a, a_dim, axis, size), _fold(b, b_dim, axis, size), s)
+    return _split(y, axis, size), axis
 
 
 # --- registration -------------------------------------------------------------------------------
 
 
 def _register(primitive: Any, abstract, transpose, batch, lowerings: dict[str | None, Any]):
+    config: Any = jax.config
+
     @partial(jax.jit, static_argnames="parameters")
     def eager(operands, parameters):
+        if config.jax_disable_jit:  # jit would come back here for ever
+            return lowerings[None](*operands, **dict(parameters))
         return primitive.bind(*operands, **dict(parameters))
 
     def tangent_in(index):
         def rule(tangent, *operands, **parameters):
             bilinear = (*operands[:index], tangent, *operands[index + 1 : 2])
             # A tangent may vary over mesh axes along which the other operand is replicated.
-            return primitive.bind(*_same_axes(*bilinear), *operands[2:], **parameters)
+            return primitive.bind(*_same_axes((), *bilinear), *operands[2:], **parameters)
 
         return rule
 

@@ -1,0 +1,153 @@
+"""What all condensers of node tasks share: sizes, label budgets, and the record of what was done."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jraph
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Array, Float
+
+from jgd.data.condensed import Condensed
+from jgd.data.tasks import NodeTask
+from jgd.graph import SparseOperator, from_adjacency, from_edges
+
+__all__ = [
+    "budget",
+    "condensed_nodes",
+    "dense_features",
+    "size_of",
+    "symmetric_normalization",
+    "training_part",
+]
+
+
+def dense_features(task: NodeTask) -> Float[np.ndarray, "N F"]:
+    """The features of a task as a dense array."""
+    nodes = task.graph.nodes
+    if nodes is None:
+        raise ValueError(f"task {task.name!r} has no node features, which this method condenses")
+    if isinstance(nodes, SparseOperator):
+        nodes = nodes.todense()
+    return np.asarray(nodes, np.float32)
+
+
+def training_part(task: NodeTask) -> NodeTask:
+    """What a condenser may see: all of a transductive task, of an inductive one the training nodes."""
+    if task.train is None or not np.any(task.train):
+        raise ValueError(f"task {task.name!r} has no training nodes to condense")
+    return task if task.setting == "transductive" else task.induced(task.train)
+
+
+def size_of(task: NodeTask, label_ratio: float | None, nodes: int | None) -> int:
+    """The number of condensed nodes, from one of the two ways to say it.
+
+    Args:
+      task: the original task.
+      label_ratio: condensed nodes for each labelled training node, in (0, 1].
+      nodes: their number, which wins over the ratio.
+
+    Raises:
+      ValueError: for a size that is impossible or leaves a class without a node.
+    """
+    labelled = int(np.sum(task.train)) if task.train is not None else 0
+    if nodes is None:
+        if label_ratio is None:
+            raise ValueError("say label_ratio=... or nodes=...")
+        if not 0 < label_ratio <= 1:
+            raise ValueError(f"label_ratio must be in (0, 1], got {label_ratio}")
+        nodes = int(label_ratio * labelled)
+    present = len(np.unique(np.asarray(task.labels)[np.asarray(task.train)]))
+    if not present <= nodes <= labelled:
+        raise ValueError(
+            f"{nodes} condensed nodes are impossible: task {task.name!r} has {present} classes among "
+            f"{labelled} labelled nodes, so choose between {present} and {labelled}"
+        )
+    return nodes
+
+
+def budget(task: NodeTask, size: int) -> tuple[int, ...]:
+    """Condensed nodes of each class, in order of the class number, adding up to ``size``.
+
+    In proportion to the labelled nodes, rounded down, at least one for a class that has any; the largest
+    class takes what remains (the last one by number among equals, as the published code does).
+    """
+    labels = np.asarray(task.labels)[np.asarray(task.train)]
+    counts = np.bincount(labels, minlength=task.num_classes)
+    share = np.where(counts > 0, np.maximum(size * counts // max(1, counts.sum()), 1), 0)
+    order = np.argsort(counts, kind="stable")
+    rest = size - share[order[:-1]].sum()
+    share[order[-1]] = rest
+    # Many tiny classes can leave too little: take from the largest shares.
+    while share[order[-1]] < 1:
+        largest = np.argmax(share)
+        share[largest] -= 1
+        share[order[-1]] += 1
+    return tuple(int(n) for n in share)
+
+
+def symmetric_normalization(matrix: sp.csr_array) -> sp.csr_array:
+    """``D^-1/2 (A + I) D^-1/2`` on the host."""
+    a = sp.csr_array(matrix + sp.eye_array(matrix.shape[0], dtype=matrix.dtype))
+    scale = sp.diags_array(np.asarray(a.sum(axis=1)).ravel() ** -0.5)
+    return sp.csr_array(scale @ a @ scale).astype(np.float32)
+
+
+def condensed_nodes(
+    recipe: Any,
+    key: Array,
+    task: NodeTask,
+    *,
+    features: Any,
+    labels: Any,
+    weights: Any = None,
+    edges: Any = None,
+    structure: Literal["identity", "raw", "normalized"] = "identity",
+    extras: dict[str, Any] | None = None,
+    train: dict[str, Any] | None = None,
+) -> Condensed:
+    """Wrap condensed nodes, with a record of where they come from.
+
+    Args:
+      recipe: the method, a dataclass whose fields are its settings.
+      key: its random key.
+      task: the original task.
+      features: ``[n, F]``.
+      labels: ``[n]`` or ``[n, C]``.
+      weights: ``[n]`` of the examples in the loss, or None.
+      edges: None for A' = I, a graph, or an adjacency ``[n, n]``.
+      structure: how the edges are meant, see `Condensed`.
+      extras: further arrays.
+      train: further settings of the training.
+    """
+    features, labels = np.asarray(features, np.float32), np.asarray(labels)
+    if edges is None:
+        graph = from_edges([], [], features)
+        structure = "identity"
+    elif isinstance(edges, jraph.GraphsTuple):
+        graph = edges._replace(nodes=features)
+    else:
+        graph = from_adjacency(np.asarray(edges), features)
+    size, labelled = len(features), int(np.sum(task.train))
+    kind = "int" if labels.ndim == 1 else "prob"
+    return Condensed(
+        data=graph,
+        targets=labels.astype(np.int32) if kind == "int" else labels.astype(np.float32),
+        weights=None if weights is None else np.asarray(weights, np.float32),
+        extras={k: np.asarray(v) for k, v in (extras or {}).items()},
+        train={"structure": structure, "targets": kind, **(train or {})},
+        provenance={
+            "method": type(recipe).__name__.lower(),
+            "config": dataclasses.asdict(recipe),
+            "key": np.asarray(jax.random.key_data(key)).tolist(),
+            "dataset": task.name,
+            "setting": task.setting,
+            "nodes": size,
+            "edges": len(graph.senders),
+            "label_ratio": size / labelled,
+            "node_ratio": size / task.num_nodes,
+        },
+    )

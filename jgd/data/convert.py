@@ -1,0 +1,275 @@
+"""From and to the graphs of other libraries: NetworkX, PyTorch Geometric, OGB.
+
+What comes in is a `NodeTask` (labels -1 and masks None where there are none); what goes out may be a
+`jraph.GraphsTuple`, a `NodeTask` or a `Condensed` graph. Arrays are copied to the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import jraph
+import networkx as nx
+import numpy as np
+
+from jgd.data.condensed import Condensed
+from jgd.data.storage import DataError
+from jgd.data.tasks import NodeTask
+from jgd.graph.build import from_edges
+from jgd.graph.operator import SparseOperator, edge_weights, num_nodes
+
+__all__ = ["from_networkx", "from_ogb", "from_pyg", "to_networkx", "to_pyg"]
+
+_MASKS = ("train", "val", "test")
+
+
+def _numpy(value: Any) -> np.ndarray:
+    """An array or a tensor of PyTorch on the host."""
+    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
+
+
+def _is_symmetric(graph: jraph.GraphsTuple) -> bool:
+    """Whether every edge also runs backwards."""
+    size = num_nodes(graph)
+    senders, receivers = (np.asarray(i).astype(np.int64) for i in (graph.senders, graph.receivers))
+    return np.array_equal(np.unique(senders * size + receivers), np.unique(receivers * size + senders))
+
+
+def _outgoing(source: Any) -> tuple[jraph.GraphsTuple, dict[str, np.ndarray]]:
+    """The graph of ``source`` and what it says about nodes, by name."""
+    if isinstance(source, jraph.GraphsTuple):
+        graph, fields = source, {}
+    elif isinstance(source, NodeTask):
+        graph = source.graph
+        fields = {"y": source.labels, **{f"{part}_mask": getattr(source, part) for part in _MASKS}}
+    elif isinstance(source, Condensed) and isinstance(source.data, jraph.GraphsTuple):
+        graph, fields = source.data, {"y": source.targets}
+    else:
+        raise DataError(f"a {type(source).__name__} is not one graph: give a GraphsTuple or a NodeTask")
+    if isinstance(graph.nodes, SparseOperator):
+        graph = graph._replace(nodes=graph.nodes.todense())
+    nodes: Any = graph.nodes
+    fields = {"x": nodes.get("x") if isinstance(nodes, Mapping) else nodes, **fields}
+    return graph, {name: _numpy(value) for name, value in fields.items() if value is not None}
+
+
+def _task(
+    graph: jraph.GraphsTuple,
+    labels: Any,
+    masks: Mapping[str, Any],
+    *,
+    name: str,
+    directed: bool | None,
+    num_classes: int | None = None,
+) -> NodeTask:
+    size = num_nodes(graph)
+    y: Any = np.full(size, -1, np.int32) if labels is None else np.asarray(labels)
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 1:
+        y = np.where(np.isfinite(y), y, -1).astype(np.int32)
+    if len(y) != size:
+        raise DataError(f"there are {len(y)} labels for {size} nodes")
+    if num_classes is None:
+        num_classes = int(y.shape[1] if y.ndim == 2 else y.max(initial=-1) + 1)
+    return NodeTask(
+        graph=graph,
+        labels=y,
+        train=masks.get("train"),
+        val=masks.get("val"),
+        test=masks.get("test"),
+        num_classes=num_classes,
+        name=name,
+        directed=not _is_symmetric(graph) if directed is None else directed,
+    )
+
+
+# NetworkX
+
+
+def to_networkx(
+    source: jraph.GraphsTuple | NodeTask | Condensed, *, directed: bool | None = None
+) -> nx.Graph | nx.DiGraph:
+    """A NetworkX graph on nodes ``0..N-1``.
+
+    Args:
+      source: one graph.
+      directed: make a `networkx.DiGraph`; by default where an edge lacks its reverse. Without it the two
+        directions of an edge become one (the last one's weight stays); repeated edges become one too.
+
+    Returns:
+      A graph whose nodes have the attributes ``x``, ``y`` and ``train_mask`` ... where the source has them,
+      and whose edges have ``weight`` where it is weighted.
+
+    Raises:
+      DataError: where ``source`` is not one graph.
+    """
+    graph, fields = _outgoing(source)
+    directed = not _is_symmetric(graph) if directed is None else directed
+    result = nx.DiGraph() if directed else nx.Graph()
+    for i in range(num_nodes(graph)):
+        result.add_node(
+            i, **{k: v[i].item() if v[i].ndim == 0 else v[i] for k, v in fields.items() if len(v) > i}
+        )
+    ends = zip(np.asarray(graph.senders).tolist(), np.asarray(graph.receivers).tolist(), strict=True)
+    weights = edge_weights(graph)
+    if weights is None:
+        result.add_edges_from(ends)
+    else:
+        weights = _numpy(weights).tolist()
+        result.add_edges_from((s, r, {"weight": w}) for (s, r), w in zip(ends, weights, strict=True))
+    return result
+
+
+def from_networkx(
+    graph: nx.Graph, *, features: str = "x", labels: str = "y", weight: str = "weight", name: str = ""
+) -> NodeTask:
+    """A task from a NetworkX graph; an undirected edge becomes one in each direction.
+
+    Args:
+      graph: with nodes of any kind; they are numbered in its order.
+      features: node attribute of the features; a graph without it has ``nodes=None``.
+      labels: node attribute of the class, an integer; nodes without it get -1.
+      weight: edge attribute; 1 where some edges have it and others do not.
+      name: of the task.
+
+    Raises:
+      DataError: where only some nodes have features.
+    """
+    index: dict[Hashable, int] = {node: i for i, node in enumerate(graph)}
+    attributes = [data for _, data in graph.nodes(data=True)]
+
+    def column(key: str) -> np.ndarray | None:
+        present = [data[key] for data in attributes if key in data]
+        if present and len(present) < len(attributes):
+            raise DataError(f"only {len(present)} of {len(attributes)} nodes have the attribute {key!r}")
+        return np.asarray(present) if present else None
+
+    both = graph if graph.is_directed() else graph.to_directed()
+    edges = [(index[s], index[r], data.get(weight)) for s, r, data in both.edges(data=True)]
+    weighted = any(w is not None for *_, w in edges)
+    x = column(features)
+    result = from_edges(
+        np.asarray([s for s, _, _ in edges], np.int32),
+        np.asarray([r for _, r, _ in edges], np.int32),
+        nodes=None if x is None else x.astype(np.float32),
+        edges=np.asarray([1.0 if w is None else w for *_, w in edges], np.float32) if weighted else None,
+        num_nodes=len(index),
+    )
+    y = [data.get(labels, -1) for data in attributes] if any(labels in data for data in attributes) else None
+    masks = {part: column(f"{part}_mask") for part in _MASKS}
+    return _task(result, y, masks, name=name, directed=graph.is_directed())
+
+
+# PyTorch Geometric
+
+
+def to_pyg(source: jraph.GraphsTuple | NodeTask | Condensed) -> Any:
+    """A ``torch_geometric.data.Data`` with ``x``, ``edge_index``, ``edge_weight``, ``y`` and masks.
+
+    Args:
+      source: one graph.
+
+    Raises:
+      DataError: where ``source`` is not one graph.
+      ImportError: without PyTorch Geometric.
+    """
+    try:
+        import torch
+        from torch_geometric.data import Data
+    except ImportError as error:
+        raise ImportError("this needs PyTorch Geometric: pip install 'jgd[pyg]'") from error
+
+    graph, fields = _outgoing(source)
+    fields["edge_index"] = np.stack([_numpy(graph.senders), _numpy(graph.receivers)]).astype(np.int64)
+    if (weights := edge_weights(graph)) is not None:
+        fields["edge_weight"] = _numpy(weights)
+    if "y" in fields and np.issubdtype(fields["y"].dtype, np.integer):
+        fields["y"] = fields["y"].astype(np.int64)  # what losses of PyTorch take
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in fields.items()}
+    return Data(**tensors, num_nodes=num_nodes(graph))
+
+
+def from_pyg(data: Any, *, split: int = 0, directed: bool | None = None, name: str = "") -> NodeTask:
+    """A task from a ``torch_geometric.data.Data`` of one graph (PyTorch itself is not needed).
+
+    Args:
+      data: with ``edge_index`` and, where they exist, ``x``, ``y``, ``edge_weight``, ``edge_attr`` and masks.
+        An ``edge_attr`` of one column is the weight; wider ones become ``edges["feature"]``.
+      split: which column of masks ``[N, splits]``.
+      directed: whether edges have a direction; by default where an edge lacks its reverse.
+      name: of the task.
+    """
+
+    def get(key: str) -> np.ndarray | None:
+        value = getattr(data, key, None)
+        return None if value is None else _numpy(value)
+
+    edge_index, x = get("edge_index"), get("x")
+    if edge_index is None:
+        raise DataError("the data has no edge_index: turn a sparse adj_t into edge_index first")
+    weights, attributes = get("edge_weight"), get("edge_attr")
+    masks = {part: get(f"{part}_mask") for part in _MASKS}
+    graph = from_edges(
+        *edge_index,
+        nodes=None if x is None else x.astype(np.float32),
+        edges=_edge_data(weights, attributes),
+        num_nodes=None if x is not None else int(data.num_nodes),
+    )
+    columns = {
+        part: m if m is None else (m[:, split] if m.ndim == 2 else m).astype(bool)
+        for part, m in masks.items()
+    }
+    return _task(graph, get("y"), columns, name=name, directed=directed)
+
+
+def _edge_data(weights: np.ndarray | None, attributes: np.ndarray | None) -> Any:
+    if weights is None and attributes is not None and attributes[0:1].size == len(attributes[0:1]):
+        weights, attributes = attributes.reshape(-1), None
+    if attributes is None:
+        return None if weights is None else weights.astype(np.float32)
+    edges = {"feature": attributes.astype(np.float32)}
+    return edges if weights is None else {"weight": weights.astype(np.float32), **edges}
+
+
+# OGB
+
+
+def from_ogb(
+    graph: Mapping[str, Any],
+    labels: Any,
+    split_idx: Mapping[str, Any] | None = None,
+    *,
+    directed: bool | None = None,
+    name: str = "",
+) -> NodeTask:
+    """A task from what OGB's ``NodePropPredDataset`` gives: ``graph, labels = dataset[0]``.
+
+    Args:
+      graph: with ``edge_index`` ``[2, E]``, ``node_feat`` ``[N, F]`` or None, ``edge_feat``, ``num_nodes``.
+      labels: ``[N, 1]`` classes (NaN where unknown) or ``[N, T]`` indicators of several tasks.
+      split_idx: of ``dataset.get_idx_split()``: node numbers under ``train``, ``valid`` and ``test``.
+      directed: whether edges have a direction; by default where an edge lacks its reverse.
+      name: of the task.
+
+    Raises:
+      DataError: where a part is missing.
+    """
+    try:
+        edge_index, x, size = _numpy(graph["edge_index"]), graph.get("node_feat"), int(graph["num_nodes"])
+        split = {} if split_idx is None else {p: _numpy(split_idx[p]) for p in ("train", "valid", "test")}
+    except KeyError as error:
+        raise DataError(f"the OGB dataset has no {error}") from None
+    features = graph.get("edge_feat")
+    result = from_edges(
+        *edge_index,
+        nodes=None if x is None else _numpy(x).astype(np.float32),
+        edges=_edge_data(None, None if features is None else _numpy(features)),
+        num_nodes=size,
+    )
+    masks = {}
+    for part, index in zip(_MASKS, split.values(), strict=False):
+        masks[part] = np.zeros(size, bool)
+        masks[part][index] = True
+    return _task(result, _numpy(labels), masks, name=name, directed=directed)

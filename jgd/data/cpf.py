@@ -1,0 +1,107 @@
+"""Cora and Citeseer as in CPF, the usual data of GNN-to-MLP distillation.
+
+Yang, Liu and Shi, "Extract the Knowledge of Graph Neural Networks and Go Beyond it" (2021). A file
+``cpf/<name>.npz`` holds a CSR adjacency (``adj_*``, directed), CSR features (``attr_*``), ``labels``, and
+names as strings. The protocol makes the graph undirected, keeps its largest connected component, makes
+features binary, and draws 20 training and 30 validation nodes of each class; all others are for testing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components
+
+from jgd.data.hashes import SHA256
+from jgd.data.prepare import masks, undirected_graph
+from jgd.data.storage import DataError, Remote, read_npz, reading, require
+from jgd.data.tasks import NodeTask
+
+__all__ = ["cpf", "remotes"]
+
+NAMES = ("cora", "citeseer")
+_ADDRESS = (
+    "https://raw.githubusercontent.com/BUPT-GAMMA/CPF/389c01aaf238689ee7b1e5aba127842341e123b6/data/npz/"
+)
+
+
+def remotes(name: str) -> tuple[Remote, ...]:
+    """The file of a dataset.
+
+    Raises:
+      DataError: for a name other than cora and citeseer.
+    """
+    if name not in NAMES:
+        raise DataError(f"no CPF dataset is called {name!r}: choose one of {', '.join(NAMES)}")
+    path = f"cpf/{name}.npz"
+    return (Remote(path, (f"{_ADDRESS}{name}.npz",), SHA256.get(path)),)
+
+
+def cpf(
+    name: str,
+    *,
+    train_per_class: int = 20,
+    val_per_class: int = 30,
+    largest_component: bool = True,
+    seed: int = 0,
+) -> NodeTask:
+    """Load a CPF graph with the split that its protocol draws for a seed.
+
+    Args:
+      name: ``"cora"`` or ``"citeseer"``.
+      train_per_class: training nodes of each class.
+      val_per_class: validation nodes of each class.
+      largest_component: keep only the largest connected component, as the protocol does.
+      seed: of the split; 0 gives the nodes of the authors' code.
+
+    Returns:
+      A task with binary float32 features and ``extras["node"]``, the row of each node in the file.
+
+    Raises:
+      DataError: for an unknown name, and for a file that is missing or damaged.
+    """
+    path = require(remotes(name)[0])
+    arrays = read_npz(path, objects=True)
+    with reading(path):
+        adjacency, features = (_matrix(arrays, prefix) for prefix in ("adj", "attr"))
+        labels = np.asarray(arrays["labels"], np.int32)
+        if len({adjacency.shape[0], adjacency.shape[1], features.shape[0], len(labels)}) != 1:
+            raise ValueError("its arrays are of different numbers of nodes")
+        keep = np.arange(len(labels))
+        if largest_component:
+            component = connected_components(adjacency, directed=False)[1]
+            keep = np.flatnonzero(component == np.bincount(component).argmax())
+        coo = adjacency[keep][:, keep].tocoo()
+        graph = undirected_graph(coo.col, coo.row, (features[keep].toarray() != 0).astype(np.float32))
+        labels = labels[keep]
+        part = _split(labels, train_per_class, val_per_class, seed)
+    return NodeTask(
+        graph=graph,
+        labels=labels,
+        **masks(part),
+        extras={"node": keep.astype(np.int32)},
+        num_classes=int(labels.max()) + 1,
+        name=f"cpf:{name}",
+    )
+
+
+def _matrix(arrays: dict[str, np.ndarray], prefix: str) -> Any:
+    data, indices, indptr, shape = (arrays[f"{prefix}_{k}"] for k in ("data", "indices", "indptr", "shape"))
+    matrix = sp.csr_array((data, indices, indptr), shape=tuple(int(n) for n in shape))
+    matrix.check_format(full_check=True)
+    return matrix
+
+
+def _split(labels: np.ndarray, train: int, val: int, seed: int) -> np.ndarray:
+    """Draw in the order of the authors' code: training nodes class by class, then validation nodes."""
+    rng = np.random.RandomState(seed)
+    part = np.full(len(labels), 2)
+    for number, count in enumerate((train, val)):
+        pools = [np.flatnonzero((labels == c) & (part == 2)) for c in range(labels.max() + 1)]
+        for pool in pools:
+            if len(pool) < count:
+                raise DataError(f"a class has only {len(pool)} nodes left, fewer than {count}")
+            part[rng.choice(pool, count, replace=False)] = number
+    return part

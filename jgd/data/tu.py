@@ -1,0 +1,178 @@
+"""Sets of graphs from TUDataset, by name, read from its text files.
+
+Morris et al., "TUDataset: A collection of benchmark datasets for learning with graphs" (2020). In the folder
+``tu/<NAME>``: ``<NAME>_A.txt`` (one edge "sender, receiver" in a line, nodes numbered from 1 through all
+graphs), ``_graph_indicator`` (graph of each node), ``_graph_labels``, and where they exist ``_node_labels``,
+``_node_attributes``, ``_edge_labels`` and ``_edge_attributes``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jraph
+import numpy as np
+
+from jgd.data.prepare import folds as make_folds
+from jgd.data.prepare import one_hot, stratified
+from jgd.data.storage import DataError, Remote, data_dir, read_table, reading, require, unpack
+from jgd.data.tasks import GraphTask
+
+__all__ = ["remotes", "tu"]
+
+Features = Literal["auto", "labels", "attributes", "degree", "ones"]
+_ADDRESS = "https://www.chrsmrrs.com/graphkerneldatasets/"
+
+
+def remotes(name: str) -> tuple[Remote, ...]:
+    """The archive of a dataset; not verified, since TUDataset replaces its archives now and then.
+
+    Raises:
+      DataError: for what cannot be a name.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
+        raise DataError(f"{name!r} is no name of TUDataset: they look like MUTAG or IMDB-BINARY")
+    return (Remote(f"tu/{name}.zip", (f"{_ADDRESS}{name}.zip",)),)
+
+
+def edge_file(name: str) -> Path:
+    """Where the edges of a dataset lie once its archive is unpacked."""
+    return data_dir() / "tu" / name / f"{name}_A.txt"
+
+
+def tu(
+    name: str,
+    *,
+    features: Features = "auto",
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
+    folds: int | None = None,
+    seed: int = 0,
+) -> GraphTask:
+    """Load a set of graphs. Edges are kept as the files list them, usually in both directions.
+
+    Args:
+      name: as TUDataset spells it, e.g. ``"MUTAG"``.
+      features: ``"labels"`` (one-hot node labels), ``"attributes"``, ``"degree"`` (one-hot number of edges),
+        ``"ones"``, or ``"auto"``: labels and attributes where they exist, else degrees.
+      fractions: of each class for training, validation and testing.
+      folds: number of stratified folds for cross-validation, or None.
+      seed: of the split and the folds.
+
+    Returns:
+      A task with float32 features ``[N, F]`` and classes ``0..C-1`` (``extras["label_values"]`` has the
+      values in the file). Edge labels become ``edges["code"]``, edge attributes ``edges["feature"]``.
+
+    Raises:
+      DataError: for files that are missing, damaged or at odds with each other, or for features that there
+        are not.
+    """
+    if features not in get_args(Features):
+        raise DataError(f"features must be one of {get_args(Features)}, got {features!r}")
+    (archive,) = remotes(name)
+    edge_path = edge_file(name)
+    folder = edge_path.parent
+    if not edge_path.is_file():
+        unpack(require(archive), folder, root=name)
+
+    def read(part: str, dtype: Any = np.int64, needed: bool = False) -> np.ndarray | None:
+        path = folder / f"{name}_{part}.txt"
+        if not path.is_file() and not needed:
+            return None
+        if not path.is_file():
+            raise DataError(
+                f"{path} is missing: delete {folder} to have it downloaded from {archive.urls[0]}, or set "
+                "JGD_DATA_DIR to a folder that holds it"
+            )
+        return read_table(path, dtype, delimiter=",")
+
+    indicator, values = read("graph_indicator", needed=True), read("graph_labels", needed=True)
+    pairs = read("A", needed=True)
+    assert indicator is not None
+    assert values is not None
+    assert pairs is not None
+    with reading(folder):
+        graph_of, pairs = indicator[:, 0] - 1, pairs - 1
+        _check(graph_of, pairs, len(values))
+        nodes = _node_features(
+            features, read("node_labels"), read("node_attributes", np.float32), pairs, len(graph_of)
+        )
+        edges = _edge_data(read("edge_labels"), read("edge_attributes", np.float32), len(pairs))
+        label_values, labels = np.unique(values[:, 0], return_inverse=True)
+        graphs = _join(graph_of, pairs, nodes, edges, len(values))
+    return GraphTask(
+        graphs=graphs,
+        labels=labels.astype(np.int32),
+        **stratified(labels, fractions, seed=seed),
+        folds=None if folds is None else make_folds(labels, folds, seed=seed),
+        extras={"label_values": label_values},
+        num_classes=len(label_values),
+        name=name,
+    )
+
+
+def _check(graph_of: np.ndarray, pairs: np.ndarray, size: int) -> None:
+    if graph_of.min() < 0 or graph_of.max() >= size:
+        raise ValueError(f"a node is in graph {graph_of.max() + 1}, but there are {size} graph labels")
+    if pairs.shape[1] != 2 or pairs.min() < 0 or pairs.max() >= len(graph_of):
+        raise ValueError(f"the edges do not fit {len(graph_of)} nodes")
+    if (graph_of[pairs[:, 0]] != graph_of[pairs[:, 1]]).any():
+        raise ValueError("an edge joins two graphs")
+
+
+def _node_features(
+    how: Features, labels: np.ndarray | None, attributes: np.ndarray | None, pairs: np.ndarray, size: int
+) -> np.ndarray:
+    parts = {
+        "labels": None if labels is None else np.hstack([one_hot(column) for column in labels.T]),
+        "attributes": attributes,
+    }
+    if how in parts:
+        chosen = [parts[how]]
+        if chosen[0] is None:
+            raise DataError(f'this dataset has no node {how}: use features="auto"')
+    elif how == "ones":
+        chosen = [np.ones((size, 1), np.float32)]
+    else:
+        found = [part for part in parts.values() if part is not None] if how == "auto" else []
+        degree = np.bincount(pairs[:, 1], minlength=size)
+        chosen = found or [np.eye(degree.max() + 1, dtype=np.float32)[degree]]
+    x = np.hstack([part for part in chosen if part is not None])
+    if len(x) != size:
+        raise ValueError(f"there are features of {len(x)} nodes, but {size} nodes")
+    return x
+
+
+def _edge_data(
+    labels: np.ndarray | None, attributes: np.ndarray | None, size: int
+) -> dict[str, np.ndarray] | None:
+    edges = {}
+    if labels is not None:
+        columns = [np.unique(column, return_inverse=True)[1] for column in labels.T]
+        edges["code"] = (columns[0] if len(columns) == 1 else np.stack(columns, 1)).astype(np.int32)
+    if attributes is not None:
+        edges["feature"] = attributes
+    if any(len(data) != size for data in edges.values()):
+        raise ValueError(f"the edge data do not fit {size} edges")
+    return edges or None
+
+
+def _join(graph_of: Any, pairs: Any, nodes: Any, edges: Any, size: int) -> jraph.GraphsTuple:
+    """One ragged `jraph.GraphsTuple`, nodes and edges sorted by graph."""
+    node_order = np.argsort(graph_of, kind="stable")
+    position: Any = np.empty(len(node_order), np.int32)
+    position[node_order] = np.arange(len(node_order))
+    edge_graph = graph_of[pairs[:, 0]]
+    edge_order = np.argsort(edge_graph, kind="stable")
+    n_node: Any = np.bincount(graph_of, minlength=size).astype(np.int32)
+    n_edge: Any = np.bincount(edge_graph, minlength=size).astype(np.int32)
+    return jraph.GraphsTuple(
+        nodes=nodes[node_order],
+        edges=None if edges is None else {name: data[edge_order] for name, data in edges.items()},
+        senders=position[pairs[edge_order, 0]],
+        receivers=position[pairs[edge_order, 1]],
+        n_node=n_node,
+        n_edge=n_edge,
+        globals=None,
+    )

@@ -1,0 +1,372 @@
+"""Graph networks for node classification, on sparse, dense and batched graphs.
+
+Every network is called as ``net(A, x, train=...)`` with an operator ``A`` and features ``x`` (dense, or a
+sparse operator), and returns `Outputs` with logits ``[N, C]`` and the embedding that the last layer reads.
+How ``A`` has to be normalised is the class attribute ``adjacency``::
+
+    net = GCN(num_classes=7)
+    A = operator(graph, **net.adjacency)
+
+A linear map and a propagation commute, so all layers transform first and propagate the narrower result.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jgd.core.model import Outputs
+from jgd.graph.operator import Operator
+from jgd.nn.layers import Dropout, Features, Linear, Norm
+
+__all__ = ["APPNP", "GAT", "GCN", "GIN", "GPRGNN", "MLP", "SGC", "ChebNet", "GraphSAGE", "Readout"]
+
+_SYMMETRIC = {"normalize": "sym", "self_loops": True}
+
+
+# --- one layer each -----------------------------------------------------------------------------
+
+
+class _Dense(nn.Module):
+    features: int
+
+    @nn.compact
+    def __call__(self, a, x, *, train, last):
+        del a, train, last
+        return Linear(self.features)(x)
+
+
+class _GCNLayer(nn.Module):
+    """``Â (x W) + b``."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, a, x, *, train, last):
+        del train, last
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        return a @ Linear(self.features, use_bias=False)(x) + bias
+
+
+class _SAGELayer(nn.Module):
+    """``x W_1 + mean(neighbours' x) W_2 + b``."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, a, x, *, train, last):
+        del train, last
+        return Linear(self.features, name="own")(x) + a @ Linear(
+            self.features, use_bias=False, name="neighbours"
+        )(x)
+
+
+class _GINLayer(nn.Module):
+    """``MLP((1 + eps) x + sum(neighbours' x))`` with two layers."""
+
+    features: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self, a, x, *, train, last):
+        del train, last
+        eps = self.param("eps", nn.initializers.zeros, ())
+        y = Linear(self.hidden, use_bias=False)(x)
+        y = (1 + eps) * y + a @ y + self.param("bias", nn.initializers.zeros, (self.hidden,))
+        return Linear(self.features)(nn.relu(y))
+
+
+class _ChebLayer(nn.Module):
+    """``sum_k T_k(L̃) x W_k`` with ``L̃ = L - I = -D^-1/2 A D^-1/2``, summed by Clenshaw's recurrence."""
+
+    features: int
+    order: int
+
+    @nn.compact
+    def __call__(self, a, x, *, train, last):
+        del train, last
+        terms = [Linear(self.features, use_bias=k == 0)(x) for k in range(self.order)]
+        after, following = jnp.zeros_like(terms[0]), jnp.zeros_like(terms[0])
+        for y in reversed(terms[1:]):
+            after, following = y - 2 * (a @ after) - following, after
+        return terms[0] - a @ after - following
+
+
+class _GATLayer(nn.Module):
+    """Additive attention over the neighbours; heads are concatenated, in the last layer averaged."""
+
+    features: int
+    heads: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, a, x, *, train, last):
+        width = self.features if last else self.features // self.heads
+        y = Linear(self.heads * width, use_bias=False)(x).reshape(-1, self.heads, width)
+        to, of = (
+            jnp.einsum(
+                "nhf,hf->nh", y, self.param(name, nn.initializers.glorot_uniform(), (self.heads, width))
+            )
+            for name in ("receiver", "sender")
+        )
+        # An additive score is an inner product: <(r, 1), (1, s)> = r + s.
+        one = jnp.ones_like(to)
+        scores = a.scores(jnp.stack([to, one], -1), jnp.stack([one, of], -1))
+        weights = a.softmax(nn.leaky_relu(scores, 0.2))
+        weights = Dropout(self.dropout)(weights, train=train)
+        z = a.with_values(weights) @ y
+        z = z.mean(1) if last else z.reshape(z.shape[0], -1)
+        return z + self.param("bias", nn.initializers.zeros, (z.shape[-1],))
+
+
+# --- networks -----------------------------------------------------------------------------------
+
+
+class _Stack(nn.Module):
+    """Layers of dropout, convolution, normalisation and activation; the last convolution gives logits.
+
+    Attributes:
+      num_classes: width of the output.
+      hidden: width of the other layers.
+      layers: number of layers.
+      dropout: rate before each layer.
+      norm: normalisation after each layer but the last.
+      residual: add the input of a layer to its output where the widths agree.
+    """
+
+    num_classes: int
+    hidden: int = 256
+    layers: int = 2
+    dropout: float = 0.5
+    norm: Literal["batch", "layer"] | None = None
+    residual: bool = False
+
+    adjacency: ClassVar[dict[str, Any]] = _SYMMETRIC
+
+    def layer(self, features: int) -> nn.Module:
+        """The convolution with that many outputs."""
+        raise TypeError(f"{type(self).__name__} defines no layer")
+
+    @nn.compact
+    def __call__(self, a: Operator, x: Features, *, train: bool = False) -> Outputs:
+        """Classify the nodes."""
+        if self.layers < 1:
+            raise ValueError(f"a network needs at least one layer, got {self.layers}")
+        for _ in range(self.layers - 1):
+            dropped = Dropout(self.dropout)(x, train=train)
+            y = self.layer(self.hidden)(a, dropped, train=train, last=False)
+            y = nn.relu(Norm(self.norm)(y, train=train))
+            x = y + x if self.residual and y.shape == x.shape else y
+        dropped = Dropout(self.dropout)(x, train=train)
+        return Outputs(self.layer(self.num_classes)(a, dropped, train=train, last=True), x)
+
+
+class MLP(_Stack):
+    """A multilayer perceptron, which ignores the graph."""
+
+    def layer(self, features):
+        """A linear map."""
+        return _Dense(features)
+
+
+class GCN(_Stack):
+    """Graph convolutional network (Kipf and Welling, ICLR 2017)."""
+
+    def layer(self, features):
+        """``Â (x W) + b``."""
+        return _GCNLayer(features)
+
+
+class GraphSAGE(_Stack):
+    """GraphSAGE with mean aggregation over the whole neighbourhood (Hamilton et al., NeurIPS 2017)."""
+
+    adjacency: ClassVar[dict[str, Any]] = {"normalize": "row", "self_loops": False}
+
+    def layer(self, features):
+        """``x W_1 + mean(neighbours' x) W_2 + b``."""
+        return _SAGELayer(features)
+
+
+class GIN(_Stack):
+    """Graph isomorphism network with learned eps (Xu et al., ICLR 2019)."""
+
+    adjacency: ClassVar[dict[str, Any]] = {"normalize": None, "self_loops": False}
+
+    def layer(self, features):
+        """``MLP((1 + eps) x + sum(neighbours' x))``."""
+        return _GINLayer(features, self.hidden)
+
+
+class ChebNet(_Stack):
+    """Chebyshev filters of the Laplacian (Defferrard et al., NeurIPS 2016), with largest eigenvalue 2.
+
+    Attributes:
+      order: number of polynomials; each layer reaches ``order - 1`` hops.
+    """
+
+    order: int = 3
+
+    adjacency: ClassVar[dict[str, Any]] = {"normalize": "sym", "self_loops": False}
+
+    def layer(self, features):
+        """A polynomial filter."""
+        return _ChebLayer(features, self.order)
+
+
+class GAT(_Stack):
+    """Graph attention network (Veličković et al., ICLR 2018). Weights of ``A`` only say where edges are.
+
+    Attributes:
+      heads: number of heads; they share ``hidden`` in the hidden layers.
+    """
+
+    heads: int = 8
+
+    adjacency: ClassVar[dict[str, Any]] = {"normalize": None, "self_loops": True}
+
+    def layer(self, features):
+        """Attention over neighbours and the node itself."""
+        return _GATLayer(features, self.heads, self.dropout)
+
+
+class SGC(nn.Module):
+    """Simplified graph convolution (Wu et al., ICML 2019): ``Â^K x W + b``.
+
+    Attributes:
+      hops: number of propagations ``K``.
+      dropout: rate on the features.
+    """
+
+    num_classes: int
+    hops: int = 2
+    dropout: float = 0.0
+
+    adjacency: ClassVar[dict[str, Any]] = _SYMMETRIC
+
+    @nn.compact
+    def __call__(self, a: Operator, x: Features, *, train: bool = False) -> Outputs:
+        """Classify the nodes; the embedding is what is there before the bias."""
+        y = Linear(self.num_classes, use_bias=False)(Dropout(self.dropout)(x, train=train))
+        for _ in range(self.hops):
+            y = a @ y
+        return Outputs(y + self.param("bias", nn.initializers.zeros, (self.num_classes,)), y)
+
+
+class APPNP(nn.Module):
+    """Predict, then propagate (Gasteiger et al., ICLR 2019): ``z <- (1 - alpha) Â z + alpha MLP(x)``.
+
+    Attributes:
+      hops: number of propagations.
+      alpha: probability of teleporting back to the prediction.
+    """
+
+    num_classes: int
+    hidden: int = 256
+    layers: int = 2
+    dropout: float = 0.5
+    hops: int = 10
+    alpha: float = 0.1
+
+    adjacency: ClassVar[dict[str, Any]] = _SYMMETRIC
+
+    @nn.compact
+    def __call__(self, a: Operator, x: Features, *, train: bool = False) -> Outputs:
+        """Classify the nodes."""
+        h = MLP(self.num_classes, self.hidden, self.layers, self.dropout)(a, x, train=train)
+        z = h.logits
+        z, _ = jax.lax.scan(
+            lambda z, _: ((1 - self.alpha) * (a @ z) + self.alpha * h.logits, None), z, length=self.hops
+        )
+        return Outputs(z, h.embedding)
+
+
+class GPRGNN(nn.Module):
+    """Generalised PageRank (Chien et al., ICLR 2021): ``sum_k gamma_k Â^k MLP(x)`` with learned weights.
+
+    Negative weights make high-pass filters, so it fits heterophilous graphs too.
+
+    Attributes:
+      hops: highest power of the adjacency.
+      alpha: the weights start at PageRank's, ``alpha (1 - alpha)^k``.
+    """
+
+    num_classes: int
+    hidden: int = 256
+    layers: int = 2
+    dropout: float = 0.5
+    hops: int = 10
+    alpha: float = 0.1
+
+    adjacency: ClassVar[dict[str, Any]] = _SYMMETRIC
+
+    @nn.compact
+    def __call__(self, a: Operator, x: Features, *, train: bool = False) -> Outputs:
+        """Classify the nodes."""
+
+        def pagerank(key, shape):
+            del key
+            k = jnp.arange(shape[0])
+            return jnp.where(k < self.hops, self.alpha, 1.0) * (1 - self.alpha) ** k
+
+        gamma = self.param("gamma", pagerank, (self.hops + 1,))
+        h = MLP(self.num_classes, self.hidden, self.layers, self.dropout)(a, x, train=train)
+
+        def hop(carry, weight):
+            power, total = carry
+            power = a @ power
+            return (power, total + weight * power), None
+
+        (_, z), _ = jax.lax.scan(hop, (h.logits, gamma[0] * h.logits), gamma[1:])
+        return Outputs(z, h.embedding)
+
+
+class Readout(nn.Module):
+    """Classify whole graphs of a batch: a node network, a pooling, a linear map.
+
+    Attributes:
+      encoder: a network of this module; its ``num_classes`` is the width of what is pooled.
+      num_classes: width of the output.
+      pooling: ``"sum"``, ``"mean"`` or ``"max"`` over the nodes of each graph.
+    """
+
+    encoder: nn.Module
+    num_classes: int
+    pooling: Literal["sum", "mean", "max"] = "sum"
+
+    @nn.compact
+    def __call__(
+        self,
+        a: Operator,
+        x: Features,
+        graph_of: Int[Array, " N"],
+        weight: Float[Array, " G"],
+        *,
+        train: bool = False,
+    ) -> Outputs:
+        """Classify ``G`` graphs.
+
+        Args:
+          a: block-diagonal operator of the batch.
+          x: node features.
+          graph_of: graph of each node (see `jgd.graph.graph_ids`).
+          weight: one number for each graph, of which only the static length is used.
+          train: whether to drop out and to use batch statistics.
+        """
+        nodes = nn.relu(self.encoder(a, x, train=train).logits)
+        count = weight.shape[0]
+        pooled = {
+            "sum": jax.ops.segment_sum,
+            "mean": _segment_mean,
+            "max": lambda *args: jnp.maximum(jax.ops.segment_max(*args), 0),  # empty graphs give -inf
+        }[self.pooling](nodes, graph_of, count)
+        return Outputs(Linear(self.num_classes)(pooled), pooled)
+
+
+def _segment_mean(x, index, count):
+    total = jax.ops.segment_sum(x, index, count)
+    size = jax.ops.segment_sum(jnp.ones(x.shape[0]), index, count)
+    return total / jnp.maximum(size, 1)[:, None]

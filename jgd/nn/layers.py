@@ -1,0 +1,72 @@
+"""Layers that take dense arrays and sparse operators alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jgd.graph.operator import Operator, SparseOperator
+
+__all__ = ["Dropout", "Linear", "Norm"]
+
+Features = Float[Array, "N F"] | SparseOperator
+
+
+def _keep(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
+    """True with probability ``1 - rate``, from as few random bits as give that rate to 1/65536."""
+    dtype, levels = (jnp.uint8, 256) if (rate * 256).is_integer() else (jnp.uint16, 65536)
+    return jax.random.bits(key, shape, dtype) >= round(rate * levels)
+
+
+class Dropout(nn.Module):
+    """Zero each number with probability ``rate`` and scale the rest; the nonzeros only of an operator.
+
+    Off where ``train`` is false or where no key was given to the model.
+    """
+
+    rate: float
+
+    @nn.compact
+    def __call__(self, x: Features, *, train: bool) -> Features:
+        """Drop numbers of ``x``."""
+        if not 0 <= self.rate < 1:
+            raise ValueError(f"the dropout rate must be in [0, 1), got {self.rate}")
+        if not train or self.rate == 0 or not self.has_rng("dropout"):
+            return x
+        values = x.values if isinstance(x, Operator) else x
+        keep = _keep(self.make_rng("dropout"), float(self.rate), values.shape)
+        dropped = jnp.where(keep, values / (1 - self.rate), 0)
+        return x.with_values(dropped) if isinstance(x, Operator) else dropped
+
+
+class Linear(nn.Module):
+    """``x @ W + b`` for dense or sparse ``x``."""
+
+    features: int
+    use_bias: bool = True
+    kernel_init: Callable = nn.initializers.glorot_uniform()
+
+    @nn.compact
+    def __call__(self, x: Features) -> Float[Array, "N {self.features}"]:
+        """Transform features."""
+        kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
+        y = x @ kernel
+        return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else y
+
+
+class Norm(nn.Module):
+    """Batch or layer normalisation, or none."""
+
+    kind: Literal["batch", "layer"] | None
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "N F"], *, train: bool) -> Float[Array, "N F"]:
+        """Normalise features."""
+        if self.kind == "batch":
+            return nn.BatchNorm(use_running_average=not train, momentum=0.9)(x)
+        return nn.LayerNorm()(x) if self.kind == "layer" else x

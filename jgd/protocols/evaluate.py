@@ -1,0 +1,348 @@
+"""The accuracy protocol of graph condensation.
+
+Train a network on the condensed graph, keep its best state by accuracy on the validation nodes of the
+original graph, test it on the original test nodes (in the inductive setting: on the subgraphs of validation
+and of test nodes). Seeds run at once in one vmapped loop; condensed sets of one size share a compilation.
+The whole graph goes through the same function: it is what "full" means in every table.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import jraph
+import numpy as np
+from jaxtyping import Array
+
+from jgd.core import Examples, InMemory, ensemble, from_linen
+from jgd.data.condensed import Condensed
+from jgd.data.tasks import NodeTask
+from jgd.graph import (
+    DenseOperator,
+    Operator,
+    induced_subgraph,
+    operator,
+)
+from jgd.graph.build import adjacency
+from jgd.nn import (
+    APPNP,
+    GAT,
+    GCN,
+    GIN,
+    GPRGNN,
+    MLP,
+    SGC,
+    ChebNet,
+    GraphSAGE,
+    Splits,
+    classifier,
+    features_for,
+    split_accuracy,
+)
+from jgd.optim import adam_l2
+
+__all__ = ["NETWORKS", "PUBLISHED", "Protocol", "Score", "evaluate"]
+
+NETWORKS: dict[str, type[nn.Module]] = {
+    "gcn": GCN,
+    "sgc": SGC,
+    "sage": GraphSAGE,
+    "gat": GAT,
+    "appnp": APPNP,
+    "cheb": ChebNet,
+    "gin": GIN,
+    "mlp": MLP,
+    "gprgnn": GPRGNN,
+}
+"""The architectures that can be named."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How an evaluator trains (defaults: the published condensation protocol).
+
+    Attributes:
+      epochs: full-batch steps; the learning rate falls to a tenth at half of them.
+      learning_rate: of Adam.
+      weight_decay: L2 coefficient.
+      hidden: width of the hidden layers.
+      dropout: rate in the networks that drop out.
+      select_every: epochs between looks at the validation nodes.
+      threshold: weights of a condensed graph below it are no edges for networks that attend to edges
+        without regard to their weight (GAT).
+    """
+
+    epochs: int = 600
+    learning_rate: float = 0.01
+    weight_decay: float = 5e-4
+    hidden: int = 256
+    dropout: float = 0.5
+    select_every: int = 1
+    threshold: float = 0.05
+
+
+PUBLISHED = Protocol()
+"""The published condensation protocol."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracies of one architecture, fractions in 0..1.
+
+    Attributes:
+      test: ``[seeds]`` on the test nodes, of the state that was best on the validation nodes.
+      val: ``[seeds]`` on the validation nodes, of the same state.
+      curve: ``[epochs]`` mean validation accuracy during training, NaN where nobody looked.
+      loss: ``[epochs]`` mean training loss.
+      seconds: wall time of the run it was part of (compilation included), shared by the sets in it.
+    """
+
+    test: np.ndarray
+    val: np.ndarray
+    curve: np.ndarray
+    loss: np.ndarray
+    seconds: float
+
+    @property
+    def test_mean(self) -> float:
+        """Mean test accuracy."""
+        return float(self.test.mean())
+
+    @property
+    def test_std(self) -> float:
+        """Standard deviation of the test accuracy over seeds (divided by their number)."""
+        return float(self.test.std())
+
+    @property
+    def val_mean(self) -> float:
+        """Mean validation accuracy."""
+        return float(self.val.mean())
+
+    def summary(self) -> dict[str, float | int]:
+        """Plain numbers for JSON."""
+        return {
+            "test_mean": self.test_mean,
+            "test_std": self.test_std,
+            "val_mean": self.val_mean,
+            "seeds": len(self.test),
+        }
+
+    def __str__(self) -> str:
+        return f"{100 * self.test_mean:.1f} ± {100 * self.test_std:.1f} %"
+
+
+def network(name: str, num_classes: int, protocol: Protocol) -> nn.Module:
+    """The named architecture at the protocol's width and dropout."""
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
+    cls = NETWORKS[name]
+    options = {"hidden": protocol.hidden, "dropout": protocol.dropout} if cls is not SGC else {}
+    return cls(num_classes=num_classes, **options)  # pyright: ignore[reportCallIssue]
+
+
+@lru_cache(maxsize=64)  # the same functions again, so that `jit` finds what it compiled
+def _algorithm(name: str, num_classes: int, protocol: Protocol, seeds: int, sets: int | None):
+    model = from_linen(network(name, num_classes, protocol))
+    tx = adam_l2(protocol.learning_rate, protocol.weight_decay, num_steps=protocol.epochs)
+    alg = ensemble(classifier(model, tx, every=protocol.select_every), seeds)
+    return alg if sets is None else ensemble(alg, sets, data_axis=_SETS)
+
+
+@lru_cache(maxsize=64)
+def _tester(sets: int | None):
+    def one(net, data):
+        return {"val": split_accuracy(net, data.val), "test": split_accuracy(net, data.test)}
+
+    each = jax.vmap(one, in_axes=(0, None))
+    return jax.jit(each if sets is None else jax.vmap(each, in_axes=(0, _SETS)))
+
+
+_SETS = Splits(train=0, val=None, test=None)  # pyright: ignore - axes: each set has its own examples
+
+
+# --- data for one network -----------------------------------------------------------------------
+
+
+def _real_inputs(graph: jraph.GraphsTuple, net: nn.Module) -> tuple:
+    return operator(graph, **net.adjacency), features_for(graph)  # pyright: ignore
+
+
+def _split(task: NodeTask, name: str) -> np.ndarray:
+    mask = getattr(task, name)
+    if mask is None or not np.any(mask):
+        raise ValueError(f"task {task.name!r} has no {name} nodes, which the protocol needs")
+    return np.asarray(mask)
+
+
+def _real_examples(task: NodeTask, net: nn.Module, names: Sequence[str]) -> dict[str, Examples]:
+    """Examples of the named splits, on the whole graph or each on its own subgraph."""
+    labels = np.asarray(task.labels)
+    if task.setting == "transductive":
+        inputs = _real_inputs(task.graph, net)
+        return {n: Examples(inputs, jnp.asarray(labels), jnp.asarray(_split(task, n))) for n in names}
+    examples = {}
+    for n in names:
+        index = np.flatnonzero(_split(task, n))
+        inputs = _real_inputs(induced_subgraph(task.graph, index), net)
+        examples[n] = Examples(inputs, jnp.asarray(labels[index]), jnp.ones(len(index), bool))
+    return examples
+
+
+def condensed_operator(
+    small: Condensed, normalize: str | None, self_loops: bool, threshold: float = 0.0
+) -> Operator:
+    """The dense operator of a condensed graph, honouring how it says it is stored.
+
+    A graph without edges (``structure`` "identity") has A' = I; ``"normalized"`` weights hold self loops and
+    are used as they are wherever a network asks for the symmetric normalisation.
+    """
+    structure = small.train.get("structure", "raw")
+    size = len(small.targets)
+    a = np.eye(size, dtype=np.float32) if structure == "identity" else adjacency(small.data).toarray()
+    if threshold:
+        a = np.where(a >= threshold, a, 0)
+    if structure == "normalized" and normalize == "sym" and self_loops:
+        return DenseOperator(jnp.asarray(a, jnp.float32))
+    loops = self_loops and not (structure == "normalized" and normalize is None)
+    return operator(jnp.asarray(a, jnp.float32), normalize=normalize, self_loops=loops)  # pyright: ignore
+
+
+def _small_examples(small: Condensed, net: nn.Module, protocol: Protocol, num_classes: int) -> Examples:
+    """Condensed examples with soft targets and weights, so that sets of one size can be stacked."""
+    threshold = protocol.threshold if isinstance(net, GAT) else 0.0
+    a = condensed_operator(small, **net.adjacency, threshold=threshold)  # pyright: ignore
+    targets = jnp.asarray(small.targets)
+    if small.train.get("targets") == "logit":
+        targets = jax.nn.softmax(targets)
+    elif targets.ndim == 1:
+        targets = jax.nn.one_hot(targets, num_classes)
+    weights = jnp.ones(len(targets)) if small.weights is None else jnp.asarray(small.weights, jnp.float32)
+    return Examples((a, jnp.asarray(small.data.nodes, jnp.float32)), targets.astype(jnp.float32), weights)
+
+
+def _check(small: Condensed, task: NodeTask) -> None:
+    if "predictor" in small.train:
+        raise ValueError(f"this set is meant for its own predictor, {small.train['predictor']!r}")
+    width = int(small.data.nodes.shape[1])
+    if width != task.graph.nodes.shape[1]:
+        raise ValueError(
+            f"the condensed graph has {width} features, task {task.name!r} has {task.graph.nodes.shape[1]}: "
+            "it was made from other data"
+        )
+    if np.max(small.targets) >= task.num_classes and np.ndim(small.targets) == 1:
+        raise ValueError(
+            f"condensed labels reach {np.max(small.targets)}, the task has {task.num_classes} classes"
+        )
+
+
+def _with_overrides(protocol: Protocol, small: Condensed) -> Protocol:
+    """The protocol, with what the condensed set prescribes."""
+    names = {"lr": "learning_rate", "epochs": "epochs", "weight_decay": "weight_decay", "dropout": "dropout"}
+    changes = {field: small.train[name] for name, field in names.items() if name in small.train}
+    return Protocol(**{**protocol.__dict__, **changes})
+
+
+# --- the protocol -------------------------------------------------------------------------------
+
+
+def evaluate(
+    small: Condensed | NodeTask | Mapping[str, Condensed],
+    task: NodeTask,
+    *,
+    models: Sequence[str] = ("gcn",),
+    seeds: int = 5,
+    key: Array | None = None,
+    protocol: Protocol = PUBLISHED,
+) -> dict[str, Any]:
+    """Accuracy on ``task`` of networks that are trained on ``small``.
+
+    Args:
+      small: a condensed set; or ``task`` itself, for the whole graph; or several condensed sets by name,
+        which run at once where they have the same size and prescribe the same training.
+      task: the original task.
+      models: names of architectures, see `NETWORKS`.
+      seeds: networks of each architecture.
+      key: random key; 0 by default.
+      protocol: how to train.
+
+    Returns:
+      ``{model: Score}``, or ``{name: {model: Score}}`` for several sets.
+
+    Raises:
+      ValueError: for an unknown model, a set that does not belong to the task, or a task without a split.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    key = jax.random.key(0) if key is None else key
+    if isinstance(small, Mapping):
+        results: dict[str, Any] = {name: {} for name in small}
+        for group, settings in _groups(small, protocol):
+            members = {name: small[name] for name in group}
+            for model in models:
+                scores = _evaluate_sets(members, task, model, seeds, key, settings)
+                for name, score in scores.items():
+                    results[name][model] = score
+        return results
+    if isinstance(small, NodeTask):
+        return {model: _evaluate_full(small, task, model, seeds, key, protocol) for model in models}
+    scores = evaluate({"": small}, task, models=models, seeds=seeds, key=key, protocol=protocol)
+    return scores[""]
+
+
+def _groups(sets: Mapping[str, Condensed], protocol: Protocol):
+    """Names of sets that can share a run: equal sizes, equal settings."""
+    groups: dict[Any, list[str]] = {}
+    for name, small in sets.items():
+        settings = _with_overrides(protocol, small)
+        groups.setdefault((small.data.nodes.shape, settings), []).append(name)
+    return [(names, settings) for (_, settings), names in groups.items()]
+
+
+def _evaluate_sets(sets, task, model, seeds, key, protocol):
+    for small in sets.values():
+        _check(small, task)
+    net = network(model, task.num_classes, protocol)
+    real = _real_examples(task, net, ("val", "test"))
+    each = [_small_examples(small, net, protocol, task.num_classes) for small in sets.values()]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
+    data = Splits(stacked, real["val"], real["test"])
+    scores = _run(model, data, task, seeds, len(sets), key, protocol)
+    return dict(zip(sets, scores, strict=True))
+
+
+def _evaluate_full(source, task, model, seeds, key, protocol):
+    net = network(model, task.num_classes, protocol)
+    real = _real_examples(task, net, ("val", "test"))
+    own = _real_examples(source, net, ("train",))["train"]
+    data = Splits(own._replace(weights=own.weights.astype(jnp.float32)), real["val"], real["test"])
+    return _run(model, data, task, seeds, None, key, protocol)[0]
+
+
+def _run(model, data, task, seeds, sets, key, protocol) -> list[Score]:
+    alg = _algorithm(model, task.num_classes, protocol, seeds, sets)
+    history: dict[str, Any] = {}
+    start = time.perf_counter()
+    nets = InMemory(history)("evaluate", alg, key, data, protocol.epochs)
+    final = jax.tree.map(np.asarray, _tester(sets)(nets, data))
+    seconds = time.perf_counter() - start
+    curves = history["evaluate"]
+
+    def score(pick):
+        return Score(
+            test=pick(final["test"]),
+            val=pick(final["val"]),
+            curve=pick(np.moveaxis(curves["score"], 0, -1)).mean(0),
+            loss=pick(np.moveaxis(curves["loss"], 0, -1)).mean(0),
+            seconds=seconds,
+        )
+
+    if sets is None:
+        return [score(lambda a: a)]
+    return [score(lambda a, i=i: a[i]) for i in range(sets)]

@@ -1,0 +1,82 @@
+"""What the tests of this folder share: a tiny problem, a tiny network, hand-written trainers."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jgd.core import Algorithm, Examples, from_linen
+
+_rng = np.random.default_rng(0)
+X = _rng.normal(size=(24, 3)).astype(np.float32)
+Y = (X @ _rng.normal(size=(3, 2)) + 0.1 * _rng.normal(size=(24, 2))).astype(np.float32)
+DATA = Examples((X,), Y)
+
+
+class Linear(nn.Module):
+    width: int = 2
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        return nn.Dense(self.width, name="out")(x)
+
+
+class Noisy(nn.Module):
+    """Dropout and batch statistics: every key and every state counts."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.Dense(4, use_bias=False, name="in")(x)
+        x = nn.BatchNorm(use_running_average=not train, name="norm")(x)
+        x = nn.Dropout(0.3)(x, deterministic=not (train and self.has_rng("dropout")))
+        return nn.Dense(2, name="out")(x)
+
+
+LINEAR = from_linen(Linear())
+NOISY = from_linen(Noisy())
+
+
+def mse(ctx):
+    return jnp.mean((ctx.outputs["student"].logits - ctx.batch.targets) ** 2)
+
+
+def python_loop(alg, key, data, num_steps, batches=None):
+    """The contract of the driver, as plain as it can be said."""
+    batch_at = (lambda t: None) if batches is None else batches
+    init, step = jax.jit(alg.init), jax.jit(alg.step)
+    state = init(jax.random.fold_in(key, 0), data, batch_at(0))
+    rows = []
+    for t in range(num_steps):
+        k = jax.random.fold_in(jax.random.fold_in(key, 1), t)
+        state, metrics = step(k, np.int32(t), state, data, batch_at(t))
+        rows.append(jax.tree.map(np.asarray, metrics))
+    return state, rows
+
+
+def scripted(values, extra=None):
+    """An algorithm that does nothing but show the numbers of a script: state, product and loss."""
+    values = jnp.asarray(values, jnp.float32)
+
+    def init(key, data, batch):
+        return {"at": jnp.full((), -1.0), "steps": jnp.zeros((), jnp.int32)}
+
+    def step(key, t, state, data, batch):
+        new = {"at": values[jnp.minimum(t, len(values) - 1)], "steps": state["steps"] + 1}
+        return new, {"loss": jnp.zeros(())} | ({} if extra is None else extra(t))
+
+    return Algorithm(init, step, lambda state, data: state)
+
+
+def same(a, b, **tolerance):
+    """Equal trees of arrays: to the bit, or to a tolerance."""
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        if tolerance:
+            np.testing.assert_allclose(x, y, **tolerance)
+        else:
+            np.testing.assert_array_equal(x, y)
+
+
+def sgd(lr=0.1):
+    return optax.sgd(lr, momentum=0.9)

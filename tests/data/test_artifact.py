@@ -1,0 +1,204 @@
+import io
+import json
+import os
+
+import jax
+import jax.numpy as jnp
+import jraph
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from jgd.data import Condensed, DataError, DenseGraphs
+from jgd.data.artifact import VERSION, load, save
+from jgd.data.checksum import checksum
+from jgd.graph import from_edges, sparse_features
+
+
+def same(a, b):
+    """Equal structure and types, and arrays of the same bits."""
+    if isinstance(a, np.ndarray | jax.Array):
+        a = np.asarray(a)
+        return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+    if isinstance(a, DenseGraphs):
+        a, b = vars(a), vars(b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, tuple | list):
+        return type(a) is type(b) and len(a) == len(b) and all(map(same, a, b))
+    return type(a) is type(b) and (a == b or a != a)
+
+
+def equal(a, b):
+    return all(same(value, getattr(b, name)) for name, value in vars(a).items())
+
+
+arrays = hnp.arrays(
+    st.one_of(hnp.floating_dtypes(), hnp.integer_dtypes(), hnp.boolean_dtypes(), hnp.unicode_string_dtypes()),
+    hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=4),
+)
+names = st.text(max_size=5)
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**60), 2**60)
+    | st.floats(allow_nan=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=6,
+)
+named = st.dictionaries(
+    names, st.none() | arrays | st.text(max_size=3) | st.floats() | st.booleans(), max_size=3
+)
+features = st.none() | arrays | st.dictionaries(names, arrays, max_size=3)
+index = hnp.arrays(np.int32, st.integers(0, 4))
+graphs = st.builds(
+    jraph.GraphsTuple,
+    nodes=features,
+    edges=features,
+    senders=index,
+    receivers=index,
+    n_node=index,
+    n_edge=index,
+    globals=features,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    condensed=st.builds(
+        Condensed,
+        data=graphs | arrays,
+        targets=arrays,
+        weights=st.none() | arrays,
+        preprocess=named,
+        extras=named,
+        train=st.dictionaries(names, json_values, max_size=3),
+        provenance=st.dictionaries(names, json_values, max_size=3),
+    )
+)
+def test_round_trip(condensed, tmp_path):
+    back = load(save(condensed, tmp_path / "c.npz"))
+    assert equal(condensed, back)
+    assert checksum(condensed) == checksum(back)
+
+
+def example():
+    graph = from_edges(
+        np.array([0, 1]), np.array([1, 0]), jnp.ones((2, 3), jnp.bfloat16), {"weight": np.ones(2, np.float32)}
+    )
+    return Condensed(
+        data=graph,
+        targets=jnp.array([0, 1]),
+        extras={"scale": jnp.bfloat16(0.1), "cut": (1, [2.5, None])},
+        train={"structure": "raw", "lr": np.float32(0.5)},
+        provenance={"method": "test", "seed": 0},
+    )
+
+
+def test_jax_types_and_scalars(tmp_path):
+    before, after = example(), load(save(example(), tmp_path / "deep" / "c.npz"))
+    assert same(before.data._asdict(), after.data._asdict())
+    assert after.data.nodes.dtype == jnp.bfloat16
+    assert same(before.extras["cut"], after.extras["cut"])
+    assert float(after.extras["scale"]) == float(before.extras["scale"])
+    assert after.train == {"structure": "raw", "lr": 0.5}
+    assert after.weights is None
+    assert os.listdir(tmp_path / "deep") == ["c.npz"]
+
+
+def test_dense_graphs(tmp_path):
+    data = DenseGraphs(x=np.ones((2, 3, 1)), adj=np.ones((2, 3, 3)), mask=np.ones((2, 3), bool), loops=True)
+    before = Condensed(data=data, targets=np.zeros(2))
+    assert equal(before, load(save(before, tmp_path / "c.npz")))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extras": {"bad": object()}}, "extras/bad is a object"),
+        ({"extras": {"bad": np.asarray([None])}}, "Python objects"),
+        ({"extras": {"bad": {1: 2}}}, "keys of extras/bad"),
+        ({"extras": {"key": jax.random.key(0)}}, "extras/key cannot be stored"),
+        ({"train": {"fn": print}}, "plain JSON"),
+        ({"data": sparse_features(np.eye(2))}, "data is a SparseOperator"),
+    ],
+)
+def test_what_cannot_be_stored(tmp_path, change, message):
+    path = save(example(), tmp_path / "c.npz")
+    before = path.read_bytes()
+    with pytest.raises(DataError, match=message):
+        save(Condensed(**{**vars(example()), **change}), path)
+    assert path.read_bytes() == before
+
+
+def test_damaged_files(tmp_path):
+    path = save(example(), tmp_path / "c.npz")
+    content = path.read_bytes()
+    flipped = bytearray(content)
+    flipped[60] ^= 255
+    for bad in (b"", b"garbage", content[:-30], content[: len(content) // 2], bytes(flipped)):
+        path.write_bytes(bad)
+        with pytest.raises(DataError, match=r"c\.npz"):
+            load(path)
+    with pytest.raises(DataError, match="no file"):
+        load(tmp_path / "absent.npz")
+
+
+def test_foreign_and_newer_files(tmp_path, evil):
+    path = tmp_path / "c.npz"
+
+    def header(**values):
+        np.savez(path, header=np.frombuffer(json.dumps(values).encode(), np.uint8))
+
+    np.savez(path, x=np.ones(3))
+    with pytest.raises(DataError, match="no header"):
+        load(path)
+    header(format="other")
+    with pytest.raises(DataError, match="does not say"):
+        load(path)
+    header(format="jgd.condensed", version=VERSION + 1)
+    with pytest.raises(DataError, match="upgrade jgd"):
+        load(path)
+    header(format="jgd.condensed", version=VERSION, data={"array": "absent"})
+    with pytest.raises(DataError, match="cannot be read"):
+        load(path)
+    attack, marker = evil
+    np.savez(path, header=np.asarray([attack], object))
+    with pytest.raises(DataError, match="damaged"):
+        load(path)
+    assert not marker.exists()
+
+
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
+    path = save(example(), tmp_path / "c.npz")
+    before = path.read_bytes()
+
+    def fail(file, **_):
+        file.write(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez_compressed", fail)
+    with pytest.raises(OSError, match="disk full"):
+        save(example(), path)
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["c.npz"]
+
+
+def test_no_pickles_inside(tmp_path):
+    path = save(example(), tmp_path / "c.npz")
+    with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+        assert all(file[name].dtype != object for name in file.files)
+
+
+def test_checksum_sees_arrays_only():
+    base = checksum(example())
+    assert len(base) == 64
+    assert checksum(Condensed(**{**vars(example()), "provenance": {}})) == base
+    assert checksum(Condensed(**{**vars(example()), "targets": np.array([0, 1], np.int32)})) == base
+    assert checksum(Condensed(**{**vars(example()), "targets": np.array([1, 0], np.int32)})) != base
+    assert checksum({"a": np.zeros(2)}) != checksum({"b": np.zeros(2)})
+    assert checksum({"a": np.zeros(4)}) != checksum({"a": np.zeros((2, 2))})
+    assert checksum([np.arange(3, dtype=">i4")]) == checksum([np.arange(3, dtype="<i4")])
