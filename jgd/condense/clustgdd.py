@@ -36,7 +36,8 @@ judged on their own subgraph.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal, NamedTuple
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
@@ -152,6 +153,7 @@ class Refinement(NamedTuple):
     labels: Int[Array, " n"]
 
 
+@lru_cache(maxsize=64)  # the same functions for the same settings: nothing is compiled twice
 def _refine(settings: ClustGDD, num_classes: int) -> Algorithm:
     """Train Δ and a fresh head together; the product is the Δ that was best on validation nodes."""
 
@@ -214,6 +216,17 @@ def _refine(settings: ClustGDD, num_classes: int) -> Algorithm:
     )
 
 
+Averaged = Literal["smoothed", "raw", "sgc"]
+Structure = Literal["clusters", "identity"]
+ClusterOn = Literal["logits", "smoothed", "raw", "random"]
+
+
+@lru_cache(maxsize=64)
+def _head(num_classes: int, hidden: int, dropout: float, steps: int) -> Algorithm:
+    model = from_linen(LinearHead(num_classes, hidden, dropout))
+    return classifier(model, adam_l2(0.01, num_steps=steps))
+
+
 @dataclass(frozen=True)
 class ClustGDD:
     """Condense a node task by clustering. The defaults are the official settings for Cora at ratio 0.5.
@@ -261,9 +274,9 @@ class ClustGDD:
     w1: float = 0.1
     w2: float = 1.0
     temperature: float = 0.5
-    features: Literal["smoothed", "raw", "sgc"] = "smoothed"
-    structure: Literal["clusters", "identity"] = "clusters"
-    cluster_on: Literal["logits", "smoothed", "raw", "random"] = "logits"
+    features: Averaged = "smoothed"
+    structure: Structure = "clusters"
+    cluster_on: ClusterOn = "logits"
     restarts: int = 10
     batch_size: int | None = None
     stale: bool = False
@@ -277,9 +290,17 @@ class ClustGDD:
                 raise ValueError(f"{name} must be in [{low}, {high}), got {getattr(self, name)}")
         if not 0 < self.keep_edges <= 1:
             raise ValueError(f"keep_edges must be in (0, 1], got {self.keep_edges}")
-        for name in ("terms", "refine_terms", "head_steps", "hidden"):
+        for name in ("terms", "refine_terms", "head_steps", "hidden", "restarts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.refine_steps < 0:
+            raise ValueError(f"refine_steps must not be negative, got {self.refine_steps}")
+        if self.temperature <= 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        for name, kind in (("features", Averaged), ("structure", Structure), ("cluster_on", ClusterOn)):
+            if getattr(self, name) not in get_args(kind):
+                choices = ", ".join(get_args(kind))
+                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
 
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
@@ -289,7 +310,8 @@ class ClustGDD:
         a_hat = symmetric_normalization(adjacency(part.graph))
         smoothed = self._smooth(part)
         splits = self._splits(task, part, smoothed)
-        head = loop("head", self._head(task.num_classes), k_head, splits, self.head_steps)
+        alg = _head(task.num_classes, self.hidden, self.dropout, self.head_steps)
+        head = loop("head", alg, k_head, splits, self.head_steps)
         logits = np.asarray(head(smoothed).logits)
         assign, labels = self._cluster(k_cluster, part, smoothed, logits, size)
 
@@ -346,10 +368,6 @@ class ClustGDD:
             return Splits(own, rows(smoothed, task.labels, task.val))
         val = task.induced(task.val)
         return Splits(own, rows(self._smooth(val), val.labels, np.ones(val.num_nodes, bool)))
-
-    def _head(self, num_classes: int) -> Algorithm:
-        model = from_linen(LinearHead(num_classes, self.hidden, self.dropout))
-        return classifier(model, adam_l2(0.01, num_steps=self.head_steps))
 
     def _cluster(self, key: Array, part: NodeTask, smoothed: Any, logits: np.ndarray, size: int):
         """Cluster of each node and label of each cluster, without empty clusters."""

@@ -53,14 +53,18 @@ def size_of(task: NodeTask, label_ratio: float | None, nodes: int | None) -> int
     Raises:
       ValueError: for a size that is impossible or leaves a class without a node.
     """
-    labelled = int(np.sum(task.train)) if task.train is not None else 0
+    if task.train is None or not np.any(task.train):
+        raise ValueError(f"task {task.name!r} has no training nodes to condense")
+    labels = np.asarray(task.labels)[np.asarray(task.train)]
+    if labels.ndim != 1 or labels.min() < 0:
+        raise ValueError(f"task {task.name!r} has training nodes without a label, or with several")
+    labelled, present = len(labels), len(np.unique(labels))
     if nodes is None:
         if label_ratio is None:
             raise ValueError("say label_ratio=... or nodes=...")
         if not 0 < label_ratio <= 1:
             raise ValueError(f"label_ratio must be in (0, 1], got {label_ratio}")
         nodes = int(label_ratio * labelled)
-    present = len(np.unique(np.asarray(task.labels)[np.asarray(task.train)]))
     if not present <= nodes <= labelled:
         raise ValueError(
             f"{nodes} condensed nodes are impossible: task {task.name!r} has {present} classes among "
@@ -73,19 +77,21 @@ def budget(task: NodeTask, size: int) -> tuple[int, ...]:
     """Condensed nodes of each class, in order of the class number, adding up to ``size``.
 
     In proportion to the labelled nodes, rounded down, at least one for a class that has any; the largest
-    class takes what remains (the last one by number among equals, as the published code does).
+    class takes what remains (the last one by number among equals, as the published code does). No class is
+    asked for more nodes than it has.
     """
     labels = np.asarray(task.labels)[np.asarray(task.train)]
     counts = np.bincount(labels, minlength=task.num_classes)
     share = np.where(counts > 0, np.maximum(size * counts // max(1, counts.sum()), 1), 0)
     order = np.argsort(counts, kind="stable")
-    rest = size - share[order[:-1]].sum()
-    share[order[-1]] = rest
-    # Many tiny classes can leave too little: take from the largest shares.
-    while share[order[-1]] < 1:
-        largest = np.argmax(share)
-        share[largest] -= 1
-        share[order[-1]] += 1
+    last = order[-1]
+    share[last] = size - share[order[:-1]].sum()
+    while share[last] < 1:  # many tiny classes can leave too little: take from the largest shares
+        share[np.argmax(share)] -= 1
+        share[last] += 1
+    while share[last] > counts[last]:  # and near ratio one rounding leaves more than it has
+        share[np.argmax(counts - share)] += 1
+        share[last] -= 1
     return tuple(int(n) for n in share)
 
 
@@ -125,7 +131,8 @@ def condensed_nodes(
     """
     features, labels = np.asarray(features, np.float32), np.asarray(labels)
     if edges is None:
-        graph = from_edges([], [], features)
+        none = np.zeros(0, np.int32)
+        graph = from_edges(none, none, features)
         structure = "identity"
     elif isinstance(edges, jraph.GraphsTuple):
         graph = edges._replace(nodes=features)

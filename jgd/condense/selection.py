@@ -13,6 +13,7 @@ Each class gets its share of the budget; nodes come in order of the class number
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +22,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jgd.condense.common import budget, condensed_nodes, size_of, training_part
-from jgd.core import Examples, Loop, from_linen, in_memory
+from jgd.core import Algorithm, Examples, Loop, from_linen, in_memory
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
 from jgd.graph import induced_subgraph, operator
@@ -62,12 +63,17 @@ def k_center(x: Float[np.ndarray, "m d"], count: int) -> Int[np.ndarray, " count
     return np.asarray(picked, np.int64)
 
 
+@lru_cache(maxsize=64)  # the same functions for the same settings: nothing is compiled twice
+def _gcn(num_classes: int, hidden: int, epochs: int) -> Algorithm:
+    net = GCN(num_classes=num_classes, hidden=hidden)
+    return classifier(from_linen(net), adam_l2(0.01, 5e-4, num_steps=epochs))
+
+
 def gcn_embedding(
     key: Array, task: NodeTask, loop: Loop = in_memory, *, hidden: int = 256, epochs: int = 600
 ) -> Float[np.ndarray, "N C"]:
     """Log-probabilities of a GCN trained on what a condenser may see (see `training_part`)."""
     task = training_part(task)
-    net = GCN(num_classes=task.num_classes, hidden=hidden)
     inputs = (operator(task.graph, normalize="sym", self_loops=True), features_for(task.graph))
     labels = jnp.asarray(task.labels)
 
@@ -75,7 +81,7 @@ def gcn_embedding(
         return Examples(inputs, labels, jnp.asarray(mask, jnp.float32))
 
     val = task.val if task.val is not None and np.any(task.val) else task.train
-    alg = classifier(from_linen(net), adam_l2(0.01, 5e-4, num_steps=epochs))
+    alg = _gcn(task.num_classes, hidden, epochs)
     data = Splits(examples(task.train), examples(val))
     gcn = loop("embed", alg, key, data, epochs)
     return np.asarray(jax.jit(lambda net, x: jax.nn.log_softmax(net(*x).logits))(gcn, inputs))

@@ -31,6 +31,7 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jaxtyping import Array, PyTree
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jgd.core.algorithm import Algorithm
@@ -157,7 +158,7 @@ def _initial(key, data, batch, *, init, batches):
     """The first state. Weak types would become strong in the first step, and compile the second anew."""
     batch = batch if batches is None else batches(data, jnp.zeros((), jnp.int32))
     state = init(jax.random.fold_in(key, 0), data, batch)
-    return jax.tree.map(lambda x: x if _is_key(x) else jax.lax.convert_element_type(x, x.dtype), state)
+    return jax.tree.map(lambda x: x if _is_key(x) else jnp.asarray(x, jnp.result_type(x)), state)
 
 
 def _beginning(algorithm: Algorithm, key, data, batches) -> Callable[[], PyTree]:
@@ -303,9 +304,13 @@ def _shapes(tree: PyTree) -> str:
     return hashlib.blake2b("\n".join(shapes).encode(), digest_size=16).hexdigest()
 
 
+_NOTHING = {"nothing": np.zeros((), np.int32)}  # for Orbax refuses a state without arrays, too
+
+
 def _to_arrays(tree: PyTree) -> dict[str, np.ndarray]:
-    """Leaves by number: the structure comes from the code, and Orbax refuses arrays without elements."""
-    return {str(i): np.asarray(_plain(x)) for i, x in enumerate(jax.tree.leaves(tree)) if x.size}
+    """Leaves by number: the structure comes from the code. Orbax refuses arrays without elements."""
+    leaves = enumerate(jax.tree.leaves(tree))
+    return _NOTHING | {str(i): np.asarray(_plain(x)) for i, x in leaves if x.size}
 
 
 def _from_arrays(arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
@@ -343,7 +348,7 @@ class Driver:
     used: set[str] = field(default_factory=set)
 
     def _scope(self, name: str) -> Path:
-        if Path(name).name != name:
+        if Path(name).name != name or name in ("", ".."):
             raise ValueError(f"a stage cannot be named {name!r}: its name is the name of a folder")
         if name in self.used:
             raise ValueError(f"two stages are named {name!r}: a name is a checkpoint scope, used once")
@@ -463,7 +468,7 @@ class Driver:
     @staticmethod
     def _restore(manager, step, like):
         leaves = jax.eval_shape(lambda tree: [_plain(x) for x in jax.tree.leaves(tree)], like)
-        wanted = {str(i): np.zeros(x.shape, x.dtype) for i, x in enumerate(leaves) if x.size}
+        wanted = _NOTHING | {str(i): np.zeros(x.shape, x.dtype) for i, x in enumerate(leaves) if x.size}
         return _from_arrays(manager.restore(step, args=ocp.args.StandardRestore(wanted)), like)
 
     # --- log and progress ---
@@ -503,8 +508,7 @@ class Driver:
         if not shown:
             yield lambda t, metrics: None
             return
-        from rich.console import Console
-
+        console = Console(stderr=True)
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -512,7 +516,7 @@ class Driver:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}"),
         )
-        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        with Progress(*columns, console=console, transient=console.is_terminal) as bar:
             task = bar.add_task(name, total=num_steps, completed=start, note="")
 
             def update(t, metrics):
@@ -524,9 +528,9 @@ class Driver:
             yield update
 
 
-def _jsonable(value: np.ndarray | np.generic) -> Any:
+def _jsonable(value: Any) -> Any:
     """A number, or the list of a small array, with None for what JSON cannot say."""
-    plain = (value if value.size <= 64 else np.mean(value)).tolist()
+    plain = (value if np.size(value) <= 64 else np.mean(value)).tolist()
 
     def clean(x):
         if isinstance(x, list):

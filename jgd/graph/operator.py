@@ -176,6 +176,10 @@ class DenseOperator:
         """Where the edges are, ``[M, N]``."""
         return self.values != 0 if self.pattern is None else self.pattern
 
+    def _mask(self, values: Array) -> Array:
+        """The mask of values that may have more axes."""
+        return self.mask.reshape(*self.mask.shape, *(1,) * (values.ndim - self.mask.ndim))
+
     @property
     def T(self) -> DenseOperator:
         """The transpose (no conjugation)."""
@@ -201,12 +205,11 @@ class DenseOperator:
 
     def softmax(self, values: Shaped[Array, "M N ..."]) -> Shaped[Array, "M N ..."]:
         """Softmax of ``values`` over the edges of each row; rows without edges give zeros."""
-        mask = self.mask.reshape(*self.mask.shape, *(1,) * (values.ndim - self.mask.ndim))
-        return jax.nn.softmax(values, axis=1, where=mask)
+        return jax.nn.softmax(values, axis=1, where=self._mask(values))
 
     def with_values(self, values: Shaped[Array, "M N ..."]) -> DenseOperator:
-        """Other values; the edges stay where they were."""
-        return DenseOperator(values, self.mask)
+        """Other values; the edges stay where they were, and values elsewhere are ignored."""
+        return DenseOperator(jnp.where(self._mask(values), values, 0), self.mask)
 
     def at_senders(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "M N ..."]:
         """Column features at each pair."""
@@ -218,7 +221,7 @@ class DenseOperator:
 
     def reduce(self, messages: Shaped[Array, "M N ..."], how: Reduction = "sum") -> Shaped[Array, "M ..."]:
         """Gather messages, one for each edge, into rows. Rows without any give zero."""
-        mask = self.mask.reshape(*self.mask.shape, *(1,) * (messages.ndim - self.mask.ndim))
+        mask = self._mask(messages)
         if how in ("max", "min"):
             reduce, start = (jnp.max, -jnp.inf) if how == "max" else (jnp.min, jnp.inf)
             result = reduce(messages, axis=1, where=mask, initial=start)

@@ -105,6 +105,8 @@ class _GATLayer(nn.Module):
 
     @nn.compact
     def __call__(self, a, x, *, train, last):
+        if not last and self.features % self.heads:
+            raise ValueError(f"hidden must be a multiple of the {self.heads} heads, got {self.features}")
         width = self.features if last else self.features // self.heads
         y = Linear(self.heads * width, use_bias=False)(x).reshape(-1, self.heads, width)
         to, of = (

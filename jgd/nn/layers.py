@@ -20,7 +20,7 @@ Features = Float[Array, "N F"] | SparseOperator
 def _keep(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
     """True with probability ``1 - rate``, from as few random bits as give that rate to 1/65536."""
     dtype, levels = (jnp.uint8, 256) if (rate * 256).is_integer() else (jnp.uint16, 65536)
-    return jax.random.bits(key, shape, dtype) >= round(rate * levels)
+    return jax.random.bits(key, shape, dtype) >= min(round(rate * levels), levels - 1)
 
 
 class Dropout(nn.Module):
@@ -32,7 +32,7 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: Features, *, train: bool) -> Features:
+    def __call__(self, x: Float[Array, "..."] | Operator, *, train: bool) -> Float[Array, "..."] | Operator:
         """Drop numbers of ``x``."""
         if not 0 <= self.rate < 1:
             raise ValueError(f"the dropout rate must be in [0, 1), got {self.rate}")

@@ -20,7 +20,7 @@ class KMeans(NamedTuple):
 
     Attributes:
       centers: ``[k, d]`` means of the clusters.
-      labels: ``[n]`` nearest center of each point.
+      labels: ``[n]`` nearest center of each point (one among equals, so that no cluster is empty).
       inertia: sum of squared distances to it, the WCSS.
       history: ``[max_steps]`` inertia before each of Lloyd's iterations, then NaN.
     """
@@ -81,29 +81,33 @@ def kmeans_plus_plus(key: Array, x: Float[Array, "n d"], k: int) -> Float[Array,
     return jax.lax.fori_loop(1, k, add, (centers, nearest))[0]
 
 
-def _means(x, labels, distances, k):
-    """Means of the clusters; an empty one moves to the point that is farthest from its center."""
-    sums = jax.ops.segment_sum(x, labels, k)
-    sizes = jax.ops.segment_sum(jnp.ones(x.shape[0], x.dtype), labels, k)
-    empty = sizes == 0
+def _fill(x, centers, labels, distances):
+    """Each empty cluster takes, and moves to, the farthest point of any cluster that holds several."""
 
-    def relocate(_):
-        _, far = jax.lax.top_k(distances, min(k, x.shape[0]))
-        rank = jnp.clip(jnp.cumsum(empty) - 1, 0, far.shape[0] - 1)
-        taken = far[rank]
-        # The point leaves its old cluster, whose sum and size shrink.
-        moved = empty.astype(x.dtype)
-        new_sums = sums.at[labels[taken]].add(-moved[:, None] * x[taken])
-        new_sizes = sizes.at[labels[taken]].add(-moved)
-        new_sums = jnp.where(empty[:, None], x[taken], new_sums)
-        return new_sums, jnp.where(empty, 1.0, new_sizes)
+    def missing(carry):
+        return jnp.any(carry[-1] == 0)
 
-    sums, sizes = jax.lax.cond(jnp.any(empty), relocate, lambda _: (sums, sizes), None)
-    return sums / jnp.maximum(sizes, 1)[:, None]
+    def take(carry):
+        centers, labels, distances, sizes = carry
+        point, empty = jnp.argmax(jnp.where(sizes[labels] > 1, distances, -1)), jnp.argmin(sizes)
+        return (
+            centers.at[empty].set(x[point]),
+            labels.at[point].set(empty),
+            distances.at[point].set(0),
+            sizes.at[labels[point]].add(-1).at[empty].set(1),
+        )
+
+    sizes = jnp.bincount(labels, length=centers.shape[0])
+    labels = labels.astype(sizes.dtype)
+    return jax.lax.while_loop(missing, take, (centers, labels, distances, sizes))[:-1]
+
+
+def _means(x, labels, k):
+    ones = jnp.ones(x.shape[0], x.dtype)
+    return jax.ops.segment_sum(x, labels, k) / jax.ops.segment_sum(ones, labels, k)[:, None]
 
 
 def _lloyd(x, centers, max_steps, tol):
-    k = centers.shape[0]
     enough = tol * jnp.mean(jnp.var(x, 0))
 
     def running(carry):
@@ -113,8 +117,10 @@ def _lloyd(x, centers, max_steps, tol):
     def body(carry):
         i, centers, _, history = carry
         labels, distances = assign(x, centers)
-        new = _means(x, labels, distances, k)
-        return i + 1, new, jnp.sum((new - centers) ** 2), history.at[i].set(jnp.sum(distances))
+        history = history.at[i].set(jnp.sum(distances))
+        _, labels, _ = _fill(x, centers, labels, distances)
+        new = _means(x, labels, centers.shape[0])
+        return i + 1, new, jnp.sum((new - centers) ** 2), history
 
     begin = (0, centers, jnp.asarray(jnp.inf, x.dtype), jnp.full(max_steps, jnp.nan, x.dtype))
     _, centers, _, history = jax.lax.while_loop(running, body, begin)
@@ -161,25 +167,28 @@ def kmeans(
       batch_size: points in a mini-batch; None for Lloyd's full iterations.
 
     Returns:
-      Clusters of which none is empty, as long as there are ``k`` distinct points (mini-batches: as long as
-      every seed keeps a point).
+      Clusters, none of them empty.
 
     Raises:
-      ValueError: for an impossible ``k``.
+      ValueError: for an impossible ``k`` or no restarts.
     """
     if not 1 <= k <= x.shape[0]:
         raise ValueError(f"k must be between 1 and the number of points, {x.shape[0]}; got {k}")
+    if restarts < 1:
+        raise ValueError(f"restarts must be at least 1, got {restarts}")
+    middle = jnp.mean(x, axis=0)
+    x = x - middle  # expanded squares lose their digits far from the origin
 
     def once(key):
-        k_seed, k_batch = jax.random.split(key)
-        centers = kmeans_plus_plus(k_seed, x, k)
+        k_seed, k_some, k_batch = jax.random.split(key, 3)
         if batch_size is None:
-            centers, history = _lloyd(x, centers, max_steps, tol)
+            centers, history = _lloyd(x, kmeans_plus_plus(k_seed, x, k), max_steps, tol)
         else:
-            centers = _mini_batch(k_batch, x, centers, max_steps, batch_size)
+            some = jax.random.permutation(k_some, x)[: 3 * max(batch_size, k)]
+            centers = _mini_batch(k_batch, x, kmeans_plus_plus(k_seed, some, k), max_steps, batch_size)
             history = jnp.full(max_steps, jnp.nan, x.dtype)
-        labels, distances = assign(x, centers)
-        return KMeans(centers, labels, jnp.sum(distances), history)
+        centers, labels, distances = _fill(x, centers, *assign(x, centers))
+        return KMeans(centers + middle, labels, jnp.sum(distances), history)
 
     runs = jax.lax.map(once, jax.random.split(key, restarts))
     best = jnp.argmin(runs.inertia)

@@ -21,7 +21,7 @@ import jraph
 import numpy as np
 from jaxtyping import Array
 
-from jgd.core import Examples, InMemory, ensemble, from_linen
+from jgd.core import Algorithm, Examples, InMemory, ensemble, from_linen
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
 from jgd.graph import (
@@ -147,21 +147,30 @@ def network(name: str, num_classes: int, protocol: Protocol) -> nn.Module:
     return cls(num_classes=num_classes, **options)  # pyright: ignore[reportCallIssue]
 
 
+def _over_sets(alg: Algorithm) -> Algorithm:
+    """The same networks on several sets at once: a score does not depend on what it is computed beside."""
+    return Algorithm(
+        init=jax.vmap(alg.init, in_axes=(None, _SETS, None)),
+        step=jax.vmap(alg.step, in_axes=(None, None, 0, _SETS, None)),
+        result=jax.vmap(alg.result, in_axes=(0, _SETS)),
+    )
+
+
 @lru_cache(maxsize=64)  # the same functions again, so that `jit` finds what it compiled
-def _algorithm(name: str, num_classes: int, protocol: Protocol, seeds: int, sets: int | None):
+def _algorithm(name: str, num_classes: int, protocol: Protocol, seeds: int, several: bool):
     model = from_linen(network(name, num_classes, protocol))
     tx = adam_l2(protocol.learning_rate, protocol.weight_decay, num_steps=protocol.epochs)
     alg = ensemble(classifier(model, tx, every=protocol.select_every), seeds)
-    return alg if sets is None else ensemble(alg, sets, data_axis=_SETS)
+    return _over_sets(alg) if several else alg
 
 
 @lru_cache(maxsize=64)
-def _tester(sets: int | None):
+def _tester(several: bool):
     def one(net, data):
         return {"val": split_accuracy(net, data.val), "test": split_accuracy(net, data.test)}
 
     each = jax.vmap(one, in_axes=(0, None))
-    return jax.jit(each if sets is None else jax.vmap(each, in_axes=(0, _SETS)))
+    return jax.jit(jax.vmap(each, in_axes=(0, _SETS)) if several else each)
 
 
 _SETS = Splits(train=0, val=None, test=None)  # pyright: ignore - axes: each set has its own examples
@@ -230,15 +239,21 @@ def _small_examples(small: Condensed, net: nn.Module, protocol: Protocol, num_cl
 def _check(small: Condensed, task: NodeTask) -> None:
     if "predictor" in small.train:
         raise ValueError(f"this set is meant for its own predictor, {small.train['predictor']!r}")
+    if small.preprocess:
+        raise ValueError(f"this set is meant for data changed by {small.preprocess.get('op')!r} first")
+    if task.graph.nodes is None:
+        raise ValueError(f"task {task.name!r} has no node features for the networks to read")
     width = int(small.data.nodes.shape[1])
     if width != task.graph.nodes.shape[1]:
         raise ValueError(
             f"the condensed graph has {width} features, task {task.name!r} has {task.graph.nodes.shape[1]}: "
             "it was made from other data"
         )
-    if np.max(small.targets) >= task.num_classes and np.ndim(small.targets) == 1:
+    soft = np.ndim(small.targets) == 2
+    classes = small.targets.shape[1] if soft else int(np.max(small.targets)) + 1
+    if classes > task.num_classes or (soft and classes < task.num_classes):
         raise ValueError(
-            f"condensed labels reach {np.max(small.targets)}, the task has {task.num_classes} classes"
+            f"the condensed labels are of {classes} classes, task {task.name!r} has {task.num_classes}"
         )
 
 
@@ -319,18 +334,18 @@ def _evaluate_sets(sets, task, model, seeds, key, protocol):
 
 def _evaluate_full(source, task, model, seeds, key, protocol):
     net = network(model, task.num_classes, protocol)
-    real = _real_examples(task, net, ("val", "test"))
-    own = _real_examples(source, net, ("train",))["train"]
+    real = _real_examples(task, net, ("train", "val", "test") if source is task else ("val", "test"))
+    own = real["train"] if source is task else _real_examples(source, net, ("train",))["train"]
     data = Splits(own._replace(weights=own.weights.astype(jnp.float32)), real["val"], real["test"])
     return _run(model, data, task, seeds, None, key, protocol)[0]
 
 
 def _run(model, data, task, seeds, sets, key, protocol) -> list[Score]:
-    alg = _algorithm(model, task.num_classes, protocol, seeds, sets)
+    alg = _algorithm(model, task.num_classes, protocol, seeds, sets is not None)
     history: dict[str, Any] = {}
     start = time.perf_counter()
     nets = InMemory(history)("evaluate", alg, key, data, protocol.epochs)
-    final = jax.tree.map(np.asarray, _tester(sets)(nets, data))
+    final = jax.tree.map(np.asarray, _tester(sets is not None)(nets, data))
     seconds = time.perf_counter() - start
     curves = history["evaluate"]
 

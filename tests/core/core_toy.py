@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jgd.core import Algorithm, Examples, from_linen
+from jgd.core import Algorithm, Examples, from_linen, objective, train
 
 _rng = np.random.default_rng(0)
 X = _rng.normal(size=(24, 3)).astype(np.float32)
@@ -39,6 +39,16 @@ NOISY = from_linen(Noisy())
 
 def mse(ctx):
     return jnp.mean((ctx.outputs["student"].logits - ctx.batch.targets) ** 2)
+
+
+def _jitter(key, t, data, batch):
+    """Every key counts, and costs little to compile."""
+    batch = data if batch is None else batch
+    x = batch.inputs[0]
+    return batch, {"student": (x + 0.1 * jax.random.normal(key, x.shape),)}
+
+
+JITTERED = train(LINEAR, objective(mse), optax.adam(1e-2), prepare=_jitter)
 
 
 def python_loop(alg, key, data, num_steps, batches=None):

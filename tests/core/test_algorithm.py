@@ -24,7 +24,7 @@ def test_train_equals_a_loop_by_hand():
     state, rows = python_loop(alg, KEY, DATA, 6, batch_at)
 
     k_model, _, _ = jax.random.split(jax.random.fold_in(KEY, 0), 3)
-    params, stats = NOISY.init(k_model, X[order[0]])
+    params, stats = jax.jit(NOISY.init)(k_model, X[order[0]])
     everything = {"student": params, "objective": ()}
     opt_state = tx.init(everything)
 
@@ -54,7 +54,7 @@ def test_train_equals_a_loop_by_hand():
 
 def test_frozen_teacher():
     """The teacher is data: evaluated, shown to the objective, without gradient and without change."""
-    teacher = bind(NOISY, *NOISY.init(jax.random.key(7), X))
+    teacher = bind(NOISY, *jax.jit(NOISY.init)(jax.random.key(7), X))
     data = (DATA, teacher)
 
     def prepare(key, t, data, batch):
@@ -113,6 +113,10 @@ def test_call_reevaluates_the_network():
     np.testing.assert_allclose(rows[0]["loss"], 0, atol=1e-10)
 
 
+def noisy_inputs(key, t, data, batch):
+    return data, {"student": (X + jax.random.normal(key, X.shape),)}
+
+
 def test_extra_arguments_reach_the_optimiser():
     """value, grad, value_fn and grad_fn describe the loss of this step, at this step's key."""
 
@@ -126,7 +130,7 @@ def test_extra_arguments_reach_the_optimiser():
         return jax.tree.map(lambda g: -0.1 * g, updates), jnp.maximum(state, worst + (moved >= value))
 
     tx = optax.GradientTransformationExtraArgs(init, update)
-    state, _ = python_loop(train(NOISY, objective(mse), tx), KEY, DATA, 3)
+    state, _ = python_loop(train(LINEAR, objective(mse), tx, prepare=noisy_inputs), KEY, DATA, 3)
     np.testing.assert_allclose(state.opt_state, 0, atol=1e-6)
 
     player = Player(

@@ -45,9 +45,7 @@ def pair(matrix=GRAPH, array=ADJACENCY):
 
 def scatter(a, values):
     """Edge values of a sparse operator as the array a dense one has."""
-    dense = np.zeros((*a.shape, *values.shape[1:]), np.float32)
-    dense[np.asarray(a.receivers), np.asarray(a.senders)] = values
-    return jnp.asarray(dense)
+    return jnp.zeros((*a.shape, *values.shape[1:])).at[a.receivers, a.senders].set(values)
 
 
 BOTH = {
@@ -58,6 +56,21 @@ BOTH = {
 }
 
 
+def applied(a, on_edges, x, y, q, k):
+    """Everything an operator does; ``on_edges`` brings edge values of the sparse one into its form."""
+    s = a.scores(q, k)
+    soft = a.softmax(s)
+    many = (x[:, 0], x, x[:, :, None] * jnp.ones(2))
+    return {
+        "dense": a.todense(),
+        "transposed": a.T.todense(),
+        "products": [a @ z for z in many],
+        "transposed product": (a.T @ y, a.H @ y),
+        "on edges": [on_edges(e) for e in (s, soft, a.at_senders(x), a.at_receivers(y))],
+        "attention": (a.with_values(soft) @ x, a.with_values(s).T @ y),
+    }
+
+
 @pytest.mark.parametrize("name", BOTH)
 def test_sparse_equals_dense(name):
     sparse, dense = BOTH[name]
@@ -66,26 +79,22 @@ def test_sparse_equals_dense(name):
     assert isinstance(dense, DenseOperator)
     assert dense.shape == (m, n)
     assert sparse.dtype == dense.dtype == jnp.float32
-    close(sparse.todense(), dense.todense())
-    x, y, q, k = normal(1, n, 3), normal(2, m, 3), normal(3, m, 3), normal(4, n, 3)
-    for z in (x, x[:, 0], x[:, :, None] * jnp.ones(2)):
-        close(sparse @ z, dense @ z, atol=1e-5)
-    close(sparse @ x, np.asarray(dense.values, np.float64) @ np.asarray(x), atol=1e-5)
-    close(sparse.T @ y, dense.T @ y, atol=1e-5)
-    close(sparse.H @ y, dense.H @ y, atol=1e-5)
-    close(sparse.T.todense(), dense.T.todense())
-
-    s, d = sparse.scores(q, k), dense.scores(q, k)
+    arguments = x, _, q, k = normal(1, n, 3), normal(2, m, 3), normal(3, m, 3), normal(4, n, 3)
     mask = np.asarray(dense.mask)
-    close(scatter(sparse, s), np.where(mask, d, 0), atol=1e-5)
-    soft_s, soft_d = sparse.softmax(s), dense.softmax(d)
-    close(scatter(sparse, soft_s), soft_d, atol=1e-5)
-    expected = np.where(mask, np.exp(np.asarray(d, np.float64)), 0)
-    close(soft_d, expected / np.maximum(expected.sum(1, keepdims=True), 1e-30), atol=1e-5)
-    close(sparse.with_values(soft_s) @ x, dense.with_values(soft_d) @ x, atol=1e-5)
-    close(sparse.with_values(s).T @ y, dense.with_values(scatter(sparse, s)).T @ y, atol=1e-5)
-    close(scatter(sparse, sparse.at_senders(x)), np.where(mask[..., None], dense.at_senders(x), 0))
-    close(scatter(sparse, sparse.at_receivers(y)), np.where(mask[..., None], dense.at_receivers(y), 0))
+
+    def masked(e):
+        return jnp.where(mask.reshape(m, n, *(1,) * (e.ndim - 2)), e, 0)
+
+    a = jax.jit(lambda a, *args: applied(a, lambda e: scatter(a, e), *args))(sparse, *arguments)
+    b = jax.jit(lambda a, *args: applied(a, masked, *args))(dense, *arguments)
+    for key in a:
+        jax.tree.map(lambda u, v: close(u, v, atol=1e-5, err_msg=key), a[key], b[key])
+    matrix, x, q, k = (np.asarray(z, np.float64) for z in (dense.values, x, q, k))
+    close(a["products"][1], matrix @ x, atol=1e-5)
+    close(a["transposed"], matrix.T)
+    weights = np.where(mask, np.exp(q @ k.T), 0)
+    close(a["on edges"][0], np.where(mask, q @ k.T, 0), atol=1e-5)
+    close(a["on edges"][1], weights / np.maximum(weights.sum(1, keepdims=True), 1e-30), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BOTH)
@@ -97,10 +106,17 @@ def test_reduce(name, how):
     expected = np.zeros((sparse.shape[0], 2))
     for i in set(rows):
         expected[i] = getattr(np, how)(np.asarray(messages, np.float64)[rows == i], axis=0)
-    close(sparse.reduce(messages, how), expected, atol=1e-5)
-    close(dense.reduce(scatter(sparse, messages), how), expected, atol=1e-5)
-    close(sparse.reduce(messages[:, 0], how), expected[:, 0], atol=1e-5)
-    close(dense.reduce(scatter(sparse, messages[:, 0]), how), expected[:, 0], atol=1e-5)
+
+    @jax.jit
+    def run(messages):
+        both = (sparse.reduce(messages, how), dense.reduce(scatter(sparse, messages), how))
+        one = messages[:, 0]
+        return both, (sparse.reduce(one, how), dense.reduce(scatter(sparse, one), how))
+
+    both, one = run(messages)
+    for a, b in zip(both, one, strict=True):
+        close(a, expected, atol=1e-5)
+        close(b, expected[:, 0], atol=1e-5)
 
 
 def test_reduce_keeps_integers_infinities_and_nan():
@@ -117,23 +133,34 @@ def test_reduce_keeps_integers_infinities_and_nan():
 def test_heads(name):
     sparse, dense = BOTH[name]
     m, n = sparse.shape
-    q, k, x = normal(6, m, 2, 3), normal(7, n, 2, 3), normal(8, n, 2, 4)
-    s, d = sparse.scores(q, k), dense.scores(q, k)
-    assert s.shape == (len(sparse.values), 2)
-    sparse_heads, dense_heads = sparse.with_values(sparse.softmax(s)), dense.with_values(dense.softmax(d))
-    y = sparse_heads @ x
-    close(y, dense_heads @ x, atol=1e-5)
+    q, k, x, messages = (
+        normal(6, m, 2, 3),
+        normal(7, n, 2, 3),
+        normal(8, n, 2, 4),
+        normal(9, len(sparse.values), 2),
+    )
+
+    @jax.jit
+    def run(sparse, dense, q, k, x, messages):
+        out = []
+        for a in (sparse, dense):
+            heads = a.with_values(a.softmax(a.scores(q, k)))
+            y = heads @ x
+            square = normalize(heads, "sym").todense()
+            out.append((heads.todense(), y, heads @ x[..., 0], heads.T @ y, square))
+        bare = DenseOperator(out[1][0])  # heads without a pattern of their own
+        reduced = sparse.reduce(messages, "mean"), bare.reduce(scatter(sparse, messages), "mean")
+        single = [
+            sparse.with_values(sparse.softmax(sparse.scores(q[:, h], k[:, h]))) @ x[:, h] for h in range(2)
+        ]
+        return out, reduced, jnp.stack(single, 1)
+
+    (a, b), reduced, single = run(sparse, dense, q, k, x, messages)
+    jax.tree.map(lambda u, v: close(u, v, atol=1e-5), a, b)
+    close(*reduced, atol=1e-5)
+    close(a[1], single, atol=1e-5)
     for h in range(2):
-        one = sparse.with_values(sparse.softmax(sparse.scores(q[:, h], k[:, h])))
-        close(y[:, h], one @ x[:, h], atol=1e-5)
-    close(sparse_heads @ x[..., 0], dense_heads @ x[..., 0], atol=1e-5)
-    close(sparse_heads.T @ y, dense_heads.T @ y, atol=1e-5)
-    close(sparse_heads.todense(), dense_heads.todense(), atol=1e-6)
-    messages = normal(9, len(s), 2)
-    own_mask = DenseOperator(dense_heads.values)  # heads without a pattern of their own
-    close(own_mask.reduce(scatter(sparse, messages), "mean"), sparse.reduce(messages, "mean"), atol=1e-5)
-    a, b = normalize(sparse_heads, "sym"), normalize(dense_heads, "sym")
-    close(a.todense(), b.todense(), atol=1e-5)
+        close(a[4][..., h], normalized(a[0][..., h], "sym"), atol=1e-5)
 
 
 def test_transposed_pattern_with_heads():
@@ -144,17 +171,21 @@ def test_transposed_pattern_with_heads():
 def test_softmax_of_large_scores_and_no_edges():
     sparse, dense = BOTH["square"]
     scores = jnp.full(len(sparse.values), 1e4)
-    close(scatter(sparse, sparse.softmax(scores)), dense.softmax(jnp.full((N, N), 1e4)), atol=1e-6)
-    for f in (lambda v: sparse.softmax(v), lambda v: dense.softmax(scatter_traced(sparse, v))):
-        assert jnp.isfinite(jax.grad(lambda v: (f(v) ** 2).sum())(scores)).all()
-    empty = operator(from_edges(np.zeros(0, np.int32), np.zeros(0, np.int32), num_nodes=3), normalize="sym")
+
+    @jax.jit
+    def run(scores):
+        def softmax(scores):
+            return scatter(sparse, sparse.softmax(scores)), dense.softmax(scatter(sparse, scores))
+
+        return softmax(scores), jax.jacrev(softmax)(scores)
+
+    values, gradients = run(scores)
+    close(*values, atol=1e-6)
+    close(*gradients, atol=1e-6)
+    empty = operator(from_edges(np.zeros(0, int), np.zeros(0, int), num_nodes=3), normalize="sym")
     assert empty.softmax(jnp.zeros((0, 2))).shape == (0, 2)
     assert not (empty @ jnp.ones((3, 2))).any()
     close(empty.reduce(jnp.zeros((0, 2)), "max"), np.zeros((3, 2)))
-
-
-def scatter_traced(a, values):
-    return jnp.zeros(a.shape).at[a.receivers, a.senders].set(values)
 
 
 def test_attention_gradients_sparse_equal_dense():
@@ -189,17 +220,23 @@ def normalized(a, how):
 @pytest.mark.parametrize("loops", [False, True, 0.5])
 def test_normalisations(how, loops):
     expected = normalized(ADJACENCY + float(loops) * np.eye(N), how)
-    array = jnp.asarray(ADJACENCY, jnp.float32)
-    for source in (GRAPH, array, sp.csr_array(ADJACENCY), sp.coo_matrix(ADJACENCY)):
-        close(operator(source, normalize=how, self_loops=loops).todense(), expected, atol=1e-6)
-    if loops is True:
-        sums = operator(GRAPH, normalize=how, self_loops=loops).todense().sum(1 if how != "col" else 0)
-        if how != "sym":
-            close(sums, 1, atol=1e-6)
-    else:
-        assert not expected[5, :5].any()
-    close(operator(TALL, normalize=how).todense(), normalized(TALL.toarray(), how), atol=1e-6)
-    close(normalize(operator(TALL).T, how).todense(), normalized(TALL.toarray().T, how), atol=1e-6)
+    sources = (GRAPH, ADJACENCY.astype(np.float32), sp.csr_array(ADJACENCY), sp.coo_matrix(ADJACENCY))
+
+    @jax.jit
+    def run():
+        tall = operator(TALL)
+        square = [operator(source, normalize=how, self_loops=loops).todense() for source in sources]
+        return square, [normalize(tall, how).todense(), normalize(tall.T, how).todense()]
+
+    square, (tall, wide) = run()
+    for a in square:
+        close(a, expected, atol=1e-6)
+    if loops is True and how != "sym":
+        close(square[0].sum(1 if how == "row" else 0), 1, atol=1e-6)
+    if loops is False:
+        assert not expected[5].any()
+    close(tall, normalized(TALL.toarray(), how), atol=1e-6)
+    close(wide, normalized(TALL.toarray().T, how), atol=1e-6)
 
 
 def test_repeated_edges_add_up_before_normalising():
@@ -213,10 +250,10 @@ def test_weights_become_floating(dtype):
     weights = np.ones(len(SENDERS), dtype)
     counts = (ADJACENCY != 0).astype(np.float64)
     graph = from_edges(SENDERS, RECEIVERS, edges=weights, num_nodes=N)
-    for source in (graph, sp.csr_array(counts.astype(dtype)), counts.astype(dtype)):
-        a = operator(source, normalize="row", self_loops=0.5)
+    sources = (graph, sp.csr_array(counts.astype(dtype)), counts.astype(dtype))
+    for a in jax.jit(lambda: [operator(s, normalize="row", self_loops=0.5).todense() for s in sources])():
         assert a.dtype == jnp.float32
-        close(a.todense(), normalized(counts + 0.5 * np.eye(N), "row"), atol=1e-6)
+        close(a, normalized(counts + 0.5 * np.eye(N), "row"), atol=1e-6)
 
 
 def test_weights_of_a_graph():
@@ -250,7 +287,8 @@ def test_gradient_through_normalisations():
     v = w[sparse.receivers, sparse.senders]
     for how in ("sym", "row", "col"):
         dense = jax.jit(jax.grad(lambda w: dense_loss(w, how)))(w)
-        close(dense[sparse.receivers, sparse.senders], jax.grad(lambda v: sparse_loss(v, how))(v), atol=1e-5)
+        on_edges = np.asarray(dense)[np.asarray(sparse.receivers), np.asarray(sparse.senders)]
+        close(on_edges, jax.jit(jax.grad(lambda v: sparse_loss(v, how)))(v), atol=1e-5)
 
         def f(w):
             return np.sin(normalized(w**2 + np.eye(N), how) @ np.asarray(x, np.float64)).sum()
@@ -363,18 +401,20 @@ def test_sparse_features():
     close((operator(graph) @ (graph.nodes @ w))[7], matrix[1] @ np.asarray(w), atol=1e-5)
 
 
+@jax.jit
+def diffused(graph):
+    return propagate(operator(graph, normalize="sym", self_loops=True), graph.nodes, 5, 0.7)
+
+
 @given(st.permutations(range(N)))
 @settings(max_examples=15, deadline=None, database=None)
 def test_permutation_equivariance(order):
     order = np.asarray(order)
-    x = normal(20, N, 2)
-    renamed = induced_subgraph(GRAPH, order)
+    x = np.asarray(normal(20, N, 2))
+    graph = GRAPH._replace(nodes=x)
+    renamed = induced_subgraph(graph, order)
     close(adjacency(renamed).toarray(), ADJACENCY[np.ix_(order, order)])
-
-    def run(g, x):
-        return propagate(operator(g, normalize="sym", self_loops=True), x, 5, 0.7)
-
-    close(run(renamed, x[order]), run(GRAPH, x)[order], atol=1e-5)
+    close(diffused(renamed), diffused(graph)[order], atol=1e-5)
 
 
 def test_a_batch_of_graphs_is_block_diagonal():

@@ -139,9 +139,9 @@ def test_empty_axes(sizes, name):
 def test_vmap_without_edges():
     s = STRUCTURES["no edges"]
     v, x, y = jnp.ones((2, 0, 1)), jnp.ones((2, 4, 1, 3)), jnp.ones((2, 3, 1, 3))
-    stacked = jax.tree.map(lambda a: jnp.stack([a, a]), s)
+    stacked = jax.tree.map(lambda a: np.stack([a, a]), s)
     both = jax.vmap(lambda v, x, y, t: (spmm(v, x, s), spmm(v, x, t), sddmm(y, x, s), sddmm(y, x, t)))
-    a, b, c, d = both(v, x, y, stacked)
+    a, b, c, d = jax.jit(both)(v, x, y, stacked)
     assert a.shape == b.shape == (2, 3, 1, 3)
     assert not a.any()
     assert not b.any()
@@ -150,11 +150,17 @@ def test_vmap_without_edges():
 
 def test_segment_implementation_equals_csr_implementation():
     v, x, y = normal(8, E, 2), normal(9, N, 2, 3), normal(10, M, 2, 3)
-    for transpose, z in ((False, x), (True, y)):
-        a = implementation._spmm_segments(v, z, *RECT, transpose=transpose)
-        b = implementation._spmm_csr(v, z, *RECT, transpose=transpose)
-        close(a, b, atol=1e-5)
-    close(implementation._sddmm_gather(y, x, *RECT), implementation._sddmm_blocks(y, x, *RECT), atol=1e-5)
+
+    @jax.jit
+    def run(v, x, y):
+        spmms = implementation._spmm_segments, implementation._spmm_csr
+        sddmms = implementation._sddmm_gather, implementation._sddmm_blocks
+        return [
+            (f(v, x, *RECT, transpose=False), f(v, y, *RECT, transpose=True), g(y, x, *RECT))
+            for f, g in zip(spmms, sddmms, strict=True)
+        ]
+
+    jax.tree.map(lambda a, b: close(a, b, atol=1e-5), *run(v, x, y))
 
 
 def test_blocks_of_edges(monkeypatch):
@@ -377,7 +383,7 @@ def test_complex_derivatives():
         return lambda v, x: jnp.sum(jnp.abs(product(v, x, RECT)) ** 2)
 
     for i in (0, 1):
-        close(jax.grad(size(spmm), i)(v, x), jax.grad(size(segments), i)(v, x), rtol=1e-4, atol=1e-4)
+        close(*(jax.jit(jax.grad(size(f), i))(v, x) for f in (spmm, segments)), rtol=1e-4, atol=1e-4)
 
 
 def test_a_real_matrix_with_complex_features():

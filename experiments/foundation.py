@@ -1,0 +1,317 @@
+"""The numbers of the foundation: ClustGDD against the whole graph, coresets and averages on Cora and Citeseer.
+
+    JGD_DATA_DIR=... python experiments/foundation.py              # tables (about an hour on two cores)
+    JGD_DATA_DIR=... python experiments/foundation.py --scaling    # time and memory of ClustGDD by size, only
+
+Every condenser runs with five keys; the card's evaluator (GCN, 256 hidden, 600 epochs) trains one network on each
+result. A part that is on disk already is not run again (``--fresh`` does), so the script can be stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import measure
+
+import jgd
+from jgd.condense import Average, ClustGDD, Degree, Herding, KCenter, PageRank, Random
+from jgd.condense.clustgdd import official
+from jgd.condense.selection import gcn_embedding
+from jgd.core import atomic_write
+
+RATIOS = (0.25, 0.5, 1.0)
+KEYS = 5
+PROTOCOL = jgd.Protocol(select_every=5)
+TARGETS = {
+    ("cora", 0.25): 76.5,
+    ("cora", 0.5): 77.0,
+    ("cora", 1.0): 80.5,
+    ("citeseer", 0.25): 68.0,
+    ("citeseer", 0.5): 67.0,
+    ("citeseer", 1.0): 69.0,
+}
+CALIBRATION = {  # other implementations, one calibration: random, herding, k-center, X, Â²X, ClustGDD steps 1-4
+    ("cora", 0.25): {"random": 62.3, "herding": 69.8, "k-center": 62.4, "average": 75.5, "average-sgc": 80.5},
+    ("cora", 0.5): {"random": 71.4, "herding": 72.0, "k-center": 69.9, "average": 76.0, "average-sgc": 79.3},
+    ("cora", 1.0): {"random": 76.0, "herding": 76.2, "k-center": 75.7, "average": 75.1, "average-sgc": 79.3},
+    ("citeseer", 0.25): {
+        "random": 54.4,
+        "herding": 53.2,
+        "k-center": 51.8,
+        "average": 68.9,
+        "average-sgc": 72.7,
+    },
+    ("citeseer", 0.5): {
+        "random": 62.8,
+        "herding": 64.2,
+        "k-center": 63.2,
+        "average": 69.7,
+        "average-sgc": 72.1,
+    },
+    ("citeseer", 1.0): {
+        "random": 68.6,
+        "herding": 67.7,
+        "k-center": 67.2,
+        "average": 69.0,
+        "average-sgc": 72.1,
+    },
+}
+
+
+def scored(sets: dict[str, Any], task, trainings: int = 1, protocol=PROTOCOL) -> dict[str, dict[str, Any]]:
+    """Pool the scores of sets named ``method|key`` by method."""
+    pooled: dict[str, dict[str, list[float]]] = {}
+    for name, scores in jgd.evaluate(sets, task, seeds=trainings, protocol=protocol).items():
+        entry = pooled.setdefault(name.split("|")[0], {"test": [], "val": []})
+        entry["test"] += [float(v) for v in scores["gcn"].test]
+        entry["val"] += [float(v) for v in scores["gcn"].val]
+    return {
+        name: {"test_mean": float(np.mean(e["test"])), "test_std": float(np.std(e["test"])), **e}
+        | {"val_mean": float(np.mean(e["val"]))}
+        for name, e in pooled.items()
+    }
+
+
+def full(name: str) -> dict[str, Any]:
+    """The whole graph."""
+    task = jgd.load(name)
+    score = jgd.evaluate(task, task, seeds=KEYS, protocol=PROTOCOL)["gcn"]
+    return score.summary() | {"test": score.test.tolist(), "seconds": score.seconds}
+
+
+def table(name: str, ratio: float) -> dict[str, Any]:
+    """All methods at one ratio."""
+    task = jgd.load(name)
+    sets, seconds = {}, {}
+    for i in range(KEYS):
+        key = jax.random.key(i)
+        start = time.perf_counter()
+        sets[f"clustgdd|{i}"] = official(name, ratio)(key, task)
+        seconds.setdefault("clustgdd", []).append(time.perf_counter() - start)
+        base = replace(official(name, ratio), refine_steps=0)
+        for label, recipe in {
+            "clustgdd, no Δ": base,
+            "clustgdd, A' = I": replace(base, structure="identity"),
+            "clustgdd, k-means of X": replace(base, cluster_on="raw"),
+            "clustgdd, random partition": replace(base, cluster_on="random"),
+        }.items():
+            sets[f"{label}|{i}"] = recipe(key, task)
+        z = gcn_embedding(key, task)
+        size = {"label_ratio": ratio}
+        sets[f"herding|{i}"] = Herding(**size).select(key, task, z)
+        sets[f"k-center|{i}"] = KCenter(**size).select(key, task, z)
+        sets[f"random|{i}"] = Random(**size)(key, task)
+        sets[f"degree|{i}"] = Degree(**size)(key, task)
+        sets[f"pagerank|{i}"] = PageRank(**size)(key, task)
+        sets[f"average|{i}"] = Average(**size)(key, task)
+        sets[f"average-sgc|{i}"] = Average(**size, hops=2)(key, task)
+    from jgd.protocols.compare import propagated_distance
+
+    results = scored(sets, task)
+    for method, entry in results.items():
+        entry["fid"] = float(np.mean([propagated_distance(task, sets[f"{method}|{i}"]) for i in range(KEYS)]))
+    return {
+        "nodes": len(sets["clustgdd|0"].targets),
+        "edges": [len(sets[f"clustgdd|{i}"].data.senders) for i in range(KEYS)],
+        "condense_seconds": seconds["clustgdd"],
+        "methods": results,
+    }
+
+
+GRID = [
+    {"terms": terms, "alpha": alpha, "features": features, "structure": structure}
+    for terms, alpha in ((2, 0.8), (3, 0.9), (5, 0.8), (5, 0.95), (10, 0.9), (20, 0.8), (20, 0.95))
+    for features in ("smoothed", "sgc")
+    for structure in ("clusters", "identity")
+]
+
+
+def challenge(name: str, ratio: float) -> dict[str, Any]:
+    """Choose T, α, averaged features, A' and λ by validation accuracy alone, then test with other keys."""
+    task = jgd.load(name)
+    quick = jgd.Protocol(epochs=300, select_every=10)
+    base = replace(official(name, ratio), restarts=4)
+    sets = {}
+    for g, setting in enumerate(GRID):
+        # a key that the test below does not use
+        sets[f"{g}|100"] = replace(base, **setting, refine_steps=0)(jax.random.key(100), task)
+    found = scored(sets, task, trainings=2, protocol=quick)
+    best = GRID[int(max(found, key=lambda g: found[g]["val_mean"]))]
+    # With and without the correction Δ, at the best of the above.
+    sets = {
+        f"{scale}|{i}": replace(base, **best, scale=scale, refine_steps=200 if scale else 0)(
+            jax.random.key(i), task
+        )
+        for scale in (0.0, 0.01, 1.0)
+        for i in (100,)
+    }
+    scales = scored(sets, task, trainings=2, protocol=quick)
+    scale = float(max(scales, key=lambda s: scales[s]["val_mean"]))
+    chosen = replace(base, **best, scale=scale, refine_steps=200 if scale else 0, restarts=10)
+    sets = {f"chosen|{i}": chosen(jax.random.key(i), task) for i in range(KEYS)}
+    sets |= {f"average-sgc|{i}": Average(ratio, hops=2)(jax.random.key(i), task) for i in range(KEYS)}
+    final = scored(sets, task, trainings=2)
+    return {
+        "setting": best | {"scale": scale},
+        "search": [setting | {"val": found[str(g)]["val_mean"]} for g, setting in enumerate(GRID)],
+        **final,
+    }
+
+
+SIZES = (10_000, 40_000, 170_000)
+
+
+def scaling_child(nodes: int) -> None:
+    """One run of ClustGDD on a generated graph, in a process of its own so that its peak memory is its own."""
+    task = jgd.data.power_law(0, num_nodes=nodes, num_edges=int(nodes * 600 / 170))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    recipe = ClustGDD(label_ratio=None, nodes=90, terms=20, alpha=0.92, batch_size=1000, refine_steps=200)
+    start = time.perf_counter()
+    small = recipe(jax.random.key(0), task)
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    record = {
+        "nodes": nodes,
+        "edges": len(task.graph.senders),
+        "condensed": len(small.targets),
+        "seconds": seconds,
+        "peak_mib": peak / 1024,
+        "before_mib": before / 1024,
+    }
+    print(json.dumps(record))
+
+
+def scaling() -> list[dict[str, Any]]:
+    """ClustGDD from 10 k to 170 k nodes."""
+    records = []
+    for nodes in SIZES:
+        command = [sys.executable, __file__, "--scaling-child", str(nodes)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        records.append(json.loads(done.stdout.splitlines()[-1]))
+        print(records[-1], flush=True)
+    return records
+
+
+def percent(entry: dict[str, Any]) -> str:
+    """Mean and deviation in per cent."""
+    return f"{100 * entry['test_mean']:.1f} ± {100 * entry['test_std']:.1f}"
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The result as a page."""
+    lines = ["# Foundation\n", measure.described(record["provenance"]), ""]
+    lines.append(
+        f"Test accuracy in per cent, mean ± deviation over {KEYS} keys of the condenser with one network each. "
+        "Evaluator: GCN, 256 hidden, dropout 0.5, Adam 0.01 (a tenth from half), L2 5e-4, 600 epochs; the best "
+        f"state on the 500 original validation nodes (looked at every {PROTOCOL.select_every} epochs) is tested "
+        "on the original graph. *Calibration*: what a separate re-implementation measured (GCN 64, 300 steps)."
+    )
+    for name in ("cora", "citeseer"):
+        if f"{name}/full" not in record:
+            continue
+        lines.append(f"\n## {name.capitalize()}\n\nWhole graph: {percent(record[f'{name}/full'])}.\n")
+        parts = {r: record[f"{name}/{r}"] for r in RATIOS if f"{name}/{r}" in record}
+        methods = next(iter(parts.values()))["methods"] if parts else {}
+        header = ["method"]
+        for r, part in parts.items():
+            header += [f"{part['nodes']} nodes", "calibration" if r else "", "FID"]
+        rows = []
+        for method in methods:
+            row = [method]
+            for r, part in parts.items():
+                entry = part["methods"][method]
+                theirs = CALIBRATION[name, r].get(method)
+                row += [percent(entry), f"{theirs:.1f}" if theirs else "–", f"{entry['fid']:.2f}"]
+            rows.append(row)
+        lines.append(measure.table(header, rows))
+        for r, part in parts.items():
+            ours = 100 * part["methods"]["clustgdd"]["test_mean"]
+            rival = max(100 * part["methods"][m]["test_mean"] for m in ("random", "herding", "k-center"))
+            took = part["condense_seconds"]
+            lines.append(
+                f"\n{part['nodes']} nodes: aim {TARGETS[name, r]:.1f}, reached {ours:.1f}; {ours - rival:+.1f} "
+                f"over the best of random, herding, k-center; condensing took {np.median(took):.1f} s "
+                f"({min(took):.1f}–{max(took):.1f}, compilation included)."
+            )
+    lines.append(
+        "\n## The open challenge\n\nT, α, the averaged features, A' or I and λ are chosen by validation accuracy "
+        "alone (key 100, two networks), then tested with keys 0–4, two networks each, against the zero-learning class "
+        "means of Â²X.\n"
+    )
+    rows = []
+    for name in ("cora", "citeseer"):
+        for r in RATIOS:
+            part = record.get(f"{name}/{r}/challenge")
+            if part:
+                setting = ", ".join(f"{k} {v}" for k, v in part["setting"].items())
+                gap = 100 * (part["chosen"]["test_mean"] - part["average-sgc"]["test_mean"])
+                row = [name, str(r), percent(part["chosen"]), percent(part["average-sgc"]), f"{gap:+.1f}"]
+                rows.append([*row, setting])
+    lines.append(
+        measure.table(["data", "ratio", "chosen ClustGDD", "means of Â²X", "difference", "setting"], rows)
+    )
+    if "scaling" in record:
+        lines.append(
+            "\n## Size\n\nClustGDD end to end on generated power-law graphs (128 features, 40 classes, 90 condensed "
+            "nodes, T = 20, mini-batch k-means, 200 refinement steps), compilation included; peak resident memory "
+            "of the process, and what it was after generating the graph.\n"
+        )
+        rows = [
+            [
+                f"{r['nodes']:,}",
+                f"{r['edges']:,}",
+                f"{r['seconds']:.1f}",
+                f"{r['peak_mib']:,.0f}",
+                f"{r['before_mib']:,.0f}",
+            ]
+            for r in record["scaling"]
+        ]
+        lines.append(measure.table(["nodes", "directed edges", "seconds", "peak MiB", "before MiB"], rows))
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Run what is missing and write ``results/foundation.{json,md}``."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--fresh", action="store_true", help="run everything again")
+    parser.add_argument("--scaling", action="store_true", help="the scaling only")
+    parser.add_argument("--scaling-child", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.scaling_child:
+        scaling_child(options.scaling_child)
+        return
+    path = measure.RESULTS / "foundation.json"
+    record = json.loads(path.read_text()) if path.exists() and not options.fresh else {}
+    record["provenance"] = measure.provenance("scikit-learn")
+    parts = {}
+    if not options.scaling:
+        for name in ("cora", "citeseer"):
+            parts[f"{name}/full"] = lambda name=name: full(name)
+            parts |= {f"{name}/{r}": lambda name=name, r=r: table(name, r) for r in RATIOS}
+        for name in ("cora", "citeseer"):
+            parts |= {f"{name}/{r}/challenge": lambda name=name, r=r: challenge(name, r) for r in RATIOS}
+    parts["scaling"] = scaling
+    for part, run in parts.items():
+        if part in record and not (options.scaling and part == "scaling"):
+            continue
+        print(f"{time.strftime('%H:%M:%S')} {part}", flush=True)
+        record[part] = run()
+        with atomic_write(path, "w") as file:
+            json.dump(record, file, indent=1)
+    measure.write("foundation", record, markdown(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,366 @@
+"""The commands: each is a dataclass of its arguments, whose call does the work.
+
+The heavy imports are inside the calls, so that help and mistakes in the arguments come at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import tyro
+
+from jgd.cli.errors import Mistake, mistakes
+
+__all__ = ["Condense", "Datasets", "Evaluate", "Export", "Methods", "RunOptions"]
+
+
+_File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+_Out = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+_Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+_Names = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
+_Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+
+# --- condense and run ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Condense:
+    """Distil a graph into a tiny one, and compare it with the original.
+
+    Trains networks on the condensed graph, on the whole graph and on baselines of the same size, prints one
+    table, and writes condensed.npz, metrics.json and report.html. An interrupted run goes on
+    where it was when the same command is given again.
+
+    Examples: `jgd condense`, `jgd condense cora --label-ratio 0.5`, `jgd condense citeseer --nodes 30`.
+
+    Attributes:
+      dataset: name, see `jgd datasets`.
+      label_ratio: condensed nodes for each labelled node, in (0, 1]; 0.25 for digits and 0.5 else.
+      nodes: number of condensed nodes, instead of the ratio.
+      method: name, see `jgd methods`; its settings are the authors' where they are known (`jgd run` can
+        change each of them).
+      seed: of the random key.
+      out: folder for the outputs; runs/DATASET-METHOD-SIZE-seedSEED by default.
+      models: networks to evaluate with, of gcn, sgc, sage, gat, appnp, cheb, gin, mlp, gprgnn; gcn and mlp
+        for digits, gcn else.
+      seeds: networks of each kind that are trained on each graph.
+      epochs: training steps of each network; 200 for digits and 600 else.
+      baselines: what to compare with, of random, herding, k-center, average, average-sgc; all by default, and
+        none after an empty `--baselines`.
+      setting: whether the condenser sees the whole graph, or only the subgraph of the training nodes.
+      no_resume: replace an earlier run in the folder instead of going on with it.
+      quiet: print the table only.
+    """
+
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = "digits"
+    label_ratio: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    nodes: _Number = None
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "clustgdd"
+    seed: int = 0
+    out: _Out = None
+    models: _Names = None
+    seeds: int = 5
+    epochs: _Number = None
+    baselines: _Names = None
+    setting: Literal["transductive", "inductive"] = "transductive"
+    no_resume: _Flag = False
+    quiet: _Flag = False
+
+    def __call__(self, command: str) -> int:
+        """Run it."""
+        from jgd.cli.job import check_writable, conduct, load_nodes
+        from jgd.cli.results import conclude
+        from jgd.protocols.experiment import default_experiment
+
+        size: dict[str, Any] = {"label_ratio": self.label_ratio, "nodes": self.nodes}
+        with mistakes():  # names before data, which may be a download
+            self._experiment(default_experiment(self.dataset, self.method, **size)).check()
+        if self.out is not None:
+            check_writable(self.out)
+        task = load_nodes(self.dataset, self.setting)
+        experiment = self._experiment(default_experiment(self.dataset, self.method, **size, task=task))
+        comparison, out = conduct(
+            experiment, self.out, command=command, resume=not self.no_resume, quiet=self.quiet, task=task
+        )
+        conclude(comparison, out)
+        return 0
+
+    def _experiment(self, usual: Any) -> Any:
+        protocol = usual.protocol
+        if self.epochs is not None:
+            protocol = dataclasses.replace(protocol, epochs=self.epochs)
+        return dataclasses.replace(
+            usual,
+            setting=self.setting,
+            models=usual.models if self.models is None else self.models,
+            baselines=usual.baselines if self.baselines is None else self.baselines,
+            seeds=self.seeds,
+            seed=self.seed,
+            protocol=protocol,
+        )
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Run the experiment of a config file, any field of which can be changed.
+
+    The file is Python and says `config = Experiment(...)`. `jgd run FILE --help` lists all fields, with what
+    the file says as their defaults.
+
+    Attributes:
+      out: folder for the outputs; runs/DATASET-METHOD-SIZE-seedSEED by default.
+      no_resume: replace an earlier run in the folder instead of going on with it.
+      quiet: print the table only.
+    """
+
+    out: _Out = None
+    no_resume: _Flag = False
+    quiet: _Flag = False
+    experiment: tyro.conf.Suppress[Any] = None  # `jgd.cli.config.run_type` puts an `Experiment` here
+    config: ClassVar[Any] = None  # the one in the file
+
+    def __call__(self, command: str) -> int:
+        """Run it."""
+        from jgd.cli.config import one_size
+        from jgd.cli.job import conduct
+        from jgd.cli.results import conclude
+
+        experiment = one_size(self.config, self.experiment)
+        comparison, out = conduct(
+            experiment, self.out, command=command, resume=not self.no_resume, quiet=self.quiet
+        )
+        conclude(comparison, out)
+        return 0
+
+
+# --- evaluate -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Train networks on a condensed graph, and test them on the original one.
+
+    Attributes:
+      file: a condensed.npz.
+      dataset: the original; by default the one that the file names.
+      models: of gcn, sgc, sage, gat, appnp, cheb, gin, mlp, gprgnn.
+      seeds: networks of each kind.
+      epochs: training steps of each network; 200 for digits and 600 else.
+      seed: of the random key.
+      full: train on the whole graph, too.
+      json: also write the numbers to this file.
+      quiet: print the table only.
+    """
+
+    file: _File
+    dataset: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
+    models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ("gcn",)
+    seeds: int = 5
+    epochs: _Number = None
+    seed: int = 0
+    full: _Flag = False
+    json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    quiet: _Flag = False
+
+    def __call__(self, command: str) -> int:
+        """Run it."""
+        import jax
+
+        from jgd.cli.job import check_writable, load_nodes, write_json
+        from jgd.cli.results import score_table
+        from jgd.data import artifact, checksum
+        from jgd.protocols import evaluate
+        from jgd.protocols.compare import versions
+        from jgd.protocols.experiment import default_experiment
+
+        with mistakes():
+            small = artifact.load(self.file)
+        dataset = self.dataset or small.provenance.get("dataset")
+        if not dataset:
+            raise Mistake(f"{self.file} does not say what it was made from: give --dataset")
+        with mistakes():
+            usual = default_experiment(dataset)
+            protocol = usual.protocol
+            if self.epochs is not None:
+                protocol = dataclasses.replace(protocol, epochs=self.epochs)
+            dataclasses.replace(
+                usual, models=self.models, seeds=self.seeds, seed=self.seed, protocol=protocol
+            ).check()
+        if self.json is not None:
+            check_writable(self.json.parent)
+            if self.json.is_dir():
+                raise Mistake(f"{self.json} is a folder: name a file")
+        task = load_nodes(dataset, small.provenance.get("setting", "transductive"))
+        said = small.provenance.get("checksum")
+        if said and said != checksum(task):
+            print(f"note: {self.file} was made from other data than this {dataset}", file=sys.stderr)
+        options: dict[str, Any] = {
+            "seeds": self.seeds,
+            "key": jax.random.key(self.seed),
+            "protocol": protocol,
+        }
+        scores: dict[str, Any] = {"condensed": {}, **({"full": {}} if self.full else {})}
+        for model in self.models:
+            for name in scores:
+                if not self.quiet:
+                    where = "the condensed graph" if name == "condensed" else "the whole graph"
+                    print(f"training {model} on {where}", file=sys.stderr, flush=True)
+                with mistakes():
+                    found = evaluate(small if name == "condensed" else task, task, models=(model,), **options)
+                scores[name] |= found
+        if self.json is not None:
+            value = {
+                "file": str(self.file),
+                "dataset": dataset,
+                "method": small.provenance.get("method"),
+                "nodes": len(small.targets),
+                "seed": self.seed,
+                **{name: {m: s.summary() for m, s in part.items()} for name, part in scores.items()},
+                "protocol": dataclasses.asdict(protocol),
+                "versions": versions(),
+                "command": command,
+            }
+            with mistakes():
+                write_json(self.json, value)
+        plural = "s" if self.seeds > 1 else ""
+        print(
+            f"{self.file}: {len(small.targets)} nodes for {task.num_nodes} of {dataset}; accuracy in %, "
+            f"mean ± standard deviation over {self.seeds} seed{plural}\n"
+        )
+        score_table(scores)
+        if self.json is not None:
+            print(f"\nwritten to {self.json}")
+        return 0
+
+
+# --- export -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a condensed graph for another library.
+
+    pyg: a torch_geometric Data, written with torch.save. networkx: node-link JSON, read back with
+    networkx.node_link_graph(json.load(file), edges="edges"). npz: plain arrays x, y, adj (adj[i, j] weighs
+    the edge from j to i), senders, receivers, weights.
+
+    Attributes:
+      file: a condensed.npz.
+      to: format.
+      out: file to write; beside the input by default, ending in .pt, .json or .arrays.npz.
+    """
+
+    file: _File
+    to: Literal["pyg", "networkx", "npz"]
+    out: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+
+    def __call__(self, command: str) -> int:
+        """Run it."""
+        del command
+        import json
+
+        import jraph
+        import networkx as nx
+        import numpy as np
+
+        from jgd.cli.job import check_writable
+        from jgd.core.loop import atomic_write
+        from jgd.data import artifact, to_networkx, to_pyg
+        from jgd.graph.build import adjacency
+        from jgd.graph.operator import edge_weights
+
+        ending = {"pyg": ".pt", "networkx": ".json", "npz": ".arrays.npz"}[self.to]
+        out = self.file.with_suffix(ending) if self.out is None else self.out
+        with mistakes():
+            small = artifact.load(self.file)
+            if not isinstance(small.data, jraph.GraphsTuple):
+                raise Mistake(f"{self.file} holds no single graph")
+            product = to_pyg(small) if self.to == "pyg" else None
+        senders = np.asarray(small.data.senders)
+        check_writable(out.parent)
+        if out.is_dir():
+            raise Mistake(f"{out} is a folder: name a file")
+        if out.resolve() == self.file.resolve():
+            raise Mistake(f"{out} is the input itself: name another file with --out")
+        with mistakes(), atomic_write(out, "w" if self.to == "networkx" else "wb") as file:
+            if self.to == "pyg":
+                import torch  # pyright: ignore[reportMissingImports]
+
+                torch.save(product, file)
+            elif self.to == "networkx":
+                graph = to_networkx(small)
+                json.dump(nx.node_link_data(graph, edges="edges"), file, default=lambda a: a.tolist())
+            else:
+                weights = edge_weights(small.data)
+                np.savez_compressed(
+                    file,
+                    x=np.asarray(small.data.nodes),
+                    y=np.asarray(small.targets),
+                    adj=adjacency(small.data).toarray(),
+                    senders=senders,
+                    receivers=np.asarray(small.data.receivers),
+                    weights=np.ones(len(senders), np.float32) if weights is None else np.asarray(weights),
+                )
+        print(f"written to {out}: {len(small.targets)} nodes, {len(senders)} edges")
+        if small.train.get("structure") == "normalized":
+            print("edge weights are normalized and hold self loops: use them as they are (normalize=False)")
+        elif small.train.get("structure") == "identity":
+            print("it has no edges: every node stands for itself (adjacency I)")
+        return 0
+
+
+# --- lists --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Datasets:
+    """List the datasets that have a name.
+
+    Any other set of TUDataset is called tu:NAME.
+    """
+
+    def __call__(self, command: str) -> int:
+        """Run it."""
+        del command
+        from jgd.cli.tables import listing
+        from jgd.data import data_dir, datasets
+
+        found = datasets()
+        rows = [
+            [d.name, d.kind, str(d.size), str(d.classes), "yes" if d.present else "no", d.licence]
+            for d in found
+        ]
+        listing(["name", "kind", "size", "classes", "present", "licence"], rows, left=("kind",))
+        print("\nsize is the number of nodes, or of graphs. Sources:")
+        for source in dict.fromkeys(d.source for d in found):
+            names = [d.name for d in found if d.source == source]
+            print(f"  {names[0]}{' ...' if len(names) > 1 else ''}: {source}")
+        print(f"files are looked for in {data_dir()} (JGD_DATA_DIR), and downloaded where they are missing")
+        return 0
+
+
+@dataclass(frozen=True)
+class Methods:
+    """List the condensers by name."""
+
+    def __call__(self, command: str) -> int:
+        """Run it."""
+        del command
+        from jgd.cli.tables import listing
+        from jgd.protocols.experiment import METHODS
+
+        rows = [
+            [name, m.paper, ", ".join(s[0].upper() for s in m.setting.split(", ")), m.cost, m.summary]
+            for name, m in METHODS.items()
+        ]
+        columns = ["name", "paper", "setting", "cost", "what it does"]
+        listing(columns, rows, left=("paper", "setting", "cost"))
+        print(
+            "\nsetting: T transductive (the whole graph is seen), I inductive (only the training nodes are)"
+        )
+        print("cost: none is no training, seconds is one small network")
+        return 0

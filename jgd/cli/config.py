@@ -1,0 +1,72 @@
+"""Config files: short Python files that say ``config = Experiment(...)``."""
+
+from __future__ import annotations
+
+import dataclasses
+import runpy
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jgd.cli.commands import RunOptions
+from jgd.cli.errors import Mistake
+from jgd.protocols.experiment import Experiment
+
+__all__ = ["load_config", "one_size", "run_type"]
+
+
+def run_type(config: Experiment) -> type:
+    """`RunOptions` with the fields of an experiment, of which ``config`` gives the defaults."""
+    annotation = Annotated[Experiment, tyro.conf.arg(name="", help="")]
+    return dataclasses.make_dataclass(
+        "Run",
+        [("experiment", annotation, dataclasses.field(default=config))],
+        bases=(RunOptions,),
+        namespace={"__doc__": RunOptions.__doc__, "config": config},
+        frozen=True,
+    )
+
+
+def load_config(path: Path) -> Experiment:
+    """The experiment of a config file.
+
+    Raises:
+      Mistake: where there is none, or the file itself fails.
+    """
+    if not path.is_file():
+        raise Mistake(f"there is no config file {path}")
+    try:
+        found = runpy.run_path(str(path))
+    except Exception as error:
+        raise Mistake(f"{path}{_line(error, path)}: {type(error).__name__}: {error}") from error
+    if "config" not in found:
+        raise Mistake(f"{path} does not say `config = Experiment(...)` (from jgd.protocols.experiment)")
+    if not isinstance(found["config"], Experiment):
+        kind = type(found["config"]).__name__
+        raise Mistake(f"`config` in {path} is a {kind}, not an Experiment (from jgd.protocols.experiment)")
+    return found["config"]
+
+
+def _line(error: BaseException, path: Path) -> str:
+    """Where in the file it failed."""
+    if isinstance(error, SyntaxError):
+        return f" line {error.lineno}"
+    trace, line = error.__traceback__, ""
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(path):
+            line = f" line {trace.tb_lineno}"
+        trace = trace.tb_next
+    return line
+
+
+def one_size(before: Experiment, now: Experiment) -> Experiment:
+    """The size that was said last: a ratio on the command line takes the place of nodes in the file."""
+    old, new = before.recipe, now.recipe
+    ratio, nodes = (getattr(old, name) != getattr(new, name) for name in ("label_ratio", "nodes"))
+    if ratio and nodes and new.label_ratio is not None and new.nodes is not None:
+        raise Mistake("say --recipe.label-ratio or --recipe.nodes, not both")
+    if new.nodes is not None and new.label_ratio is not None:
+        other = {"nodes": None} if ratio else {"label_ratio": None}
+        return dataclasses.replace(now, recipe=dataclasses.replace(new, **other))
+    return now

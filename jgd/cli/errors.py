@@ -1,0 +1,30 @@
+"""What a user did wrong, in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+__all__ = ["Mistake", "mistakes"]
+
+
+class Mistake(Exception):
+    """A user's mistake. The message is one line that says what to do; the exit code is 2."""
+
+
+@contextmanager
+def mistakes() -> Iterator[None]:
+    """What the library refuses in this block is the user's mistake, and not a bug.
+
+    Raises:
+      Mistake: for a `ValueError`, `ImportError` or `OSError`.
+    """
+    try:
+        yield
+    except BrokenPipeError:  # nobody's mistake: the reader of a pipe has seen enough
+        raise
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        raise Mistake(f"{where}{error.strerror or error}") from error
+    except (ValueError, ImportError) as error:
+        raise Mistake(str(error)) from error

@@ -1,0 +1,245 @@
+"""The main job: run an experiment, keep it resumable, and leave its outputs in a folder.
+
+A folder holds ``experiment.json`` (whose run it is), ``log.jsonl`` (training curves) and, at the end,
+``condensed.npz``, ``report.html`` and, as the sign that all is done, ``metrics.json``. While the condenser
+runs there are ``checkpoints``, from which an interrupted run goes on; they are removed once the outputs are
+written.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jgd.cli.errors import Mistake, mistakes
+from jgd.condense.common import size_of
+from jgd.core import Driver
+from jgd.core.loop import atomic_write
+from jgd.data import GraphTask, NodeTask, artifact, checksum, load
+from jgd.protocols import Comparison, compare
+from jgd.protocols.compare import versions
+from jgd.protocols.experiment import Experiment
+
+__all__ = ["OUTPUTS", "check_writable", "conduct", "default_folder", "load_nodes", "write_json"]
+
+OUTPUTS = ("condensed.npz", "report.html", "metrics.json")
+_MARK, _CHECKPOINTS, _LOG = "experiment.json", "checkpoints", "log.jsonl"
+
+
+def default_folder(experiment: Experiment) -> Path:
+    """``runs/<dataset>-<method>-<size>-seed<k>``, under the folder one is in."""
+    recipe = experiment.recipe
+    size = f"{recipe.nodes}nodes" if recipe.nodes is not None else f"{recipe.label_ratio:g}"
+    setting = "" if experiment.setting == "transductive" else f"-{experiment.setting}"
+    name = f"{experiment.dataset}{setting}-{experiment.method}-{size}-seed{experiment.seed}"
+    return Path("runs") / name.replace(":", "-")
+
+
+def check_writable(folder: Path) -> None:
+    """See, without touching anything, that files can be written in a folder that may not exist yet.
+
+    Raises:
+      Mistake: where they cannot.
+    """
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    if not there.is_dir():
+        raise Mistake(f"{folder} cannot be a folder: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise Mistake(f"{folder} cannot be written: no permission in {there}")
+
+
+def load_nodes(dataset: str, setting: str) -> NodeTask:
+    """A dataset with one graph.
+
+    Raises:
+      Mistake: where it is unknown, missing, damaged, or of another kind.
+    """
+    with mistakes():
+        task = load(dataset)
+    if isinstance(task, GraphTask) or not isinstance(task, NodeTask):
+        raise Mistake(
+            f"{dataset} is a set of graphs: only graphs with labelled nodes can be condensed so far "
+            "(kind 'node' in `jgd datasets`)"
+        )
+    return dataclasses.replace(task, setting=setting)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file, all of it or nothing."""
+    with atomic_write(path, "w") as file:
+        json.dump(value, file, indent=1)
+        file.write("\n")
+
+
+def conduct(
+    experiment: Experiment,
+    out: Path | None,
+    *,
+    command: str,
+    resume: bool = True,
+    quiet: bool = False,
+    task: NodeTask | None = None,
+) -> tuple[Comparison, Path]:
+    """Condense, compare, and write the outputs.
+
+    Args:
+      experiment: what to do.
+      out: the folder; None for `default_folder`.
+      command: what the user typed, for the record.
+      resume: go on with what an interrupted run left in the folder; else remove the earlier run.
+      quiet: no progress on standard error.
+      task: the dataset of the experiment, if it is loaded already.
+
+    Returns:
+      The comparison, and the folder.
+
+    Raises:
+      Mistake: for whatever the user can put right; the folder is not made then.
+    """
+    out = default_folder(experiment) if out is None else out
+    start = time.perf_counter()
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"{time.perf_counter() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    with mistakes():
+        experiment.check()
+    check_writable(out)
+    if task is None:
+        task = load_nodes(experiment.dataset, experiment.setting)
+    with mistakes():
+        size_of(task, experiment.recipe.label_ratio, experiment.recipe.nodes)
+    digest = checksum(task)
+    record = {"experiment": experiment.settings(), "checksum": digest}
+    record = json.loads(json.dumps(record))
+    if resume:
+        resumed = _look(out, record, say)
+    else:
+        resumed = False
+        _remove(out)
+    with mistakes():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / _MARK, record)
+
+    try:
+        comparison = compare(
+            experiment.recipe,
+            task,
+            key=jax.random.key(experiment.seed),
+            method=experiment.method,
+            baselines=experiment.baselines,
+            models=experiment.models,
+            seeds=experiment.seeds,
+            protocol=experiment.protocol,
+            loop=Driver(out, progress=False if quiet else None),
+            say=say,
+        )
+    except ValueError as error:
+        if "of another run" in str(error):  # the checkpoints of another version of the method
+            raise Mistake(
+                f"{out} holds checkpoints that this version cannot use: start anew with --no-resume"
+            ) from error
+        raise
+    metrics = comparison.metrics(command=command, seed=experiment.seed)
+    metrics |= {"checksum": digest, "experiment": record["experiment"], "resumed": resumed}
+    comparison = _with_provenance(comparison, metrics)
+    say("writing the report")
+    with mistakes():
+        _write(out, comparison, metrics)
+    return comparison, out
+
+
+def _look(out: Path, record: dict[str, Any], say: Callable[[str], None]) -> bool:
+    """See whose run is in a folder, and whether this one goes on with it."""
+    if not (out / _MARK).exists():
+        taken = [name for name in (_CHECKPOINTS, *OUTPUTS) if (out / name).exists()]
+        if taken:
+            raise Mistake(
+                f"{out} holds {' and '.join(taken)} of something else: choose another folder with --out"
+            )
+        return False
+    before = _earlier(out)
+    if before != record:
+        raise Mistake(
+            f"{out} holds a run with other settings ({_difference(before, record)}): "
+            "choose another folder with --out, or replace that run with --no-resume"
+        )
+    if (out / "metrics.json").exists() and not (out / _CHECKPOINTS).exists():
+        say(f"{out} holds this run already: computing it again, and replacing its files")
+        return False
+    if (out / _CHECKPOINTS).exists():
+        say(f"going on with the interrupted run in {out}")
+        return True
+    return False
+
+
+def _earlier(out: Path) -> dict[str, Any]:
+    try:
+        before = json.loads((out / _MARK).read_text(encoding="utf-8"))
+        return {"experiment": dict(before["experiment"]), "checksum": before["checksum"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Mistake(f"{out / _MARK} cannot be read: start anew with another --out") from error
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    old, new = before["experiment"], now["experiment"]
+    names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    said = [f"{name} {_plain(old.get(name))}, now {_plain(new.get(name))}" for name in names]
+    if before["checksum"] != now["checksum"]:
+        said.append("other data files")
+    return "; ".join(said[:3]) + (f"; and {len(said) - 3} more" if len(said) > 3 else "")
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _remove(out: Path) -> None:
+    """Remove an earlier run, which is known by its mark; anything else stays."""
+    if not (out / _MARK).exists():
+        _look(out, {}, print)  # refuses a folder with the outputs of something else
+        return
+    with mistakes():
+        for name in (*reversed(OUTPUTS), _LOG):
+            (out / name).unlink(missing_ok=True)
+        if (out / _CHECKPOINTS).exists():
+            shutil.rmtree(out / _CHECKPOINTS)
+        (out / _MARK).unlink()
+
+
+def _with_provenance(comparison: Comparison, metrics: dict[str, Any]) -> Comparison:
+    """The comparison, whose condensed set says how it was made."""
+    small = comparison.small
+    provenance = {
+        **small.provenance,
+        "method": comparison.method,
+        "seed": metrics["seed"],
+        "seconds": metrics["seconds"]["condense"],
+        "checksum": metrics["checksum"],
+        "versions": versions(),
+        "command": metrics["command"],
+        "metrics": {"condensed": metrics["condensed"], "full": metrics["full"]},
+    }
+    small = dataclasses.replace(small, provenance=provenance)
+    return dataclasses.replace(comparison, condensed={**comparison.condensed, comparison.method: small})
+
+
+def _write(out: Path, comparison: Comparison, metrics: dict[str, Any]) -> None:
+    from jgd.report import write_report
+
+    artifact.save(comparison.small, out / "condensed.npz")
+    write_report(out / "report.html", comparison, metrics)
+    write_json(out / "metrics.json", metrics)
+    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)

@@ -1,0 +1,212 @@
+"""``jgd COMMAND ...``: the entry point, exit codes, and everything that concerns the process as a whole.
+
+Exit codes: 0 done; 1 a run failed (its loss diverged); 2 a mistake of the user, told in one line; 130 Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import io
+import os
+import re
+import shlex
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from jgd.cli.commands import Condense, Datasets, Evaluate, Export, Methods, RunOptions
+from jgd.cli.errors import Mistake, mistakes
+
+__all__ = ["main"]
+
+COMMANDS: dict[str, type] = {
+    "condense": Condense,
+    "evaluate": Evaluate,
+    "export": Export,
+    "run": RunOptions,
+    "datasets": Datasets,
+    "methods": Methods,
+}
+
+_HELP = """\
+usage: jgd COMMAND [OPTIONS]
+
+Make graphs smaller without losing what they know.
+
+commands:
+{commands}
+
+`jgd COMMAND --help` lists the options of a command, `jgd --version` the versions.
+Data is kept in JGD_DATA_DIR and compiled code in JAX_COMPILATION_CACHE_DIR,
+both under ~/.cache/jgd unless they are set.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Args:
+      argv: arguments after the name of the program. None takes them from the process, and then also sets up
+        the process: the compilation cache, quiet logs, and standard streams that never fail on a character.
+
+    Returns:
+      The exit code.
+    """
+    if argv is None:
+        argv = sys.argv[1:]
+        _set_up_process()
+    command = argv[0] if argv else ""
+    try:
+        return _dispatch(list(argv))
+    except Mistake as error:
+        print(f"jgd: {_one_line(str(error))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        resumable = command in ("condense", "run")
+        hint = ": the same command goes on from the last checkpoint" if resumable else ""
+        print(f"\njgd: interrupted{hint}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except FloatingPointError as error:
+        print(f"jgd: {_one_line(str(error))}", file=sys.stderr)
+        return 1
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_help(), end="")
+        return 0
+    if argv[0] in ("-V", "--version"):
+        print(_versions())
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name not in COMMANDS:
+        raise Mistake(_unknown(name))
+    if name == "run":
+        kind, prog, rest = _run(rest)
+    else:
+        kind, prog = COMMANDS[name], f"jgd {name}"
+    action = _parse(kind, prog, rest)
+    return action if isinstance(action, int) else action(f"jgd {shlex.join(argv)}")
+
+
+def _run(rest: list[str]) -> tuple[type, str, list[str]]:
+    """What to parse for ``jgd run FILE ...``: the fields of the experiment in the file."""
+    if rest and rest[0] in ("-h", "--help"):
+        return RunOptions, "jgd run FILE [--FIELD VALUE ...]", ["--help"]
+    if not rest or rest[0].startswith("-"):
+        raise Mistake("the config file comes first: jgd run FILE [OPTIONS], e.g. jgd run configs/digits.py")
+    from jgd.cli.config import load_config, run_type
+
+    return run_type(load_config(Path(rest[0]))), f"jgd run {shlex.quote(rest[0])}", rest[1:]
+
+
+def _parse(kind: type, prog: str, args: list[str]) -> Callable[[str], int] | int:
+    """The arguments of a command, or the exit code where only help was asked for."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told), mistakes():
+            return tyro.cli(
+                kind,
+                prog=prog,
+                args=args,
+                description=_description(kind),
+                config=(tyro.conf.FlagCreatePairsOff,),
+            )
+    except SystemExit as end:
+        if end.code in (0, None):
+            return 0
+        raise Mistake(f"{_told(told.getvalue())} (see {prog} --help)") from None
+
+
+def _description(kind: type) -> str:
+    """The docstring of a command up to its attributes; tyro breaks no lines, and keeps indented ones."""
+    text = inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:")[0]
+    first, *others = text.split("\n\n")
+    indented = {"width": 78, "initial_indent": "  ", "subsequent_indent": "  "}
+    return "\n \n".join([_one_line(first), *(textwrap.fill(_one_line(p), **indented) for p in others)])
+
+
+def _told(box: str) -> str:
+    """What tyro says in a box of several lines, in one line."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    lines = [line.strip(" │┃|") for line in plain.splitlines()]
+    parts: list[list[str]] = [[]]
+    for line in lines:
+        if not line.strip("─━╭╮╰╯-+ ") or line[0] in "╭╰┌└":
+            parts.append([])  # a rule, or the border with the title
+        else:
+            parts[-1].append(line)
+    texts = [" ".join(part) for part in parts if part]
+    message = texts[0].rstrip(".:") if texts else "the arguments cannot be understood"
+    similar = next((text for text in texts[1:] if text.startswith(("Arguments similar", "Perhaps"))), "")
+    if close := re.search(r"--[\w.-]+(?= |$)", similar.partition(":")[2]):
+        message += f"; did you mean {close.group()}?"
+    elif len(texts) > 1 and message.startswith("Required options"):
+        message += f": {' '.join(texts[1:])}"
+    message = message.replace(" (required)", "")
+    return message[:1].lower() + message[1:]
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _unknown(name: str) -> str:
+    import difflib
+
+    close = difflib.get_close_matches(name, COMMANDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
+    return f"no command is called {name!r}: {hint}"
+
+
+def _help() -> str:
+    lines = []
+    for name, kind in COMMANDS.items():
+        summary = (kind.__doc__ or "").strip().split("\n")[0]
+        lines.append(f"  {name:<10} {summary}")
+    return _HELP.format(commands="\n".join(lines))
+
+
+def _versions() -> str:
+    import platform
+    from importlib.metadata import version
+
+    return f"jgd {version('jgd')} (jax {version('jax')}, Python {platform.python_version()})"
+
+
+def _set_up_process() -> None:
+    """Quiet logs, streams that never fail on a character, and compiled code that is kept between runs."""
+    import logging
+    import warnings
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure: Any = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="replace")
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        cache = os.environ.get("XDG_CACHE_HOME")
+        folder = (Path(cache) if cache else Path.home() / ".cache") / "jgd" / "xla"
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    warnings.filterwarnings("ignore", message="Error (reading|writing) persistent compilation cache")
+    if "jax" in sys.modules:  # else it reads the environment when it is imported
+        import jax
+
+        jax.config.update("jax_compilation_cache_dir", os.environ["JAX_COMPILATION_CACHE_DIR"])
+        seconds = float(os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"])
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

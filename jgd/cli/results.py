@@ -1,0 +1,72 @@
+"""What the commands say about their results."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jgd.cli.job import OUTPUTS
+from jgd.cli.tables import human_bytes, show
+from jgd.protocols import Comparison, Score
+
+__all__ = ["comparison_table", "conclude", "percent", "score_table"]
+
+
+def percent(score: Score) -> str:
+    """Mean and standard deviation in %, where the column says so."""
+    return f"{100 * score.test_mean:.1f} ± {100 * score.test_std:.1f}"
+
+
+def _seconds(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1f}" if value >= 0.05 else "<0.1"
+
+
+def comparison_table(comparison: Comparison) -> None:
+    """Print what was compared: the whole graph, the condensed one, and the baselines of its size."""
+    models = list(comparison.scores["full"])
+    columns = ["", "nodes", "edges", "size", *(f"{model} %" for model in models), "Fréchet", "seconds"]
+    rows = []
+    for row in comparison.rows():
+        scores: dict[str, Any] = row["scores"]
+        rows.append(
+            [
+                "full graph" if row["name"] == "full" else row["name"],
+                str(row["nodes"]),
+                str(row["edges"]),
+                human_bytes(row["bytes"]),
+                *(percent(scores[model]) for model in models),
+                "-" if row["fid"] is None else f"{row['fid']:.4f}",
+                _seconds(row["seconds"]),
+            ]
+        )
+    show(columns, rows, bold=comparison.method)
+
+
+def conclude(comparison: Comparison, out: Path) -> None:
+    """The headline, the table, and where the outputs are."""
+    task, small = comparison.task, comparison.small.provenance
+    print(
+        f"{task.name}: {task.num_nodes} nodes condensed to {small['nodes']} with {comparison.method} "
+        f"({100 * small['label_ratio']:.3g} % of the labelled nodes, "
+        f"{100 * small['node_ratio']:.3g} % of all)\n"
+    )
+    comparison_table(comparison)
+    count = next(iter(next(iter(comparison.scores.values())).values())).test.size
+    print(f"\ntest accuracy ± standard deviation over {count} seed{'s' if count > 1 else ''}", end="")
+    shared = comparison.seconds.get("embedding")
+    print("" if shared is None else f"; herding and k-center also share a network ({shared:.1f} s)")
+    print(f"written to {out}: {', '.join(OUTPUTS)}")
+
+
+def score_table(scores: Mapping[str, Mapping[str, Score]]) -> None:
+    """Print one row for each network: on the condensed graph and, where it is there, on the whole one."""
+    columns = ["", "test", "val"] + (["full test", "full val", "kept"] if "full" in scores else [])
+    rows = []
+    for model, score in scores["condensed"].items():
+        cells = [model, percent(score), f"{100 * score.val_mean:.1f}"]
+        if full := scores.get("full", {}).get(model):
+            kept = f"{100 * score.test_mean / full.test_mean:.1f} %" if full.test_mean else "-"
+            cells += [percent(full), f"{100 * full.val_mean:.1f}", kept]
+        rows.append(cells)
+    show(columns, rows)

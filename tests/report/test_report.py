@@ -1,0 +1,329 @@
+"""Reports and plots of a comparison that was put together by hand."""
+
+import json
+import math
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import matplotlib
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from jgd.condense import Average
+from jgd.data import contextual_sbm
+from jgd.data.condensed import Condensed
+from jgd.graph import from_adjacency
+from jgd.metrics import frechet_distance
+from jgd.protocols.compare import Comparison, propagated_distance
+from jgd.protocols.evaluate import Score
+from jgd.report import plot_accuracy, plot_condensed, plot_curves, write_report
+from jgd.report.geometry import edges_of, positions, project, spread
+from jgd.report.html import _best, _distance, _seconds, _size
+from jgd.report.plots import DARK, curve
+
+EPOCHS = 12
+
+
+def score(mean, *, seeds=3, every=4, looks=True):
+    curve = np.full(EPOCHS, np.nan)
+    if looks:
+        curve[every - 1 :: every] = np.linspace(0.4, mean, len(curve[every - 1 :: every]))
+    test = mean + 0.011 * np.arange(-1, seeds - 1)
+    return Score(test, test - 0.02, curve, np.linspace(1, 0.1, EPOCHS), 0.5)
+
+
+def make_task(name="toy", **options):
+    task = contextual_sbm(0, num_nodes=60, num_classes=3, num_features=5, mean_degree=4, **options)
+    return replace(task, name=name)
+
+
+def with_edges(small, task, structure="raw"):
+    n = len(small.targets)
+    a = np.triu(np.random.default_rng(0).random((n, n)), 1)
+    graph = from_adjacency((a + a.T + np.eye(n)).astype(np.float32), small.data.nodes)
+    return Condensed(
+        data=graph, targets=small.targets, train={**small.train, "structure": structure},
+        provenance=small.provenance,
+    )  # fmt: skip
+
+
+def make(name="toy", method="ours", models=("gcn", "mlp"), identity=False, fid=0.0123, looks=True, **options):
+    task = make_task(name)
+    base = Average(label_ratio=None, nodes=9)(jax.random.key(0), task)
+    condensed = {method: base if identity else with_edges(base, task)}
+    if options.get("baselines", True):
+        condensed |= {"random": base, "average": base}
+    means = dict(zip(("full", *condensed), (0.91, 0.87, 0.71, 0.8), strict=False))
+    scores = {
+        name: {model: score(mean - 0.03 * i, looks=looks) for i, model in enumerate(models)}
+        for name, mean in means.items()
+    }
+    seconds = {
+        method: 1.5,
+        "condense": 1.5,
+        "evaluate": 2.25,
+        "embedding": 3.75,
+        "random": 0.001,
+        "average": 0.04,
+    }
+    return Comparison(
+        task, method, condensed, scores, seconds, {name: fid * (i + 1) for i, name in enumerate(condensed)}
+    )
+
+
+VOID = {"meta"}
+
+
+class Page(HTMLParser):
+    """Checks that tags balance, and keeps elements, texts by element, and all attributes."""
+
+    def __init__(self, source):
+        super().__init__(convert_charrefs=True)
+        self.stack, self.elements, self.texts = [], [], []
+        self.feed(source)
+        self.close()
+        assert self.stack == []
+
+    def handle_starttag(self, tag, attrs):
+        assert len(dict(attrs)) == len(attrs), f"an attribute twice in <{tag}>"
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.stack.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.stack.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self.stack[-1] if self.stack else "", data))
+
+    def all(self, tag):
+        return [attrs for t, attrs in self.elements if t == tag]
+
+    def text(self, *tags):
+        return "".join(data for tag, data in self.texts if not tags or tag in tags)
+
+
+def render(path, comparison, **options):
+    metrics = comparison.metrics(**options)
+    assert write_report(path / "deep" / "report.html", comparison, metrics) == path / "deep" / "report.html"
+    source = (path / "deep" / "report.html").read_text(encoding="utf-8")
+    return source, Page(source), metrics
+
+
+def numbers(value):
+    if isinstance(value, dict):
+        return [n for v in value.values() for n in numbers(v)]
+    if isinstance(value, list | tuple):
+        return [n for v in value for n in numbers(v)]
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+def check(source, page):
+    """What holds for every report."""
+    assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.elements}
+    assert not re.search(r"(?:src|href|action|srcset)=\"(?!#)", source)
+    assert not re.search(r"url\((?!#)|@import", source)
+    ids = [attrs["id"] for _, attrs in page.elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    wanted = re.findall(r'href="#([^"]+)"|url\(#([^)"]+)\)', source)
+    wanted = {a or b for a, b in wanted}
+    for _, attrs in page.elements:
+        for name in ("aria-labelledby", "aria-describedby"):
+            wanted |= set(attrs.get(name, "").split())
+    assert wanted <= set(ids)
+    svgs = page.all("svg")
+    assert len(svgs) == 3
+    assert all(svg["role"] == "img" and svg["aria-labelledby"] and svg["aria-describedby"] for svg in svgs)
+    assert not re.search("|".join(DARK), source[source.index("</style>") :]), "a colour that no theme changes"
+    headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
+    assert headings[0] == 1
+    assert headings.count(1) == 1
+    assert all(b - a <= 1 for a, b in pairwise(headings))
+    assert page.all("html")[0]["lang"] == "en"
+    assert {"header", "nav", "main", "footer", "caption", "figcaption"} <= {tag for tag, _ in page.elements}
+    assert all("scope" in th for th in page.all("th"))
+    assert all(a["tabindex"] == "0" for t, a in page.elements if a.get("class") == "scroll" or t == "pre")
+    assert not re.search(r"\bnan\b", page.text(), re.IGNORECASE)
+
+
+def test_report_holds_every_number(tmp_path):
+    source, page, metrics = render(tmp_path, make(), command="jgd condense toy", seed=7)
+    check(source, page)
+    data = json.loads(page.text("code").removeprefix("jgd condense toy"))
+    assert data == json.loads(json.dumps(metrics))
+    for number in numbers(metrics):
+        assert json.dumps(number) in source
+    body = source[: source.index("<details>")].replace("\N{NO-BREAK SPACE}", " ")
+    for text in ("9 of 60", "87.0 ± 0.9", "91.0 ± 0.9", "68.0 ± 0.9", "4.0 points below", "7.0 points above"):
+        assert text in body
+    for text in (
+        "average, 80.0 ± 0.9 %",
+        "every 4 epochs",
+        "for 12 epochs",
+        "from 3 random",
+        "jgd condense toy",
+    ):
+        assert text in body
+    assert f"{metrics['bytes']:,}" in body
+    assert metrics["versions"]["device"] in page.text("dd")
+
+
+def test_report_is_deterministic_and_replaces_an_old_one(tmp_path):
+    first = render(tmp_path, make())[0]
+    assert render(tmp_path, make())[0] == first
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["report.html"]
+
+
+def test_best_values_are_marked_by_more_than_colour(tmp_path):
+    source, _, _ = render(tmp_path, make())
+    marked = re.findall(
+        r'<td class="best">([^<]*)<span class="mark"><span aria-hidden="true">\*</span>', source
+    )
+    nodes_only = f"{make().rows()[2]['bytes']:,}"
+    assert marked == ["87.0 ± 0.9", "84.0 ± 0.9", "0.0123", nodes_only, nodes_only]
+    assert _best([1, 1, 1]) == set()
+    assert _best([3, None, 1, math.nan]) == {2}
+    assert _best([3, 5, 5], largest=True) == {1, 2}
+
+
+@pytest.mark.parametrize("field", ["name", "method"])
+def test_user_strings_are_text(tmp_path, field):
+    evil = "<script>alert('$x$ & \"y\"')</script>"
+    source, page, _ = render(tmp_path, make(**{field: evil}), command=evil)
+    check(source, page)
+    assert "<script" not in source
+    assert page.text().count(evil) >= 4
+    assert evil in page.text("text" if field == "method" else "h1") or evil.capitalize() in page.text("h1")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"identity": True},
+        {"models": ("gcn",), "baselines": False},
+        {"models": ("gcn", "mlp", "sgc", "custom")},
+        {"looks": False},
+        {"fid": math.nan},
+    ],
+    ids=["identity", "one model, no baseline", "four models", "no curve", "no distance"],
+)
+def test_report_of_less_than_everything(tmp_path, options):
+    comparison = make(**options)
+    source, page, _ = render(tmp_path, comparison)
+    check(source, page)
+    text = page.text()
+    assert ("no edges between them" in text) == options.get("identity", False)
+    assert ("baseline" in page.text("p")) == options.get("baselines", True)
+    assert ("nobody looked" in text) == (not options.get("looks", True))
+    assert "no command was recorded" in text
+
+
+def test_report_where_condensed_nodes_miss_a_class_and_labels_are_soft_or_unknown(tmp_path):
+    comparison = make()
+    small = comparison.small
+    soft = np.eye(3, dtype=np.float32)[np.where(small.targets == 2, 0, small.targets)]
+    labels = np.asarray(comparison.task.labels).copy()
+    labels[:5] = -1
+    comparison = replace(
+        comparison,
+        task=replace(comparison.task, labels=labels),
+        condensed={**comparison.condensed, "ours": replace(small, targets=soft)},
+    )
+    source, page, _ = render(tmp_path, comparison)
+    check(source, page)
+    assert {"class 0", "class 1", "class 2", "no label"} <= {
+        data for tag, data in page.texts if tag == "text"
+    }
+
+
+def test_plots_are_figures_and_leave_matplotlib_as_it_was():
+    before = dict(matplotlib.rcParams)
+    comparison = make()
+    task, small = comparison.task, comparison.small
+    figures = [
+        plot_accuracy(comparison),
+        plot_curves(comparison),
+        plot_condensed(comparison),
+        plot_condensed((task, small)),
+    ]
+    assert all(isinstance(figure, Figure) for figure in figures)
+    assert figures[0]._repr_png_().startswith(b"\x89PNG")
+    assert dict(matplotlib.rcParams) == before
+    assert [ax.get_title() for ax in figures[0].axes] == ["", ""]
+    assert [ax.get_title(loc="left") for ax in figures[0].axes] == ["GCN", "MLP"]
+
+
+def test_bars_and_curves_show_the_scores():
+    comparison = make(models=("gcn",))
+    bars = [patch.get_width() for patch in plot_accuracy(comparison).axes[0].patches]
+    np.testing.assert_allclose(bars, [91, 87, 71, 80])
+    epochs, values = curve(comparison.scores["full"]["gcn"])
+    np.testing.assert_array_equal(epochs, [4, 8, 12])
+    drawn = plot_curves(comparison).axes[0].lines[0]
+    np.testing.assert_array_equal(drawn.get_xdata(), epochs)
+    np.testing.assert_allclose(drawn.get_ydata(), 100 * values)
+
+
+def test_projection_keeps_the_distance_where_there_are_two_features():
+    task = make_task()
+    task = replace(task, graph=task.graph._replace(nodes=np.asarray(task.graph.nodes)[:, :2]))
+    small = with_edges(Average(label_ratio=None, nodes=9)(jax.random.key(0), task), task)
+    plane = project(task, small)
+    points = (jnp.asarray(x, jnp.float32) for x in plane[:2])
+    np.testing.assert_allclose(frechet_distance(*points), propagated_distance(task, small), rtol=1e-3)
+    assert sum(plane.explained) == pytest.approx(1)
+
+
+def test_projection_of_a_single_feature_is_a_line():
+    task = make_task()
+    task = replace(task, graph=task.graph._replace(nodes=np.asarray(task.graph.nodes)[:, :1]))
+    small = Average(label_ratio=None, nodes=3)(jax.random.key(0), task)
+    assert np.ptp(project(task, small).original[:, 1]) < 1e-5
+    plot_condensed((task, small))
+
+
+def test_strongest_edges():
+    a = np.zeros((4, 4), np.float32)
+    a[0, 0], a[0, 1], a[1, 0], a[2, 1], a[3, 2] = 9, 0.5, 0.2, -2, 1
+    small = Condensed(data=from_adjacency(a, np.eye(4, dtype=np.float32)), targets=np.arange(4))
+    edges = edges_of(small, 2)
+    assert edges.total == 3
+    np.testing.assert_array_equal(edges.pairs, [[2, 3], [1, 2]])
+    np.testing.assert_allclose(edges.weights, [1, 2])
+
+
+def test_nodes_without_edges_stand_apart_below():
+    a = np.zeros((7, 7), np.float32)
+    a[0, 1] = a[1, 2] = a[2, 0] = 1
+    small = Condensed(data=from_adjacency(a, np.eye(7, dtype=np.float32)), targets=np.arange(7))
+    place = positions(edges_of(small, 10), np.arange(7))
+    assert len(np.unique(place, axis=0)) == 7
+    assert np.abs(place).max() <= 1
+    assert place[:3, 1].min() > place[3:, 1].max()
+
+
+def test_spread_is_even_and_bounded():
+    np.testing.assert_array_equal(spread(3, 10), [0, 1, 2])
+    assert len(spread(5000, 2000)) == 2000
+    assert spread(5000, 2000)[[0, -1]].tolist() == [0, 4999]
+
+
+def test_numbers_as_text():
+    sizes = {
+        0: "0 bytes",
+        999: "999 bytes",
+        1000: "1 kB",
+        18184: "18.2 kB",
+        626_068: "626 kB",
+        3 * 10**9: "3 GB",
+    }
+    assert {n: _size(n).replace("\N{NO-BREAK SPACE}", " ") for n in sizes} == sizes
+    seconds = {None: "–", math.inf: "–", 0.001: "<0.01", 0.04: "0.04", 1234.5: "1,234.50"}
+    assert {s: _seconds(s) for s in seconds} == seconds
+    distances = {None: "–", math.inf: "–", 0.0: "0.0000", 0.01118: "0.0112", 0.00002: "2.0e-05"}
+    assert {d: _distance(d) for d in distances} == distances
