@@ -7,7 +7,7 @@
     print(jgd.evaluate(small, task)["gcn"])
 """
 
-from jgd import condense, core, data, graph, losses, metrics, nn, ops, optim, protocols
+from jgd import condense, core, data, graph, losses, metrics, nn, ops, optim, protocols, report
 from jgd.core import objective, run, weighted
 from jgd.data import load
 from jgd.protocols import Protocol, compare, evaluate
@@ -30,6 +30,7 @@ __all__ = [
     "ops",
     "optim",
     "protocols",
+    "report",
     "run",
     "weighted",
 ]

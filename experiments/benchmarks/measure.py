@@ -62,7 +62,7 @@ def provenance(*packages: str) -> dict[str, Any]:
     return {
         "command": " ".join(["python", *_relative(sys.argv)]),
         "date": datetime.date.today().isoformat(),
-        "device": f"{device.platform} ({device.device_kind})",
+        "device": device.platform if device.platform == device.device_kind else device.device_kind,
         "processor": f"{processor}, {os.cpu_count()} cores",
         "python": platform.python_version(),
         "versions": {name: installed(name) for name in names if installed(name)},

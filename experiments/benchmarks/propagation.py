@@ -132,7 +132,7 @@ def gpu_bandwidth(graph, features: int, seconds: float) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write ``results/propagation.{json,md}``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the small size only; writes nothing")
     options = parser.parse_args()
     record = measure.provenance("torch", "torch_geometric")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,12 +108,15 @@ def pyg(task, hidden: int, seeds: int, epochs: int, *, sparse_edges: bool, spars
                 right = net(x, edges).argmax(-1) == y
             accuracies.append(right[test_mask].float().mean().item())
 
-    return run, lambda _: float(np.mean(accuracies))
+    def test(_):
+        return float(np.mean(accuracies))
+
+    return run, test
 
 
 def main() -> None:
     """Measure and write ``results/training.{json,md}``."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--hidden", type=int, nargs="+", default=[16, 64, 256])
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=200)
@@ -123,7 +127,7 @@ def main() -> None:
     record["results"] = []
     rows = []
     for hidden in options.hidden:
-        contestants = {"jgd": ours(task, hidden, options.seeds, options.epochs)}
+        contestants: dict[str, Any] = {"jgd": ours(task, hidden, options.seeds, options.epochs)}
         try:
             for edges, features in ((False, False), (True, False), (False, True), (True, True)):
                 name = f"PyG, {'sparse adj_t' if edges else 'edge index'}, {'CSR' if features else 'dense'} x"

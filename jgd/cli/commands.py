@@ -106,7 +106,7 @@ class Condense:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """Run the experiment of a config file, any field of which can be changed.
+    """Run a config file; each of its fields can be changed.
 
     The file is Python and says `config = Experiment(...)`. `jgd run FILE --help` lists all fields, with what
     the file says as their defaults.
@@ -142,7 +142,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Train networks on a condensed graph, and test them on the original one.
+    """Train networks on a condensed graph, test them on the original.
 
     Attributes:
       file: a condensed.npz.

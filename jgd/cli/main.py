@@ -132,27 +132,34 @@ def _description(kind: type) -> str:
     text = inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:")[0]
     first, *others = text.split("\n\n")
     indented = {"width": 78, "initial_indent": "  ", "subsequent_indent": "  "}
-    return "\n \n".join([_one_line(first), *(textwrap.fill(_one_line(p), **indented) for p in others)])
+    return "\n".join([_one_line(first), *(textwrap.fill(_one_line(p), **indented) for p in others)])
 
 
 def _told(box: str) -> str:
     """What tyro says in a box of several lines, in one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    lines = [line.strip(" │┃|") for line in plain.splitlines()]
     parts: list[list[str]] = [[]]
-    for line in lines:
-        if not line.strip("─━╭╮╰╯-+ ") or line[0] in "╭╰┌└":
-            parts.append([])  # a rule, or the border with the title
+    for line in (line.strip(" │┃|") for line in plain.splitlines()):
+        if not line.strip("─━═╭╮╰╯┌┐└┘-+ ") or line[0] in "╭╰┌└+":
+            parts.append([])  # a rule, a blank line, or the border with the title
         else:
             parts[-1].append(line)
     texts = [" ".join(part) for part in parts if part]
-    message = texts[0].rstrip(".:") if texts else "the arguments cannot be understood"
-    similar = next((text for text in texts[1:] if text.startswith(("Arguments similar", "Perhaps"))), "")
-    if close := re.search(r"--[\w.-]+(?= |$)", similar.partition(":")[2]):
-        message += f"; did you mean {close.group()}?"
-    elif len(texts) > 1 and message.startswith("Required options"):
-        message += f": {' '.join(texts[1:])}"
-    message = message.replace(" (required)", "")
+    if len(texts) > 1 and plain.lstrip()[:1] not in "╭┌+":
+        del texts[0]  # without borders the title is a text of its own
+    message = texts[0].replace(" (required)", "").rstrip(".:") if texts else "these arguments make no sense"
+    hints = " ".join(texts[1:])
+    if close := re.search(r"(?:similar to \S+|Perhaps you meant):? +(--[\w.-]+)", hints):
+        message += f"; did you mean {close.group(1)}?"
+    if wrong := re.match(
+        r"Error parsing (--\S+): .*(?:invalid literal|could not convert|no type match)", message
+    ):
+        option = wrong.group(1)
+        kind = re.search(rf"helptext: {re.escape(option)} (?:{{None}}\|)?(\S+)", hints)
+        value = re.search(r"['\"]([^'\"]*)['\"][^'\"]*$", message)
+        message = f"{option} takes {kind.group(1) if kind else 'another kind of value'}"
+        message += f", not {value.group(1)!r}" if value else ""
+    message = re.sub(r"^Error parsing (?:experiment\.)?(?=\w)", "", message)
     return message[:1].lower() + message[1:]
 
 

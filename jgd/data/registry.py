@@ -15,7 +15,6 @@ from jgd.data import webkb as _webkb
 from jgd.data.digits import digits_knn
 from jgd.data.generate import contextual_sbm, power_law
 from jgd.data.storage import DataError, Remote, present
-from jgd.data.tasks import GraphTask, NodeTask
 
 __all__ = ["Dataset", "datasets", "load"]
 
@@ -96,7 +95,7 @@ _LOADERS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Remote, ...]]]]
 }
 
 
-def load(name: str, **options: Any) -> NodeTask | GraphTask:
+def load(name: str, **options: Any) -> Any:
     """Load a dataset by name.
 
     Args:

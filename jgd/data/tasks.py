@@ -127,7 +127,7 @@ class GraphTask:
     def unbatch(self, index: Any = None) -> list[jraph.GraphsTuple]:
         """The graphs at ``index`` (all by default) as a list (host side)."""
         index = np.arange(self.num_graphs) if index is None else np.asarray(index)
-        graph = self.graphs
+        graph: Any = self.graphs
         node_at = np.concatenate([[0], np.cumsum(graph.n_node)])
         edge_at = np.concatenate([[0], np.cumsum(graph.n_edge)])
 

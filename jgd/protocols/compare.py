@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from typing import Any
 
@@ -24,7 +24,15 @@ from jgd.graph.build import adjacency
 from jgd.metrics import frechet_distance
 from jgd.protocols.evaluate import PUBLISHED, Protocol, Score, condensed_operator, evaluate
 
-__all__ = ["BASELINES", "Comparison", "compare", "graph_bytes", "propagated_distance", "versions"]
+__all__ = [
+    "BASELINES",
+    "Comparison",
+    "compare",
+    "graph_bytes",
+    "propagated_distance",
+    "propagated_pair",
+    "versions",
+]
 
 BASELINES: dict[str, Callable[..., Recipe]] = {
     "random": Random,
@@ -43,7 +51,7 @@ def versions() -> dict[str, str]:
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in names},
-        "device": f"{device.platform} ({device.device_kind})",
+        "device": device.platform if device.platform == device.device_kind else device.device_kind,
     }
 
 
@@ -53,22 +61,30 @@ def graph_bytes(graph: Any, labels: Any) -> int:
     return int(sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(arrays)))
 
 
-def propagated_distance(task: NodeTask, small: Condensed) -> float:
-    """Fréchet distance between ``Â²X`` of the original and of the condensed graph, each of unit mean square.
+def propagated_pair(task: NodeTask, small: Condensed) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``Â²X`` of the original and of the condensed graph, and the weights of the condensed nodes.
 
-    Condensed nodes count by how many nodes they stand for, where the method says so (``extras["size"]``).
+    Both have unit mean square, for condensed features may have another scale. Condensed nodes weigh as much
+    as the nodes they stand for, where the method says so (``extras["size"]``).
     """
     a_hat = symmetric_normalization(adjacency(task.graph))
     x = a_hat @ (a_hat @ dense_features(task))
     a = condensed_operator(small, "sym", True)
-    y = a @ (a @ jnp.asarray(small.data.nodes))
+    y = np.asarray(a @ (a @ jnp.asarray(small.data.nodes, jnp.float32)))
     sizes = small.extras.get("size")
-    weights = None if sizes is None else jnp.asarray(sizes, jnp.float32)
+    weights = np.ones(len(y), np.float32) if sizes is None else np.asarray(sizes, np.float32)
 
-    def unit(rows):
-        return rows / jnp.sqrt(jnp.mean(jnp.sum(rows**2, axis=1)))
+    def unit(rows, weights=None):
+        square = np.average(np.sum(rows**2, axis=1), weights=weights)
+        return rows / (np.sqrt(square) or 1.0)
 
-    return float(jax.jit(frechet_distance)(unit(jnp.asarray(x)), unit(y), None, weights))
+    return unit(x), unit(y, weights).astype(np.float32), weights
+
+
+def propagated_distance(task: NodeTask, small: Condensed) -> float:
+    """Fréchet distance between the two sides of `propagated_pair`: 0 for the same mean and covariance."""
+    x, y, weights = propagated_pair(task, small)
+    return float(jax.jit(frechet_distance)(jnp.asarray(x), jnp.asarray(y), None, jnp.asarray(weights)))
 
 
 @dataclass(frozen=True)
@@ -82,6 +98,7 @@ class Comparison:
       scores: ``{name: {model: Score}}``, with ``"full"`` for the whole graph.
       seconds: time of each part: ``"condense"`` (the method), ``"evaluate"`` (all), and each set by name.
       fid: `propagated_distance` of each set.
+      protocol: how the networks were trained.
     """
 
     task: NodeTask
@@ -90,6 +107,7 @@ class Comparison:
     scores: Mapping[str, Mapping[str, Score]]
     seconds: Mapping[str, float]
     fid: Mapping[str, float] = field(default_factory=dict)
+    protocol: Protocol = PUBLISHED
 
     @property
     def small(self) -> Condensed:
@@ -146,6 +164,7 @@ class Comparison:
             "baselines": {name: plain(self.scores[name]) for name in others},
             "fid": self.fid.get(self.method),
             "fid_baselines": {name: self.fid[name] for name in others if name in self.fid},
+            "protocol": asdict(self.protocol),
             "versions": versions(),
             "command": command,
         }
@@ -220,4 +239,4 @@ def compare(
             scores[name] |= score
     seconds["evaluate"] = time.perf_counter() - start
     fid = {name: propagated_distance(task, small) for name, small in condensed.items()}
-    return Comparison(task, method, condensed, scores, seconds, fid)
+    return Comparison(task, method, condensed, scores, seconds, fid, protocol)

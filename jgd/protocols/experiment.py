@@ -162,7 +162,7 @@ def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
             yield f"{prefix}{f.name}", list(inner) if isinstance(inner, tuple) else inner
 
 
-DIGITS: dict[str, Any] = {"refine_steps": 200}
+DIGITS: dict[str, Any] = {"terms": 10, "refine_steps": 200}
 """Settings of ClustGDD on the embedded digits that differ from the defaults, chosen on validation nodes."""
 
 

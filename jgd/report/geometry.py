@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Int
 from sklearn.decomposition import PCA
 
-from jgd.condense.common import dense_features, symmetric_normalization
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
 from jgd.graph.build import adjacency
-from jgd.protocols.evaluate import condensed_operator
+from jgd.protocols.compare import propagated_pair
 
 __all__ = ["Edges", "Projection", "classes_of", "edges_of", "positions", "project", "spread"]
 
@@ -71,11 +69,12 @@ def positions(edges: Edges, classes: Int[np.ndarray, " n"]) -> Float[np.ndarray,
     linked = np.unique(edges.pairs)
     lonely = np.setdiff1d(np.arange(len(classes)), linked)
     lonely = lonely[np.argsort(classes[lonely], kind="stable")]
-    share = len(linked) / len(classes)
+    share = len(linked) / len(classes)  # of the height
     if len(linked):
-        place[linked] = _fit(_spring(edges, linked), low=1 - 2 * share)
+        place[linked] = _fit(_spring(edges, linked), low=1 - 2 * share, width=min(1.0, 2 * share**0.5))
     if len(lonely):
-        place[lonely] = _fit(_grid(len(lonely)), high=1 - 2 * share - 0.1 * (share > 0))
+        columns = int(np.ceil(np.sqrt(len(lonely) / (1 - share))))
+        place[lonely] = _fit(_grid(len(lonely), columns), high=1 - 2 * share - 0.1 * (share > 0))
     return place
 
 
@@ -90,17 +89,18 @@ def _spring(edges: Edges, linked: Int[np.ndarray, " m"]) -> Float[np.ndarray, "m
     return np.array([place[i] for i in linked.tolist()], float)
 
 
-def _grid(count: int) -> Float[np.ndarray, "n 2"]:
-    columns = int(np.ceil(np.sqrt(2 * count)))
+def _grid(count: int, columns: int) -> Float[np.ndarray, "n 2"]:
     index = np.arange(count)
     return np.stack([index % columns, -(index // columns)], axis=1).astype(float)
 
 
-def _fit(points: Float[np.ndarray, "n 2"], low: float = -1.0, high: float = 1.0) -> Float[np.ndarray, "n 2"]:
-    """Points moved and scaled along each axis to ``[-1, 1] x [low, high]``."""
+def _fit(
+    points: Float[np.ndarray, "n 2"], low: float = -1.0, high: float = 1.0, width: float = 1.0
+) -> Float[np.ndarray, "n 2"]:
+    """Points moved and scaled along each axis to ``[-width, width] x [low, high]``."""
     corner, size = points.min(axis=0), np.ptp(points, axis=0)
     unit = np.where(size > 0, (points - corner) / np.where(size > 0, size, 1), 0.5)
-    return np.array([-1.0, low]) + unit * np.array([2.0, high - low])
+    return np.array([-width, low]) + unit * np.array([2 * width, high - low])
 
 
 def spread(count: int, limit: int) -> Int[np.ndarray, " m"]:
@@ -111,20 +111,12 @@ def spread(count: int, limit: int) -> Int[np.ndarray, " m"]:
 def project(task: NodeTask, small: Condensed) -> Projection:
     """``Â²X`` of both graphs on the two principal components of the original.
 
-    Each is divided by the root of its mean squared row norm first, as in
-    `jgd.protocols.compare.propagated_distance`, for condensed features may have another scale.
+    They are what `jgd.protocols.compare.propagated_distance` compares.
     """
-    a_hat = symmetric_normalization(adjacency(task.graph))
-    original = _unit(a_hat @ (a_hat @ dense_features(task)))
-    a = condensed_operator(small, "sym", True)
-    condensed = _unit(np.asarray(a @ (a @ jnp.asarray(small.data.nodes, jnp.float32))))
+    original, condensed, _ = propagated_pair(task, small)
     if original.shape[1] == 1:  # a plane needs two
         original, condensed = (np.pad(x, ((0, 0), (0, 1))) for x in (original, condensed))
     pca = PCA(2, random_state=0).fit(original)
     first, second = np.nan_to_num(pca.explained_variance_ratio_).tolist()
     planes = (np.asarray(pca.transform(x), float) for x in (original, condensed))
     return Projection(*planes, explained=(first, second))
-
-
-def _unit(rows: Float[np.ndarray, "n F"]) -> Float[np.ndarray, "n F"]:
-    return rows / (np.sqrt(np.mean(np.sum(rows**2, axis=1))) or 1.0)

@@ -393,17 +393,16 @@ _SETTINGS = {
 
 
 def _protocol(comparison: Comparison, metrics: dict[str, Any]) -> str:
-    """How networks were trained and tested, as far as the scores tell."""
+    """How networks were trained and tested."""
     scores = [score for by_model in comparison.scores.values() for score in by_model.values()]
-    epochs = {len(score.loss) for score in scores} - {0}
-    first_looks = {int(at[0]) for score in scores if len(at := curve(score)[0])}
-    length = f" for {_range(epochs)} epochs" if epochs else ""
-    look = f" every {_range(first_looks)} epochs" if first_looks - {1} else " after every epoch"
+    protocol = comparison.protocol
+    seeds = _range({len(score.test) for score in scores})
+    look = "every epoch" if protocol.select_every == 1 else f"every {protocol.select_every} epochs"
     return (
         f"The setting is {metrics['setting']}: {_SETTINGS[metrics['setting']]}. Each architecture is trained "
-        f"full-batch on each set{length}, from {_range({len(score.test) for score in scores})} random "
-        f"initialisations. Its accuracy on the validation nodes of the original graph is measured"
-        f"{look if first_looks else ''}; the state that was best there is tested on the test nodes of the "
+        f"full-batch on each set for {protocol.epochs} epochs, from {seeds} random "
+        f"initialisations. Its accuracy on the validation nodes of the original graph is measured "
+        f"after {look}; the state that was best there is tested on the test nodes of the "
         "original graph. The whole graph goes through the same procedure. Standard deviations are those of "
         "the seeds at hand (the sum of squares is divided by their number)."
     )

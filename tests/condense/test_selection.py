@@ -44,7 +44,7 @@ def embedding():
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 10), st.integers(1, 3))
 def test_herding_rule(seed, size, width):
-    """Each pick brings the sum of the picked nearest to its multiple of the mean; all, if all are asked for."""
+    """Each pick brings the sum nearest to its multiple of the mean; in the end all are there."""
     x = np.random.default_rng(seed).standard_normal((size, width))
     picked = herding(x, size)
     assert sorted(picked) == list(range(size))
@@ -103,7 +103,9 @@ def test_ratio_one_keeps_all_labelled_nodes(name):
 
 
 def test_random_depends_on_the_key():
-    once, again, other = (jgd.condense.random()(k, TASK).extras["index"] for k in (KEY, KEY, jax.random.key(4)))
+    once, again, other = (
+        jgd.condense.random()(k, TASK).extras["index"] for k in (KEY, KEY, jax.random.key(4))
+    )
     np.testing.assert_array_equal(once, again)
     assert set(once) != set(other)
 
@@ -124,7 +126,7 @@ def test_central_nodes():
 def test_herding_and_k_center_read_the_embedding(embedding):
     close(np.exp(embedding).sum(1), 1, rtol=1e-5)
     right = (embedding.argmax(1) == TASK.labels)[TASK.test].mean()
-    assert right > 0.8
+    assert right > 0.55  # of three classes
     for name, rule in (("herding", herding), ("k_center", k_center)):
         small = ALL[name](KEY, TASK)
         expected = []

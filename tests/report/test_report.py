@@ -20,7 +20,7 @@ from jgd.data.condensed import Condensed
 from jgd.graph import from_adjacency
 from jgd.metrics import frechet_distance
 from jgd.protocols.compare import Comparison, propagated_distance
-from jgd.protocols.evaluate import Score
+from jgd.protocols.evaluate import Protocol, Score
 from jgd.report import plot_accuracy, plot_condensed, plot_curves, write_report
 from jgd.report.geometry import edges_of, positions, project, spread
 from jgd.report.html import _best, _distance, _seconds, _size
@@ -71,9 +71,9 @@ def make(name="toy", method="ours", models=("gcn", "mlp"), identity=False, fid=0
         "random": 0.001,
         "average": 0.04,
     }
-    return Comparison(
-        task, method, condensed, scores, seconds, {name: fid * (i + 1) for i, name in enumerate(condensed)}
-    )
+    distances = {name: fid * (i + 1) for i, name in enumerate(condensed)}
+    protocol = Protocol(epochs=12, select_every=4)
+    return Comparison(task, method, condensed, scores, seconds, distances, protocol)
 
 
 VOID = {"meta"}

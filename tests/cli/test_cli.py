@@ -1,0 +1,552 @@
+"""The command line, called in process as a user would type it; one real process at the end."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import networkx as nx
+import numpy as np
+import pytest
+
+import jgd.cli.job as job
+from jgd.cli.commands import Condense
+from jgd.cli.main import COMMANDS, main
+from jgd.cli.tables import human_bytes, listing, show
+from jgd.condense import Average, ClustGDD, KCenter
+from jgd.data import artifact
+from jgd.protocols import BASELINES, NETWORKS, Protocol
+from jgd.protocols.experiment import METHODS, Experiment, default_experiment, method_name
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+SMALL = [
+    "--method",
+    "average",
+    "--baselines",
+    "random",
+    "--models",
+    "mlp",
+    "--seeds",
+    "2",
+    "--epochs",
+    "3",
+    "--nodes",
+    "20",
+]
+CONFIG = """
+from jgd.condense import ClustGDD
+from jgd.protocols import Protocol
+from jgd.protocols.experiment import Experiment
+
+config = Experiment(
+    recipe=ClustGDD(label_ratio=0.1, head_steps=4, refine_steps=0, hidden=8, restarts=1),
+    models=("mlp",), seeds=2, baselines=("random",), protocol=Protocol(epochs=3, hidden=64, select_every=5),
+)
+"""
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    """Each test works in a folder of its own, where nothing may be left behind by a mistake."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A folder with a finished run, and what was printed."""
+    out = tmp_path_factory.mktemp("cli") / "run"
+    import contextlib
+    import io
+
+    printed, said = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(said):
+        assert main(["condense", *SMALL, "--out", str(out)]) == 0
+    return out, printed.getvalue(), said.getvalue()
+
+
+@pytest.fixture
+def config(tmp_path):
+    path = tmp_path / "config.py"
+    path.write_text(CONFIG)
+    return path
+
+
+def _mistake(capsys, *argv, leaves=()):
+    """The one line that a mistake is told in."""
+    assert main([str(a) for a in argv]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.endswith("\n")
+    assert told.err.count("\n") == 1
+    assert told.err.startswith("jgd: ")
+    assert sorted(p.name for p in Path.cwd().iterdir()) == sorted(leaves)
+    return told.err
+
+
+# --- condense -----------------------------------------------------------------------------------
+
+
+def test_condense_writes_outputs_and_says_where(finished):
+    out, printed, said = finished
+    assert sorted(p.name for p in out.iterdir()) == [
+        "condensed.npz",
+        "experiment.json",
+        "metrics.json",
+        "report.html",
+    ]
+    assert f"written to {out}" in printed
+    assert "<html" in (out / "report.html").read_text()[:2000]
+    assert "evaluating mlp" in said
+
+
+def test_the_table_is_plain_text_in_which_full_comes_first(finished):
+    lines = finished[1].splitlines()
+    assert lines[0].startswith("digits: 1797 nodes condensed to 20 with average (10 % of the labelled nodes")
+    assert max(map(len, lines)) <= 80
+    assert "\x1b" not in finished[1]
+    assert re.split(r"\s{2,}", lines[2].strip()) == ["nodes", "edges", "size", "mlp %", "Fréchet", "seconds"]
+    assert [line.split("  ")[0] for line in lines[4:7]] == ["full graph", "average", "random"]
+    assert re.match(r"full graph +1797 +19856 +626 kB +\d+\.\d ± \d+\.\d +- +-", lines[4])
+
+
+def test_metrics_have_the_promised_schema(finished):
+    metrics = json.loads((finished[0] / "metrics.json").read_text())
+    wanted = (
+        "dataset method label_ratio node_ratio seed nodes edges bytes seconds full condensed fid baselines"
+    )
+    assert set(wanted.split()) | {"versions", "command"} <= set(metrics)
+    assert (metrics["dataset"], metrics["method"], metrics["nodes"]) == ("digits", "average", 20)
+    assert metrics["label_ratio"] == pytest.approx(0.1)
+    assert metrics["node_ratio"] == pytest.approx(20 / 1797)
+    assert {"condense", "evaluate"} <= set(metrics["seconds"])
+    for scores in (metrics["full"], metrics["condensed"], metrics["baselines"]["random"]):
+        assert set(scores["mlp"]) == {"test_mean", "test_std", "val_mean", "seeds"}
+        assert 0 <= scores["mlp"]["test_mean"] <= 1
+        assert scores["mlp"]["seeds"] == 2
+    assert metrics["command"].startswith("jgd condense --method=average --baselines random")
+    assert metrics["versions"]["jax"]
+
+
+def test_the_artefact_says_how_it_was_made(finished):
+    small = artifact.load(finished[0] / "condensed.npz")
+    said = small.provenance
+    assert said["dataset"] == "digits"
+    assert said["method"] == "average"
+    assert said["seed"] == 0
+    assert said["seconds"] >= 0
+    assert re.fullmatch("[0-9a-f]{64}", said["checksum"])
+    assert said["versions"]["jgd"]
+    assert said["command"].startswith("jgd condense")
+
+
+def test_a_finished_run_is_computed_again_and_other_settings_are_refused(finished, capsys):
+    out = finished[0]
+    before = json.loads((out / "metrics.json").read_text())
+    assert main(["condense", *SMALL, "--out", str(out)]) == 0
+    assert "holds this run already" in capsys.readouterr().err
+    after = json.loads((out / "metrics.json").read_text())
+    assert after["condensed"] == before["condensed"]
+    assert after["resumed"] is False
+    told = _mistake(capsys, "condense", *SMALL, "--seed", 1, "--out", out)
+    assert "seed 0, now 1" in told
+    assert "--no-resume" in told
+    assert json.loads((out / "metrics.json").read_text()) == after
+
+
+def test_quiet_and_no_resume(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(job, "_write", lambda out, *_: (out / "metrics.json").touch())
+    arguments = ["condense", *SMALL, "--quiet"]
+    assert main(arguments) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    (out,) = (tmp_path / "runs").iterdir()
+    assert out.name == "digits-average-20nodes-seed0"
+    assert "seeds 2, now 1" in _mistake(capsys, *arguments, "--seeds", 1, leaves=["runs"])
+    (out / "notes.txt").touch()
+    assert main([*arguments, "--seeds", "1", "--no-resume"]) == 0
+    assert (out / "notes.txt").exists()
+    assert '"seeds": 1' in (out / "experiment.json").read_text()
+
+
+def test_a_foreign_folder_is_left_alone(tmp_path, capsys):
+    (tmp_path / "mine" / "checkpoints").mkdir(parents=True)
+    for more in ([], ["--no-resume"]):
+        told = _mistake(capsys, "condense", *SMALL, "--out", tmp_path / "mine", *more, leaves=["mine"])
+        assert "of something else" in told
+    assert (tmp_path / "mine" / "checkpoints").is_dir()
+
+
+def test_an_interrupted_run_goes_on(tmp_path, config, capsys, monkeypatch):
+    compare = job.compare
+
+    def interrupted(recipe, task, *, key, loop, **_):
+        recipe(key, task, loop=loop)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "compare", interrupted)
+    assert main(["run", str(config), "--out", "out"]) == 130
+    told = capsys.readouterr().err
+    assert told.splitlines()[-1] == "jgd: interrupted: the same command goes on from the last checkpoint"
+    assert (tmp_path / "out" / "checkpoints" / "head" / "stage.json").exists()
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+    loops = []
+
+    def spied(recipe, task, *, key, loop, **kw):
+        # the interruption above used the key itself: so does this one, to find its checkpoints
+        def same_key(_, task, loop):
+            loops.append(loop)
+            return recipe(key, task, loop=loop)
+
+        return compare(same_key, task, key=key, loop=loop, **kw)
+
+    monkeypatch.setattr(job, "compare", spied)
+    assert main(["run", str(config), "--out", "out"]) == 0
+    assert "going on with the interrupted run" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["resumed"] is True
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    assert (tmp_path / "out" / "log.jsonl").exists()
+
+
+# --- run ----------------------------------------------------------------------------------------
+
+
+def test_a_config_field_is_overridden(config, capsys, monkeypatch):
+    seen = []
+
+    def conduct(experiment, out, **_):
+        seen.append((experiment, out))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "conduct", conduct)
+    arguments = "--recipe.label-ratio 0.3 --recipe.structure identity --models gcn sgc --protocol.epochs 7"
+    assert main(["run", str(config), *arguments.split(), "--out", "there"]) == 130
+    assert main(["run", str(config), "--recipe.nodes", "30"]) == 130
+    (first, out), (second, _) = seen
+    assert isinstance(first.recipe, ClustGDD)
+    assert (first.recipe.label_ratio, first.recipe.structure, first.recipe.hidden) == (0.3, "identity", 8)
+    assert first.models == ("gcn", "sgc")
+    assert first.protocol == Protocol(epochs=7, hidden=64, select_every=5)
+    assert out == Path("there")
+    assert (second.recipe.nodes, second.recipe.label_ratio) == (30, None)
+    capsys.readouterr()
+
+
+def test_help_of_a_config_lists_fields_with_defaults(config, capsys):
+    assert main(["run", str(config), "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "--recipe.head-steps INT" in told
+    assert "(default: 4)" in told
+    assert "--recipe.features {smoothed,raw,sgc}" in told
+    assert "--protocol.learning-rate FLOAT" in told
+    assert "share of the edges in a class view" in told
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.py")), ids=lambda p: p.stem)
+def test_the_configs_in_the_repository_can_be_parsed(path, capsys):
+    assert main(["run", str(path), "--help"]) == 0
+    assert "--recipe.label-ratio" in capsys.readouterr().out
+
+
+def test_the_digits_config_is_the_default_of_condense(monkeypatch):
+    seen = []
+
+    def conduct(experiment, out, **_):
+        seen.append(experiment)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(job, "conduct", conduct)
+    assert main(["run", str(CONFIGS / "digits.py")]) == 130
+    assert main(["condense"]) == 130
+    assert seen[0] == seen[1] == default_experiment()
+
+
+def test_default_experiments_use_official_settings():
+    cora = default_experiment("cora", nodes=35)
+    assert (cora.recipe.nodes, cora.recipe.label_ratio) == (35, None)
+    assert default_experiment("cora", label_ratio=0.25).recipe.keep_edges == 0.06
+    assert default_experiment("cora").recipe == ClustGDD(label_ratio=0.5)
+    assert default_experiment("cora").protocol == Protocol()
+
+
+def test_names_of_methods():
+    assert {method_name(m.recipe()): name for name, m in METHODS.items()} == {n: n for n in METHODS}
+    assert method_name(Average(hops=2, nodes=7)) == "average-sgc"
+    assert method_name(Average(hops=1)) == "average"
+    assert method_name(KCenter(hidden=3)) == "k-center"
+    assert set(BASELINES) <= set(METHODS)
+
+
+# --- evaluate and export ------------------------------------------------------------------------
+
+
+def test_evaluate(finished, tmp_path, capsys):
+    out = finished[0]
+    arguments = [
+        "--models",
+        "mlp",
+        "--seeds",
+        "2",
+        "--epochs",
+        "3",
+        "--full",
+        "--json",
+        "scores.json",
+        "--quiet",
+    ]
+    assert main(["evaluate", str(out / "condensed.npz"), *arguments]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert re.search(
+        r"^mlp +\d+\.\d ± \d+\.\d +\d+\.\d +\d+\.\d ± \d+\.\d +\d+\.\d +\d+\.\d %$", told.out, re.M
+    )
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["condensed"]["mlp"]["seeds"] == 2
+    assert scores["full"]["mlp"]["test_mean"] > 0
+    assert scores["dataset"] == "digits"
+
+
+def test_evaluate_mistakes(finished, tmp_path, capsys):
+    good = finished[0] / "condensed.npz"
+    assert "there is no file" in _mistake(capsys, "evaluate", "nothing.npz")
+    assert "did you mean mlp?" in _mistake(capsys, "evaluate", good, "--models", "mpl")
+    told = _mistake(capsys, "evaluate", good, "--dataset", "sbm", "--models", "mlp", "--quiet")
+    assert "64 features" in told.replace("note", "")
+    assert "seeds must be at least 1" in _mistake(capsys, "evaluate", good, "--seeds", 0)
+    assert "is a file" in _mistake(capsys, "evaluate", good, "--json", good / "x.json")
+    (tmp_path / "bad.npz").write_bytes(good.read_bytes()[:3000])
+    assert "damaged" in _mistake(capsys, "evaluate", "bad.npz", leaves=["bad.npz"])
+
+
+def test_export_round_trip(finished, tmp_path, capsys):
+    source = finished[0] / "condensed.npz"
+    small = artifact.load(source)
+    assert main(["export", str(source), "--to", "npz", "--out", "plain.npz"]) == 0
+    assert "written to plain.npz: 20 nodes" in capsys.readouterr().out
+    with np.load("plain.npz", allow_pickle=False) as plain:
+        assert np.array_equal(plain["x"], small.data.nodes)
+        assert np.array_equal(plain["y"], small.targets)
+        adj = np.zeros((20, 20), np.float32)
+        adj[plain["receivers"], plain["senders"]] = plain["weights"]
+        assert np.array_equal(plain["adj"], adj)
+    assert main(["export", str(source), "--to", "networkx", "--out", "sub/graph.json"]) == 0
+    graph = nx.node_link_graph(json.loads(Path("sub/graph.json").read_text()), edges="edges")
+    assert len(graph) == 20
+    assert [graph.nodes[i]["y"] for i in range(20)] == small.targets.tolist()
+    assert np.allclose(graph.nodes[3]["x"], small.data.nodes[3])
+
+
+def test_export_of_weighted_edges(tmp_path, capsys):
+    from jgd.data import Condensed
+    from jgd.graph import from_adjacency
+
+    adj = np.asarray([[0.5, 0.25, 0], [0.25, 0.5, 0], [0, 0, 1]], np.float32)
+    graph = from_adjacency(adj, np.eye(3, dtype=np.float32))
+    small = Condensed(data=graph, targets=np.arange(3, dtype=np.int32), train={"structure": "normalized"})
+    artifact.save(small, tmp_path / "a.npz")
+    assert main(["export", "a.npz", "--to", "npz"]) == 0
+    assert "normalize=False" in capsys.readouterr().out
+    with np.load("a.arrays.npz", allow_pickle=False) as plain:
+        assert np.array_equal(plain["adj"], adj)
+    assert main(["export", "a.npz", "--to", "networkx"]) == 0
+    graph = nx.node_link_graph(json.loads(Path("a.json").read_text()), edges="edges")
+    assert graph.edges[0, 1]["weight"] == 0.25
+    capsys.readouterr()
+
+
+def test_export_mistakes(finished, capsys, monkeypatch):
+    source = finished[0] / "condensed.npz"
+    monkeypatch.setitem(sys.modules, "torch", None)
+    assert "jgd[pyg]" in _mistake(capsys, "export", source, "--to", "pyg", "--out", "a.pt")
+    assert "{pyg,networkx,npz}" in _mistake(capsys, "export", source, "--to", "csv")
+    assert "--to" in _mistake(capsys, "export", source)
+    assert "the input itself" in _mistake(capsys, "export", source, "--to", "npz", "--out", source)
+    assert "is a folder" in _mistake(capsys, "export", source, "--to", "npz", "--out", source.parent)
+
+
+# --- mistakes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ("condens", "did you mean condense?"),
+        ("condense digts", "did you mean digits?"),
+        ("condense nothing-like-this", "known are cora"),
+        ("condense tu:MUTAG", "set of graphs"),
+        ("condense --label-ratio 1.5", "label_ratio must be in (0, 1], got 1.5"),
+        ("condense --label-ratio 0", "label_ratio must be in (0, 1], got 0"),
+        ("condense --label-ratio 0.01", "choose between 10 and 200"),
+        ("condense --nodes 201", "choose between 10 and 200"),
+        ("condense --nodes -3", "choose between 10 and 200"),
+        ("condense --nodes 20 --label-ratio 0.1", "not by both"),
+        ("condense --nodes many", "--nodes"),
+        ("condense --models gcn mpl", "no model is called 'mpl': did you mean mlp?"),
+        ("condense --models gcn gcn", "named twice"),
+        ("condense --models", "at least one model"),
+        ("condense --baselines randm", "did you mean random?"),
+        ("condense --method clustgd", "did you mean clustgdd?"),
+        ("condense --seeds 0", "seeds must be at least 1"),
+        ("condense --epochs 0", "epochs must be at least 1"),
+        ("condense --seed -1", "seed must not be negative"),
+        ("condense --setting other", "{transductive,inductive}"),
+        ("condense --lable-ratio 0.1", "--label-ratio"),
+        ("condense --bla", "--bla"),
+        ("condense --out /dev/null/run", "/dev/null is a file"),
+        ("condense --out /proc/run", "/proc/run"),
+        ("run", "config file comes first"),
+        ("run --seed 1", "config file comes first"),
+        ("run nothing.py", "no config file nothing.py"),
+        ("evaluate", "FILE"),
+        ("datasets now", "now"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(argv, told, capsys, monkeypatch):
+    monkeypatch.setattr(job, "compare", lambda *_, **__: pytest.fail("nothing may run"))
+    if "MUTAG" in argv:  # whether its files are here or not
+        from jgd.data import GraphTask
+
+        monkeypatch.setattr(job, "load", lambda name: object.__new__(GraphTask))
+    assert told in _mistake(capsys, *argv.split())
+
+
+def test_missing_data_files_are_named(capsys, monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("JGD_DATA_DIR", str(tmp_path_factory.mktemp("empty")))
+
+    def offline(*_, **__):
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr("urllib.request.urlopen", offline)
+    told = _mistake(capsys, "condense", "cora")
+    assert "planetoid/ind.cora" in told
+    assert "JGD_DATA_DIR" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1\n", "does not say `config = Experiment(...)`"),
+        ("config = {}\n", "is a dict, not an Experiment"),
+        ("import jgd\n\nconfig = jgd.nothing\n", "line 3: AttributeError"),
+        ("config = (\n", "line 1: SyntaxError"),
+        (CONFIG + "config = Experiment(recipe=ClustGDD(alpha=3))\n", "alpha must be in"),
+        (CONFIG + "config = Experiment('digts')\n", "did you mean digits?"),
+    ],
+)
+def test_mistakes_in_a_config(text, told, tmp_path, capsys):
+    (tmp_path / "bad.py").write_text(text)
+    assert told in _mistake(capsys, "run", "bad.py", leaves=["bad.py"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ("--recipe.alpha 3", "alpha must be in [0, 1), got 3"),
+        ("--recipe.nodes 5", "choose between 10 and 200"),
+        ("--recipe.nodes 20 --recipe.label-ratio 0.2", "not both"),
+        ("--recipe.lable-ratio 0.2", "did you mean --recipe.label-ratio?"),
+        ("--recipe.structure round", "{clusters,identity}"),
+        ("--protocol.hidden 0", "hidden must be at least 1"),
+    ],
+)
+def test_mistakes_in_an_override(argv, told, config, capsys):
+    assert told in _mistake(capsys, "run", config, *argv.split(), leaves=["config.py"])
+
+
+# --- help, lists, tables ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
+def test_help_lists_the_commands(argv, capsys):
+    assert main(argv) == 0
+    told = capsys.readouterr().out
+    assert all(f"\n  {name} " in told for name in COMMANDS)
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert re.match(r"jgd \d+\.\d+\.\d+ \(jax ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("command", list(COMMANDS))
+def test_help_of_each_command(command, capsys):
+    assert main([command, "--help"]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "usage: jgd " + command in told.out
+
+
+def test_help_names_what_there_is(capsys):
+    names = re.search(r"models: (.*?)\n      seeds", Condense.__doc__ or "", re.S)
+    assert names
+    assert all(re.search(rf"\b{name}\b", names.group(1)) for name in NETWORKS)
+    for text in (Condense.__doc__, Experiment.__doc__):
+        assert ", ".join(BASELINES) in (text or "")
+    assert main(["condense", "--help"]) == 0
+    assert "(default: digits)" in capsys.readouterr().out
+
+
+def test_datasets_and_methods(capsys):
+    assert main(["datasets"]) == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^digits +node +1797 +10 +yes ", told, re.M)
+    assert main(["methods"]) == 0
+    told = capsys.readouterr().out
+    assert all(re.search(rf"^{name} ", told, re.M) for name in METHODS)
+    assert max(map(len, told.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("columns", ["20", "80", "200"])
+def test_tables_are_split_and_never_cut(columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", columns)
+    names = ["", *(f"column{i}" for i in range(9))]
+    show(names, [[f"row {r}", *(f"{r}.{c} ± 1.0" for c in range(9))] for r in range(3)], bold="row 1")
+    told = capsys.readouterr().out
+    assert "…" not in told
+    for r in range(3):
+        assert all(f"{r}.{c} ± 1.0" in told for c in range(9))
+    if columns != "20":
+        assert max(map(len, told.splitlines())) <= int(columns)
+    assert told.count("row 0") == {"20": 9, "80": 2, "200": 1}[columns]
+    listing(["name", "text"], [["a", "word " * 30]])
+    assert capsys.readouterr().out.count("word") == 30
+
+
+def test_human_bytes():
+    assert [human_bytes(n) for n in (0, 999, 1000, 99_940, 99_960, 531_400, 999_600, 2_000_000_000)] == [
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "99.9 kB",
+        "100 kB",
+        "531 kB",
+        "1.0 MB",
+        "2.0 GB",
+    ]
+
+
+# --- a process of its own -----------------------------------------------------------------------
+
+
+def test_the_entry_point(tmp_path):
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "80"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    program = Path(sys.executable).with_name("jgd")
+    start = [str(program)] if program.exists() else [sys.executable, "-m", "jgd.cli.main"]
+    command = [
+        *start,
+        *["condense", "digits", "--method", "random", "--nodes", "10", "--baselines", "--models", "sgc"],
+    ]
+    command += ["--seeds", "1", "--epochs", "1", "--out", "run"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "written to run" in done.stdout
+    assert "Warning" not in done.stderr
+    assert (tmp_path / "run" / "metrics.json").exists()
+    assert any((tmp_path / "cache" / "jgd" / "xla").iterdir())
+    wrong = subprocess.run([*start, "condense", "digts"], capture_output=True, text=True, env=environment)
+    assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
