@@ -29,7 +29,7 @@ _Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
 @dataclass(frozen=True)
 class Condense:
-    """Distil a graph into a tiny one, and compare it with the original.
+    """Distil a graph into a tiny one, and compare the two.
 
     Trains networks on the condensed graph, on the whole graph and on baselines of the same size, prints one
     table, and writes condensed.npz, metrics.json and report.html. An interrupted run goes on
@@ -137,12 +137,24 @@ class RunOptions:
         return 0
 
 
+def _load_graph(path: Path) -> Any:
+    """A condensed graph from a file."""
+    import jraph
+
+    from jgd.data import artifact
+
+    small = artifact.load(path)
+    if not isinstance(small.data, jraph.GraphsTuple) or small.data.nodes is None:
+        raise Mistake(f"{path} holds no graph with features")
+    return small
+
+
 # --- evaluate -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Train networks on a condensed graph, test them on the original.
+    """Train networks on a condensed graph, test them on the real one.
 
     Attributes:
       file: a condensed.npz.
@@ -172,13 +184,13 @@ class Evaluate:
 
         from jgd.cli.job import check_writable, load_nodes, write_json
         from jgd.cli.results import score_table
-        from jgd.data import artifact, checksum
+        from jgd.data import checksum
         from jgd.protocols import evaluate
         from jgd.protocols.compare import versions
         from jgd.protocols.experiment import default_experiment
 
         with mistakes():
-            small = artifact.load(self.file)
+            small = _load_graph(self.file)
         dataset = self.dataset or small.provenance.get("dataset")
         if not dataset:
             raise Mistake(f"{self.file} does not say what it was made from: give --dataset")
@@ -195,6 +207,13 @@ class Evaluate:
             if self.json.is_dir():
                 raise Mistake(f"{self.json} is a folder: name a file")
         task = load_nodes(dataset, small.provenance.get("setting", "transductive"))
+        rows: tuple[Any, Any] = small.data.nodes, task.graph.nodes
+        widths = [int(x.shape[1]) for x in rows]
+        if widths[0] != widths[1]:
+            raise Mistake(
+                f"{self.file} was made from other data: its nodes have {widths[0]} features, "
+                f"those of {dataset} {widths[1]}"
+            )
         said = small.provenance.get("checksum")
         if said and said != checksum(task):
             print(f"note: {self.file} was made from other data than this {dataset}", file=sys.stderr)
@@ -263,22 +282,19 @@ class Export:
         del command
         import json
 
-        import jraph
         import networkx as nx
         import numpy as np
 
         from jgd.cli.job import check_writable
         from jgd.core.loop import atomic_write
-        from jgd.data import artifact, to_networkx, to_pyg
+        from jgd.data import to_networkx, to_pyg
         from jgd.graph.build import adjacency
         from jgd.graph.operator import edge_weights
 
         ending = {"pyg": ".pt", "networkx": ".json", "npz": ".arrays.npz"}[self.to]
         out = self.file.with_suffix(ending) if self.out is None else self.out
         with mistakes():
-            small = artifact.load(self.file)
-            if not isinstance(small.data, jraph.GraphsTuple):
-                raise Mistake(f"{self.file} holds no single graph")
+            small = _load_graph(self.file)
             product = to_pyg(small) if self.to == "pyg" else None
         senders = np.asarray(small.data.senders)
         check_writable(out.parent)
@@ -359,8 +375,6 @@ class Methods:
         ]
         columns = ["name", "paper", "setting", "cost", "what it does"]
         listing(columns, rows, left=("paper", "setting", "cost"))
-        print(
-            "\nsetting: T transductive (the whole graph is seen), I inductive (only the training nodes are)"
-        )
+        print("\nsetting: T transductive (sees the whole graph), I inductive (its training part)")
         print("cost: none is no training, seconds is one small network")
         return 0

@@ -41,9 +41,9 @@ Make graphs smaller without losing what they know.
 commands:
 {commands}
 
-`jgd COMMAND --help` lists the options of a command, `jgd --version` the versions.
-Data is kept in JGD_DATA_DIR and compiled code in JAX_COMPILATION_CACHE_DIR,
-both under ~/.cache/jgd unless they are set.
+`jgd COMMAND --help` lists the options of a command, `jgd --version` says which
+jgd this is. Data is kept in JGD_DATA_DIR, compiled code in
+JAX_COMPILATION_CACHE_DIR, both under ~/.cache/jgd unless they are set.
 """
 
 

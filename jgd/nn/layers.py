@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -18,9 +19,15 @@ Features = Float[Array, "N F"] | SparseOperator
 
 
 def _keep(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
-    """True with probability ``1 - rate``, from as few random bits as give that rate to 1/65536."""
+    """True with probability ``1 - rate``, from as few random bits as give that rate to 1/65536.
+
+    `jax.random.bits` of small integers is ten times slower on CPU than cutting words into pieces.
+    """
     dtype, levels = (jnp.uint8, 256) if (rate * 256).is_integer() else (jnp.uint16, 65536)
-    return jax.random.bits(key, shape, dtype) >= min(round(rate * levels), levels - 1)
+    count, pieces = math.prod(shape), 4 // jnp.dtype(dtype).itemsize
+    words = jax.random.bits(key, (-(-count // pieces),), jnp.uint32)
+    bits = jax.lax.bitcast_convert_type(words, dtype).reshape(-1)[:count].reshape(shape)
+    return bits >= min(round(rate * levels), levels - 1)
 
 
 class Dropout(nn.Module):

@@ -1,6 +1,5 @@
 """ClustGDD: the checks of its card, its options, and that clustering by logits is what makes it work."""
 
-import os
 import shutil
 import sys
 from dataclasses import replace
@@ -18,6 +17,7 @@ from jgd.condense.clustgdd import OFFICIAL, ClustGDD, Refinement, _refine, class
 from jgd.condense.clustgdd import sharpened_consistency as consistency
 from jgd.condense.common import symmetric_normalization
 from jgd.core import Examples, InMemory, in_memory
+from jgd.data.generate import contextual_sbm
 from jgd.graph import adjacency, operator, propagate
 from jgd.graph.coarsen import coarsen, indicator
 from jgd.nn import Splits
@@ -113,7 +113,7 @@ def test_identity_partition():
     close(small.data.nodes[assign], smooth, rtol=1e-5)
     np.testing.assert_array_equal(small.targets[assign], loop.stages["head"][2](smooth).logits.argmax(1))
     bare = A_HAT - np.diag(np.diag(A_HAT))
-    close(coarsen(sp.csr_array(A_HAT), np.arange(N), N) - np.diag(np.diag(A_HAT)), bare, rtol=1e-5)
+    close(coarsen(sp.csr_array(A_HAT), np.arange(N), N), A_HAT, rtol=1e-5)
     close(
         adjacency(small.data).toarray()[np.ix_(assign, assign)],
         symmetric_normalization(sp.csr_array(bare)).toarray(),
@@ -404,8 +404,6 @@ def test_best_delta(run):
 
 
 def test_learned_views_move_delta():
-    plain, learned = (gradients(replace(SMALL, reweight_views=r))[0] for r in (False, True))
-    assert plain.shape == learned.shape
     alg, data, state = problem(replace(SMALL, reweight_views=True))
     new, _ = jax.jit(alg.step)(KEY, 0, state, data, None)
     views = new.inner.params["objective"]["views"]
@@ -525,11 +523,6 @@ def test_same_key_same_result(run):
     assert not np.array_equal(other.data.nodes, run[0].data.nodes)
 
 
-def test_without_validation_nodes(run):
-    small = replace(SMALL, refine_steps=3)(KEY, replace(TASK, val=None))
-    assert np.isfinite(small.data.nodes).all()
-
-
 def test_inductive():
     """Training nodes alone are condensed; validation nodes only choose among the states of training."""
     small = SMALL(KEY, INDUCTIVE)
@@ -580,16 +573,24 @@ def test_resumed_run(tmp_path, run):
 
 
 def test_random_partition_collapses():
-    """The one idea switched off: means of random groups of nodes say nothing about the classes."""
-    scores = {"logits": [], "random": []}
-    there = os.environ.get("JGD_DATA_DIR")
-    task, size = (jgd.load("cora"), {"label_ratio": 0.25}) if there else (TASK, {"nodes": 9})
-    base = ClustGDD(**size, hidden=32, refine_steps=0, restarts=2)
+    """The one idea switched off: means of random groups of nodes say little about the classes."""
+    task = contextual_sbm(
+        num_nodes=600,
+        num_classes=8,
+        num_features=24,
+        mean_degree=6,
+        homophily=0.6,
+        signal=1.5,
+        fractions=(0.2, 0.3, 0.5),
+    )
+    base = ClustGDD(nodes=24, hidden=64, refine_steps=0, restarts=2)
+    sets = {
+        (rows, seed): replace(base, cluster_on=rows)(jax.random.key(seed), task)
+        for rows in ("logits", "random")
+        for seed in range(3)
+    }
     protocol = jgd.Protocol(epochs=100, hidden=32, select_every=10)
-    for rows, found in scores.items():
-        sets = {f"{seed}": replace(base, cluster_on=rows)(jax.random.key(seed), task) for seed in range(3)}
-        results = jgd.evaluate(sets, task, models=["gcn"], seeds=2, protocol=protocol)
-        found += [result["gcn"].test_mean for result in results.values()]
-    gap = np.asarray(scores["logits"]) - np.asarray(scores["random"])
-    assert gap.min() > 0.15, scores
-    assert np.mean(scores["logits"]) > 0.65, scores
+    results = jgd.evaluate(sets, task, models=["gcn"], seeds=2, protocol=protocol)
+    found = {k: result["gcn"].test_mean for k, result in results.items()}
+    gap = [found["logits", seed] - found["random", seed] for seed in range(3)]
+    assert min(gap) > 0.2, found

@@ -44,7 +44,7 @@ def embedding():
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 10), st.integers(1, 3))
 def test_herding_rule(seed, size, width):
-    """Each pick brings the sum nearest to its multiple of the mean; in the end all are there."""
+    """Each pick brings the sum nearest to its multiple of the mean, until all are in."""
     x = np.random.default_rng(seed).standard_normal((size, width))
     picked = herding(x, size)
     assert sorted(picked) == list(range(size))

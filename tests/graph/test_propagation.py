@@ -148,8 +148,11 @@ def test_vmap_without_edges():
     assert c.shape == d.shape == (2, 0, 1)
 
 
-def test_segment_implementation_equals_csr_implementation():
-    v, x, y = normal(8, E, 2), normal(9, N, 2, 3), normal(10, M, 2, 3)
+@pytest.mark.parametrize(("outer", "inner"), [(1, 1), (1, 3), (2, 1), (2, 3)])
+@pytest.mark.parametrize("features", [3, 40])  # folded into wide rows, and a row block for each member
+def test_segment_implementation_equals_csr_implementation(outer, inner, features):
+    v = normal(8, outer, E, 2)
+    x, y = normal(9, outer, inner, N, 2, features), normal(10, outer, inner, M, 2, features)
 
     @jax.jit
     def run(v, x, y):
@@ -165,9 +168,11 @@ def test_segment_implementation_equals_csr_implementation():
 
 def test_blocks_of_edges(monkeypatch):
     y, x = normal(11, M, 2, 3), normal(12, N, 2, 3)
+    expected = sddmm_ref(y, x, RECT)
+    y, x = y[None, None], x[None, None]
     for block in (1, 7, 30, 72):  # one edge in a block, some, a padded last one, all
         monkeypatch.setattr(implementation, "_BLOCK", block)
-        close(implementation._sddmm_blocks(y, x, *RECT), sddmm_ref(y, x, RECT), atol=1e-5)
+        close(implementation._sddmm_blocks(y, x, *RECT)[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
