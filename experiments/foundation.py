@@ -27,14 +27,14 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
 import jgd
-from jgd.condense import Average, ClustGDD, Degree, Herding, KCenter, PageRank, Random
+from jgd.condense import Average, ClustGDD, Herding, KCenter, Random
 from jgd.condense.clustgdd import official
 from jgd.condense.selection import gcn_embedding
 from jgd.core import atomic_write
 
 RATIOS = (0.25, 0.5, 1.0)
 KEYS = 5
-PROTOCOL = jgd.Protocol(select_every=5)
+PROTOCOL = jgd.Protocol(select_every=10)
 TARGETS = {
     ("cora", 0.25): 76.5,
     ("cora", 0.5): 77.0,
@@ -72,12 +72,15 @@ CALIBRATION = {  # other implementations, one calibration: random, herding, k-ce
 
 
 def scored(sets: dict[str, Any], task, trainings: int = 1, protocol=PROTOCOL) -> dict[str, dict[str, Any]]:
-    """Pool the scores of sets named ``method|key`` by method."""
+    """Pool the scores of sets named ``method|key`` by method; networks of one key start alike."""
     pooled: dict[str, dict[str, list[float]]] = {}
-    for name, scores in jgd.evaluate(sets, task, seeds=trainings, protocol=protocol).items():
-        entry = pooled.setdefault(name.split("|")[0], {"test": [], "val": []})
-        entry["test"] += [float(v) for v in scores["gcn"].test]
-        entry["val"] += [float(v) for v in scores["gcn"].val]
+    for key in sorted({int(name.split("|")[1]) for name in sets}):
+        group = {name: small for name, small in sets.items() if name.endswith(f"|{key}")}
+        found = jgd.evaluate(group, task, seeds=trainings, key=jax.random.key(1000 + key), protocol=protocol)
+        for name, scores in found.items():
+            entry = pooled.setdefault(name.split("|")[0], {"test": [], "val": []})
+            entry["test"] += [float(v) for v in scores["gcn"].test]
+            entry["val"] += [float(v) for v in scores["gcn"].val]
     return {
         name: {"test_mean": float(np.mean(e["test"])), "test_std": float(np.std(e["test"])), **e}
         | {"val_mean": float(np.mean(e["val"]))}
@@ -108,19 +111,18 @@ def table(name: str, ratio: float) -> dict[str, Any]:
         sets[f"clustgdd|{i}"] = official(name, ratio)(key, task)
         seconds.setdefault("clustgdd", []).append(time.perf_counter() - start)
         base = replace(official(name, ratio), refine_steps=0)
-        for label, recipe in {
+        ablations = {
             "clustgdd, no Δ": base,
             "clustgdd, A' = I": replace(base, structure="identity"),
             "clustgdd, k-means of X": replace(base, cluster_on="raw"),
             "clustgdd, random partition": replace(base, cluster_on="random"),
-        }.items():
-            sets[f"{label}|{i}"] = recipe(key, task)
+        }
+        if ratio == RATIOS[0]:
+            sets |= {f"{label}|{i}": recipe(key, task) for label, recipe in ablations.items()}
         z = embedding(name, i)
         sets[f"herding|{i}"] = Herding(ratio).select(key, task, z)
         sets[f"k-center|{i}"] = KCenter(ratio).select(key, task, z)
         sets[f"random|{i}"] = Random(ratio)(key, task)
-        sets[f"degree|{i}"] = Degree(ratio)(key, task)
-        sets[f"pagerank|{i}"] = PageRank(ratio)(key, task)
         sets[f"average|{i}"] = Average(ratio)(key, task)
         sets[f"average-sgc|{i}"] = Average(ratio, hops=2)(key, task)
     from jgd.protocols.compare import propagated_distance
@@ -147,7 +149,7 @@ GRID = [
 def challenge(name: str, ratio: float) -> dict[str, Any]:
     """Choose T, α, averaged features, A' and λ by validation accuracy alone, then test with other keys."""
     task = jgd.load(name)
-    quick = jgd.Protocol(epochs=300, select_every=10)
+    quick = jgd.Protocol(epochs=200, hidden=64, select_every=20)  # for the search only
     base = replace(official(name, ratio), restarts=4)
     sets = {}
     for g, setting in enumerate(GRID):
@@ -237,7 +239,10 @@ def markdown(record: dict[str, Any]) -> str:
         for method in methods:
             row = [method]
             for r, part in parts.items():
-                entry = part["methods"][method]
+                entry = part["methods"].get(method)
+                if entry is None:
+                    row += ["–"] * 3
+                    continue
                 theirs = CALIBRATION[name, r].get(method)
                 row += [percent(entry), f"{theirs:.1f}" if theirs else "–", f"{entry['fid']:.2f}"]
             rows.append(row)
@@ -253,7 +258,7 @@ def markdown(record: dict[str, Any]) -> str:
             )
     lines.append(
         "\n## The open challenge\n\nT, α, the averaged features, A' or I and λ are chosen by validation accuracy "
-        "alone (key 100, two networks), then tested with keys 0–4, two networks each, against the zero-learning class "
+        "alone (key 100, two GCNs of 64 hidden, 200 epochs), then tested with keys 0–4, two networks each, against the zero-learning class "
         "means of Â²X.\n"
     )
     rows = []

@@ -5,14 +5,39 @@
     task = jgd.load("cora")
     small = jgd.condense.clustgdd(label_ratio=0.5)(jax.random.key(0), task)
     print(jgd.evaluate(small, task)["gcn"])
+
+Parts are imported when they are first used, so that ``jgd --help`` need not wait for JAX.
 """
 
-from jgd import condense, core, data, graph, losses, metrics, nn, ops, optim, protocols, report
-from jgd.core import objective, run, weighted
-from jgd.data import load
-from jgd.protocols import Protocol, compare, evaluate
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from jgd import condense, core, data, graph, losses, metrics, nn, ops, optim, protocols, report
+    from jgd.core import objective, run, weighted
+    from jgd.data import load
+    from jgd.protocols import Protocol, compare, evaluate
 
 __version__ = "0.1.0"
+
+_PARTS = (
+    "condense",
+    "core",
+    "data",
+    "graph",
+    "losses",
+    "metrics",
+    "nn",
+    "ops",
+    "optim",
+    "protocols",
+    "report",
+)
+_HOMES = {
+    **dict.fromkeys(("objective", "run", "weighted"), "core"),
+    "load": "data",
+    **dict.fromkeys(("Protocol", "compare", "evaluate"), "protocols"),
+}
 
 __all__ = [
     "Protocol",
@@ -34,3 +59,18 @@ __all__ = [
     "run",
     "weighted",
 ]
+
+
+def __getattr__(name: str):
+    """Import a part, or a name from its home, on first use (PEP 562)."""
+    if name in _PARTS:
+        return import_module(f"jgd.{name}")
+    if name in _HOMES:
+        value = getattr(import_module(f"jgd.{_HOMES[name]}"), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'jgd' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -2,11 +2,14 @@
 
 import os
 
-# Before jax is imported: the machine's cores are for xdist workers, not for threads of each.
+# Before jax is imported. Tests are small: compiling them costs more than running them. And the machine's cores
+# are for xdist workers, not for threads of each.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+flags = ["--xla_backend_optimization_level=0"]
 if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_multi_thread_eigen=false")
+    flags.append("--xla_cpu_multi_thread_eigen=false")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 
 import jaxtyping
 

@@ -247,8 +247,8 @@ class Evaluate:
                 write_json(self.json, value)
         plural = "s" if self.seeds > 1 else ""
         print(
-            f"{self.file}: {len(small.targets)} nodes for {task.num_nodes} of {dataset}; accuracy in %, "
-            f"mean ± standard deviation over {self.seeds} seed{plural}\n"
+            f"{self.file}: {len(small.targets)} nodes for the {task.num_nodes} of {dataset}\n"
+            f"accuracy in %, mean ± standard deviation over {self.seeds} seed{plural}\n"
         )
         score_table(scores)
         if self.json is not None:

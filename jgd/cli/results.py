@@ -46,16 +46,15 @@ def comparison_table(comparison: Comparison) -> None:
 def conclude(comparison: Comparison, out: Path) -> None:
     """The headline, the table, and where the outputs are."""
     task, small = comparison.task, comparison.small.provenance
-    print(
-        f"{task.name}: {task.num_nodes} nodes condensed to {small['nodes']} with {comparison.method} "
-        f"({100 * small['label_ratio']:.3g} % of the labelled nodes, "
-        f"{100 * small['node_ratio']:.3g} % of all)\n"
-    )
+    labelled, whole = 100 * small["label_ratio"], 100 * small["node_ratio"]
+    print(f"{task.name}: {task.num_nodes} nodes condensed to {small['nodes']} with {comparison.method}")
+    print(f"({labelled:.3g} % of the labelled nodes, {whole:.3g} % of all)\n")
     comparison_table(comparison)
     count = next(iter(next(iter(comparison.scores.values())).values())).test.size
-    print(f"\ntest accuracy ± standard deviation over {count} seed{'s' if count > 1 else ''}", end="")
+    print(f"\ntest accuracy ± standard deviation over {count} seed{'s' if count > 1 else ''}")
     shared = comparison.seconds.get("embedding")
-    print("" if shared is None else f"; herding and k-center also share a network ({shared:.1f} s)")
+    if shared is not None:
+        print(f"herding and k-center also share a network that took {shared:.1f} s")
     print(f"written to {out}: {', '.join(OUTPUTS)}")
 
 

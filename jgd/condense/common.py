@@ -97,9 +97,10 @@ def budget(task: NodeTask, size: int) -> tuple[int, ...]:
 
 def symmetric_normalization(matrix: sp.csr_array) -> sp.csr_array:
     """``D^-1/2 (A + I) D^-1/2`` on the host."""
-    a = sp.csr_array(matrix + sp.eye_array(matrix.shape[0], dtype=matrix.dtype))
+    a: Any = matrix  # the types of SciPy know too little of sparse arrays
+    a = sp.csr_array(a + sp.eye_array(a.shape[0], dtype=a.dtype))
     scale = sp.diags_array(np.asarray(a.sum(axis=1)).ravel() ** -0.5)
-    return sp.csr_array(scale @ a @ scale).astype(np.float32)
+    return sp.csr_array(scale @ a @ scale, dtype=np.float32)
 
 
 def condensed_nodes(
@@ -153,7 +154,7 @@ def condensed_nodes(
             "dataset": task.name,
             "setting": task.setting,
             "nodes": size,
-            "edges": len(graph.senders),
+            "edges": int(np.sum(graph.n_edge)),
             "label_ratio": size / labelled,
             "node_ratio": size / task.num_nodes,
         },

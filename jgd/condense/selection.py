@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -203,7 +204,7 @@ class Degree:
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop
-        a = adjacency(training_part(task).graph)
+        a: Any = adjacency(training_part(task).graph)
         return _select(self, key, task, _highest(np.asarray((a != 0).sum(axis=1)).ravel()))
 
 
@@ -224,6 +225,6 @@ class PageRank:
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop
-        a = adjacency(training_part(task).graph)
+        a: Any = adjacency(training_part(task).graph)
         ranks = nx.pagerank(nx.from_scipy_sparse_array(a.T, create_using=nx.DiGraph), alpha=self.damping)
         return _select(self, key, task, _highest(np.asarray([ranks[i] for i in range(a.shape[0])])))

@@ -162,7 +162,9 @@ class _Stack(nn.Module):
             dropped = Dropout(self.dropout)(x, train=train)
             y = self.layer(self.hidden)(a, dropped, train=train, last=False)
             y = nn.relu(Norm(self.norm)(y, train=train))
-            x = y + x if self.residual and y.shape == x.shape else y
+            if self.residual and y.shape == x.shape:
+                y = y + (x.todense() if isinstance(x, Operator) else x)
+            x = y
         dropped = Dropout(self.dropout)(x, train=train)
         return Outputs(self.layer(self.num_classes)(a, dropped, train=train, last=True), x)
 

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgd.graph.operator import Operator, SparseOperator
+from jgd.graph.operator import Operator
 
 __all__ = ["Dropout", "Linear", "Norm"]
 
-Features = Float[Array, "N F"] | SparseOperator
+Features = Float[Array, "N F"] | Operator
 
 
 def _keep(key: Array, rate: float, shape: tuple[int, ...]) -> Array:

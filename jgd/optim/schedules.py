@@ -56,4 +56,5 @@ def adam_l2(
         return learning_rate * jnp.where(count < half, 1.0, decay)
 
     adam = restart_at(optax.scale_by_adam(), half)
-    return optax.chain(optax.add_decayed_weights(weight_decay), adam, optax.scale_by_learning_rate(rate))
+    l2 = optax.add_decayed_weights(weight_decay)  # pyright: ignore[reportArgumentType] - arrays are fine
+    return optax.chain(l2, adam, optax.scale_by_learning_rate(rate))

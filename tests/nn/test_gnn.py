@@ -237,6 +237,14 @@ def test_depth(layers):
     close(out.logits, A_HAT @ h @ params[f"_GCNLayer_{layers - 1}"]["Linear_0"]["kernel"], atol=1e-5)
 
 
+def test_residual_of_sparse_features():
+    a = operator(GRAPH, **GCN.adjacency)
+    model = from_linen(GCN(C, F, residual=True))
+    params, state = model.init(jax.random.key(0), a, NODES)
+    dense, sparse = (model.apply(params, state, a, x)[0].logits for x in (NODES, sparse_features(NODES)))
+    close(sparse, dense, atol=1e-5)
+
+
 def test_norms():
     """Layer norm from each row, batch norm from the batch when training and from the average else."""
     x = NODES
