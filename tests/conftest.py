@@ -2,8 +2,8 @@
 
 import os
 
-# Before jax is imported. Tests are small: compiling them costs more than running them. And the machine's cores
-# are for xdist workers, not for threads of each.
+# Before jax is imported. Tests are small: compiling costs more than running. And the machine's cores are for
+# xdist workers, not for threads of each.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 flags = ["--xla_backend_optimization_level=0"]
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -11,7 +11,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 
-import jaxtyping
+import jaxtyping  # noqa: E402
 
 # Imported after the hook, so that every annotated function is checked.
 _hook = jaxtyping.install_import_hook("jgd", "beartype.beartype")

@@ -206,6 +206,9 @@ def compare(
     k_method, k_base, k_eval = jax.random.split(key, 3)
     seconds: dict[str, float] = {}
 
+    def embed():
+        return gcn_embedding(k_base, task, hidden=protocol.hidden, epochs=protocol.epochs)
+
     def timed(name, fn):
         start = time.perf_counter()
         result = fn()
@@ -223,10 +226,7 @@ def compare(
         if isinstance(base, Herding | KCenter):  # one network serves both
             if "embedding" not in shared:
                 say("training the network whose embeddings herding and k-center select by")
-                shared["embedding"] = timed(
-                    "embedding",
-                    lambda: gcn_embedding(k_base, task, hidden=protocol.hidden, epochs=protocol.epochs),
-                )
+                shared["embedding"] = timed("embedding", embed)
             condensed[name] = timed(name, lambda b=base, k=k: b.select(k, task, shared["embedding"]))
         else:
             condensed[name] = timed(name, lambda b=base, k=k: b(k, task))
