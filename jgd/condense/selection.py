@@ -138,8 +138,8 @@ class Random:
 
 
 @dataclass(frozen=True)
-class Herding:
-    """Nodes whose mean GCN embedding follows that of their class.
+class _ByEmbedding:
+    """Nodes chosen by the embeddings of a GCN.
 
     Attributes:
       label_ratio: condensed nodes for each labelled node.
@@ -153,31 +153,10 @@ class Herding:
     hidden: int = 256
     epochs: int = 600
 
-    def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
-        """Condense a task."""
-        z = gcn_embedding(key, task, loop, hidden=self.hidden, epochs=self.epochs)
-        return self.select(key, task, z)
-
-    def select(self, key: Array, task: NodeTask, z: Float[np.ndarray, "N d"]) -> Condensed:
-        """Choose by embeddings of the nodes that a condenser may see."""
-        return _select(self, key, task, lambda members, count: herding(z[members], count))
-
-
-@dataclass(frozen=True)
-class KCenter:
-    """Nodes that cover the GCN embeddings of their class.
-
-    Attributes:
-      label_ratio: condensed nodes for each labelled node.
-      nodes: number of condensed nodes, instead of the ratio.
-      hidden: width of the GCN.
-      epochs: its training steps.
-    """
-
-    label_ratio: float | None = 0.5
-    nodes: int | None = None
-    hidden: int = 256
-    epochs: int = 600
+    @staticmethod
+    def choose(z: Float[np.ndarray, "m d"], count: int) -> Int[np.ndarray, " count"]:
+        """Indices of ``count`` rows of the embeddings of one class."""
+        raise TypeError("a method says how it chooses")
 
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
@@ -186,7 +165,19 @@ class KCenter:
 
     def select(self, key: Array, task: NodeTask, z: Float[np.ndarray, "N d"]) -> Condensed:
         """Choose by embeddings of the nodes that a condenser may see."""
-        return _select(self, key, task, lambda members, count: k_center(z[members], count))
+        return _select(self, key, task, lambda members, count: self.choose(z[members], count))
+
+
+class Herding(_ByEmbedding):
+    """Nodes whose mean GCN embedding follows that of their class."""
+
+    choose = staticmethod(herding)
+
+
+class KCenter(_ByEmbedding):
+    """Nodes that cover the GCN embeddings of their class."""
+
+    choose = staticmethod(k_center)
 
 
 @dataclass(frozen=True)

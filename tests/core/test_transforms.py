@@ -269,7 +269,7 @@ def test_record_equals_a_loop_by_hand(every):
             same(pick(kept, i), expected[i], rtol=1e-5, atol=1e-6)
         else:
             assert not any(np.any(x) for x in jax.tree.leaves(pick(kept, i)))
-    same(product, in_memory("s", FIT, KEY, DATA, 7))
+    same(product, in_memory("s", FIT, KEY, DATA, 7), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("every", "capacity"), [(1, 3), (3, 2), (2, 1), (5, 4)])
@@ -286,7 +286,7 @@ def test_record_into_a_sink(every, capacity, tmp_path):
                 same(pick(tree, i), expected[first + i], rtol=1e-5, atol=1e-6)
         for i in range(len(expected) % capacity):  # a partly filled buffer is in the product
             same(pick(rest, i), expected[full * capacity + i], rtol=1e-5, atol=1e-6)
-        same(product, in_memory("s", FIT, KEY, DATA, num_steps))
+        same(product, in_memory("s", FIT, KEY, DATA, num_steps), rtol=1e-5, atol=1e-6)
 
 
 def test_record_inside_other_transforms():
