@@ -154,7 +154,7 @@ class _ByEmbedding:
     epochs: int = 600
 
     @staticmethod
-    def choose(z: Float[np.ndarray, "m d"], count: int) -> Int[np.ndarray, " count"]:
+    def choose(x: Float[np.ndarray, "m d"], count: int) -> Int[np.ndarray, " count"]:
         """Indices of ``count`` rows of the embeddings of one class."""
         raise TypeError("a method says how it chooses")
 
