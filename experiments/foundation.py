@@ -136,6 +136,13 @@ def table(name: str, ratio: float) -> dict[str, Any]:
     }
 
 
+def every_epoch(name: str, ratio: float) -> dict[str, Any]:
+    """ClustGDD alone, with the evaluator looking at the validation nodes after every epoch, as the card says."""
+    task = jgd.load(name)
+    sets = {f"clustgdd|{i}": official(name, ratio)(jax.random.key(i), task) for i in range(KEYS)}
+    return scored(sets, task, protocol=replace(PROTOCOL, select_every=1))["clustgdd"]
+
+
 GRID = [
     {"terms": terms, "alpha": alpha, "features": features, "structure": structure}
     for terms, alpha in ((2, 0.8), (3, 0.9), (5, 0.8), (5, 0.95), (10, 0.9), (20, 0.8), (20, 0.95))
@@ -270,9 +277,11 @@ def markdown(record: dict[str, Any]) -> str:
         for r, part in parts.items():
             ours = 100 * part["methods"]["clustgdd"]["test_mean"]
             rival = max(100 * part["methods"][m]["test_mean"] for m in ("random", "herding", "k-center"))
+            strict = record.get(f"{name}/{r}/every-epoch")
             lines.append(
                 f"\n{part['nodes']} nodes: aim {TARGETS[name, r]:.1f}, reached {ours:.1f}; {ours - rival:+.1f} "
                 "over the best of random, herding, k-center."
+                + (f" Looked at after every epoch: {percent(strict)}." if strict else "")
             )
     lines.append(
         "\n## The open challenge\n\nT, α, the averaged features, A' or I and λ are chosen by validation accuracy "
@@ -345,9 +354,14 @@ def main() -> None:
             parts |= {f"{name}/{r}": lambda name=name, r=r: table(name, r) for r in RATIOS}
         for name in ("cora", "citeseer"):
             parts |= {f"{name}/{r}/challenge": lambda name=name, r=r: challenge(name, r) for r in RATIOS}
-    if not options.scaling:
         parts["timing"] = timing
     parts["scaling"] = scaling
+    if not options.scaling:
+        for name in ("cora", "citeseer"):
+            parts |= {
+                f"{name}/{r}/every-epoch": lambda name=name, r=r: every_epoch(name, r)
+                for r in reversed(RATIOS)
+            }
     for part, run in parts.items():
         if part in record and not (options.scaling and part == "scaling"):
             continue
