@@ -19,8 +19,9 @@ import jraph
 import numpy as np
 
 from jgd.data.condensed import Condensed
-from jgd.data.storage import DataError, atomic_write, read_npz, reading
+from jgd.data.storage import DataError, read_npz, reading
 from jgd.data.tasks import DenseGraphs
+from jgd.files import atomic_write
 
 __all__ = ["VERSION", "load", "save"]
 

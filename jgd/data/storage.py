@@ -29,10 +29,11 @@ import scipy.sparse as sp
 from rich.console import Console
 from rich.progress import wrap_file
 
+from jgd.files import atomic_write
+
 __all__ = [
     "DataError",
     "Remote",
-    "atomic_write",
     "check_sha256",
     "data_dir",
     "present",
@@ -78,29 +79,6 @@ def data_dir() -> Path:
 def present(remote: Remote) -> bool:
     """Whether the file is under `data_dir`."""
     return (data_dir() / remote.path).is_file()
-
-
-@contextmanager
-def atomic_write(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """Open a new binary file that takes the place of ``path`` only once it is complete.
-
-    Args:
-      path: the file to write; its folder is made where needed.
-
-    Yields:
-      A file in the same folder. If the block raises, it is removed and ``path`` stays as it was.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
+from jgd.core import atomic_write
 from jgd.data.storage import (
     DataError,
     Remote,
-    atomic_write,
     check_sha256,
     data_dir,
     read_npz,
