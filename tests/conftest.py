@@ -1,6 +1,8 @@
 """Shapes and types in signatures are checked while testing; real data is found through JGD_DATA_DIR."""
 
+import logging
 import os
+from collections import Counter
 
 # Before jax is imported. Tests are small: compiling costs more than running. And the machine's cores are for
 # xdist workers, not for threads of each.
@@ -11,8 +13,32 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("XLA_FLAGS", " ".join(flags))
 
+import jax  # noqa: E402
 import jaxtyping  # noqa: E402
+import pytest  # noqa: E402
 
 # Imported after the hook, so that every annotated function is checked.
 _hook = jaxtyping.install_import_hook("jgd", "beartype.beartype")
 _hook.__enter__()
+
+
+class _Compilations(logging.Handler):
+    """Counts what JAX compiles, by name."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def emit(self, record):
+        words = record.getMessage().split()
+        if words[:3] == ["Finished", "XLA", "compilation"]:
+            self.counts[words[4]] += 1
+
+
+@pytest.fixture
+def compilations():
+    handler, logger = _Compilations(), logging.getLogger("jax")
+    logger.addHandler(handler)
+    with jax.log_compiles():
+        yield handler.counts
+    logger.removeHandler(handler)

@@ -7,11 +7,21 @@ Contestants: our operator; ``jax.ops.segment_sum`` (what jraph does); SciPy's CS
 torch CSR; PyG's ``GCNConv`` with its linear map taken out, on an edge index and on a sparse ``adj_t``. Eight
 models are one ``vmap`` in JAX; SciPy and torch CSR get them as one wide product (the best that is possible
 there), PyG runs them one after another. Backward is the gradient in ``x`` of the sum of squares.
+
+The larger size is measured a second time in a process whose memory comes in huge pages: at that size every
+contestant spends much of its time on page faults, and how much is the allocator's doing, not the kernel's.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -130,56 +140,83 @@ def gpu_bandwidth(graph, features: int, seconds: float) -> dict[str, float]:
     return {"bytes": moved, "share_of_copy_bandwidth": moved / seconds / peak}
 
 
+def rows_of(entries: list[dict]) -> list[list[str]]:
+    """Lines of a table, times relative to ours with as many models."""
+    base = {e["models"]: e["forward_backward"]["median"] for e in entries if e["contestant"] == "jgd"}
+    rows = []
+    for entry in entries:
+        both = entry["forward_backward"]
+        rows.append(
+            [
+                str(entry["models"]),
+                entry["contestant"],
+                measure.milliseconds(entry["forward"]),
+                measure.milliseconds(both) if both else "–",
+                f"{both['median'] / base[entry['models']]:.2f}" if both else "–",
+            ]
+        )
+    return rows
+
+
+def measured(title: str, models: tuple[int, ...] = (1, 8)) -> list[dict]:
+    """All contestants at one size."""
+    nodes, edges, features, repeats = SIZES[title]
+    graph = jgd.data.power_law(0, num_nodes=nodes, num_edges=edges, num_features=1, num_classes=7).graph
+    graph = graph._replace(nodes=None)
+    entries = []
+    for count in models:
+        found = contestants(graph, features, count)
+        times = repeats if count == 1 else 3
+        forward = measure.timings({n: f for n, (f, _) in found.items()}, times)
+        backward = measure.timings({n: b for n, (_, b) in found.items() if b is not None}, times)
+        for name in found:
+            entry = {
+                "size": title,
+                "models": count,
+                "contestant": name,
+                "forward": measure.summary(forward[name]),
+                "forward_backward": measure.summary(backward[name]) if name in backward else None,
+            }
+            if name == "jgd" and jax.default_backend() == "gpu":
+                entry["bandwidth"] = gpu_bandwidth(graph, features * count, entry["forward"]["median"])
+            entries.append(entry)
+    return entries
+
+
+def in_huge_pages(title: str) -> list[dict]:
+    """The same for one model, in a process of its own whose allocator asks for huge pages."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "part.json"
+        command = [sys.executable, __file__, "--part", title, str(file)]
+        subprocess.run(command, env=os.environ | {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, check=True)
+        return [entry | {"pages": "huge"} for entry in json.loads(file.read_text())]
+
+
 def main() -> None:
     """Measure and write ``results/propagation.{json,md}``."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quick", action="store_true", help="the small size only; writes nothing")
+    parser.add_argument(
+        "--part", nargs=2, metavar=("SIZE", "FILE"), help="one model at one size, into a file"
+    )
     options = parser.parse_args()
-    record = measure.provenance("torch", "torch_geometric")
-    record["results"] = []
-    parts = ["# Propagation\n", measure.described(record), "\nMedian milliseconds (least–greatest).\n"]
-    for title, (nodes, edges, features, repeats) in SIZES.items():
-        if options.quick and nodes > 10_000:
-            continue
-        graph = jgd.data.power_law(0, num_nodes=nodes, num_edges=edges, num_features=1, num_classes=7).graph
-        graph = graph._replace(nodes=None)
-        rows = []
-        for models in (1, 8):
-            found = contestants(graph, features, models)
-            forward = measure.timings({n: f for n, (f, _) in found.items()}, repeats if models == 1 else 3)
-            backward = measure.timings(
-                {n: b for n, (_, b) in found.items() if b is not None}, repeats if models == 1 else 3
-            )
-            base = measure.summary(backward["jgd"])["median"]
-            for name in found:
-                entry = {
-                    "size": title,
-                    "models": models,
-                    "contestant": name,
-                    "forward": measure.summary(forward[name]),
-                    "forward_backward": measure.summary(backward[name]) if name in backward else None,
-                }
-                if name == "jgd" and jax.default_backend() == "gpu":
-                    seconds = entry["forward"]["median"]
-                    entry["bandwidth"] = gpu_bandwidth(graph, features * models, seconds)
-                record["results"].append(entry)
-                both = entry["forward_backward"]
-                rows.append(
-                    [
-                        str(models),
-                        name,
-                        measure.milliseconds(entry["forward"]),
-                        measure.milliseconds(both) if both else "–",
-                        f"{both['median'] / base:.2f}" if both else "–",
-                    ]
-                )
-        header = ["models", "contestant", "forward", "forward + backward", "time ÷ jgd's"]
-        parts += [f"\n## {title}\n", measure.table(header, rows)]
-    markdown = "\n".join(parts) + "\n"
+    if options.part:
+        title, file = options.part
+        Path(file).write_text(json.dumps(measured(title, models=(1,))))
+        return
+    small, large = SIZES
+    header = ["models", "contestant", "forward", "forward + backward", "time ÷ jgd's"]
     if options.quick:
-        print(markdown)
-    else:
-        measure.write("propagation", record, markdown)
+        print(measure.table(header, rows_of(measured(small))))
+        return
+    record = measure.provenance("torch", "torch_geometric")
+    parts = {small: measured(small), large: measured(large)}
+    if jax.default_backend() == "cpu" and platform.libc_ver()[0] == "glibc":
+        parts[f"{large}, in huge pages (GLIBC_TUNABLES=glibc.malloc.hugetlb=1)"] = in_huge_pages(large)
+    record["results"] = [entry for entries in parts.values() for entry in entries]
+    lines = ["# Propagation\n", measure.described(record), "\nMedian milliseconds (least–greatest).\n"]
+    lines += [f"\n## {title}\n\n{measure.table(header, rows_of(e))}" for title, e in parts.items()]
+    measure.write("propagation", record, "\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":
