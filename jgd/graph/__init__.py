@@ -1,6 +1,19 @@
 """Graphs as operators: sparse products with derivatives, builders, padded batches."""
 
-from jgd.graph.batch import Budget, batches, budget_for, graph_ids, node_mask, pad, pool
+from jgd.graph.batch import (
+    Blocks,
+    Budget,
+    batches,
+    blocks,
+    budget_for,
+    graph_ids,
+    node_mask,
+    pad,
+    pool,
+    segment_pool,
+    select_graphs,
+    take_blocks,
+)
 from jgd.graph.build import (
     adjacency,
     coalesce,
@@ -14,10 +27,12 @@ from jgd.graph.build import (
 )
 from jgd.graph.operator import (
     DenseOperator,
+    DiagonalOperator,
     Operator,
     SparseOperator,
     edge_weights,
     from_coo,
+    identity,
     normalize,
     num_nodes,
     operator,
@@ -25,16 +40,20 @@ from jgd.graph.operator import (
     sparse_features,
 )
 from jgd.graph.propagation import EXPORT_CHECKS, Structure, sddmm, spmm
+from jgd.graph.sample import sample_tree
 
 __all__ = [
     "EXPORT_CHECKS",
+    "Blocks",
     "Budget",
     "DenseOperator",
+    "DiagonalOperator",
     "Operator",
     "SparseOperator",
     "Structure",
     "adjacency",
     "batches",
+    "blocks",
     "budget_for",
     "coalesce",
     "edge_weights",
@@ -42,6 +61,7 @@ __all__ = [
     "from_coo",
     "from_edges",
     "graph_ids",
+    "identity",
     "induced_subgraph",
     "knn_graph",
     "node_mask",
@@ -52,9 +72,13 @@ __all__ = [
     "pool",
     "propagate",
     "remove_self_loops",
+    "sample_tree",
     "sddmm",
+    "segment_pool",
+    "select_graphs",
     "sparse_features",
     "spmm",
+    "take_blocks",
     "to_undirected",
     "validate",
 ]

@@ -2,21 +2,40 @@
 
 A padded batch is one block-diagonal graph, so every network that takes an operator takes it. Sizes
 are rounded up to powers of two: a data set of any size compiles a handful of programs.
+
+There are two ways to a batch. `pad` joins graphs on the host. `blocks` keeps all graphs as one block-diagonal
+operator, normalised once, from which `take_blocks` gathers any batch inside a jitted step: nothing is sorted,
+nothing comes from the host, and epochs can be shuffled anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
-from jaxtyping import Array, Bool, Int, Shaped
+from jaxtyping import Array, Bool, Int, Integer, Shaped
 
-from jgd.graph.operator import SparseOperator, num_nodes
+from jgd.graph.operator import AnyArray, Operator, SparseOperator, num_nodes
+from jgd.graph.propagation import Structure
 
-__all__ = ["Budget", "batches", "budget_for", "graph_ids", "node_mask", "pad", "pool"]
+__all__ = [
+    "Blocks",
+    "Budget",
+    "batches",
+    "blocks",
+    "budget_for",
+    "graph_ids",
+    "node_mask",
+    "pad",
+    "pool",
+    "segment_pool",
+    "select_graphs",
+    "take_blocks",
+]
 
 
 class Budget(NamedTuple):
@@ -94,10 +113,168 @@ def node_mask(graph: jraph.GraphsTuple) -> Bool[Array, " N"]:
 
 
 def pool(
-    x: Shaped[Array, "N F"], graph: jraph.GraphsTuple, how: Literal["sum", "mean", "max"] = "mean"
+    x: Shaped[Array, "N F"],
+    graph: jraph.GraphsTuple,
+    how: Literal["sum", "mean", "max"] = "mean",
+    where: Bool[AnyArray, " N"] | None = None,
 ) -> Shaped[Array, "G F"]:
-    """Sum, mean or max of node features in each graph of a batch; zeros for a graph without nodes."""
-    reduce = {"sum": jraph.segment_sum, "mean": jraph.segment_mean, "max": jraph.segment_max}[how]
-    size = graph.n_node.shape[0]
-    pooled = reduce(x, graph_ids(graph), size, indices_are_sorted=True)
-    return jnp.where(jnp.asarray(graph.n_node)[:, None] > 0, pooled, 0)
+    """Sum, mean or max of node features in each graph of a batch; zeros for a graph without nodes.
+
+    Args:
+      x: node features.
+      graph: the batch.
+      how: what to do with them.
+      where: the nodes that count (the roots of a forest), all by default.
+    """
+    return segment_pool(x, graph_ids(graph), graph.n_node.shape[0], how, where)
+
+
+def segment_pool(
+    x: Shaped[Array, "N F"],
+    graph_of: Int[Array, " N"],
+    count: int,
+    how: Literal["sum", "mean", "max"] = "mean",
+    where: Bool[AnyArray, " N"] | None = None,
+) -> Shaped[Array, "{count} F"]:
+    """As `pool`, for ascending graph numbers; nodes whose number is ``count`` or more are left out."""
+    if how not in ("sum", "mean", "max"):
+        raise ValueError(f'pooling must be "sum", "mean" or "max", got {how!r}')
+    there = jnp.ones(x.shape[0], bool) if where is None else jnp.asarray(where)
+    size = jax.ops.segment_sum(there.astype(x.dtype), graph_of, count, indices_are_sorted=True)[:, None]
+    if how == "max":
+        low = jnp.where(there[:, None], x, -jnp.inf)
+        top = jax.ops.segment_max(low, graph_of, count, indices_are_sorted=True)
+        return jnp.where(size > 0, top, 0).astype(x.dtype)
+    kept = x if where is None else jnp.where(there[:, None], x, 0)
+    total = jax.ops.segment_sum(kept, graph_of, count, indices_are_sorted=True)
+    return total / jnp.maximum(size, 1) if how == "mean" else total
+
+
+# --- batches out of one block-diagonal operator -------------------------------------------------
+
+
+def _ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """``first[i], first[i] + 1, ... (count[i] of them)`` for all ``i``, one after another (host side)."""
+    offset = np.cumsum(count) - count
+    return np.repeat(first - offset, count) + np.arange(int(count.sum()))
+
+
+def select_graphs(graphs: jraph.GraphsTuple, index: Integer[AnyArray, " n"]) -> jraph.GraphsTuple:
+    """The graphs at ``index`` out of many joined ones, joined again in that order (host side).
+
+    Data of nodes and edges may be arrays, dicts of arrays or None; globals are dropped.
+    """
+    index = np.asarray(index)
+    if index.size and not (index.min() >= 0 and index.max() < len(graphs.n_node)):
+        raise ValueError(f"index must lie in 0..{len(graphs.n_node) - 1}, got {index.min()}..{index.max()}")
+    n_node, n_edge = np.asarray(graphs.n_node), np.asarray(graphs.n_edge)
+    node_at, edge_at = np.cumsum(n_node) - n_node, np.cumsum(n_edge) - n_edge
+    nodes, edges = (_ranges(at[index], count[index]) for at, count in ((node_at, n_node), (edge_at, n_edge)))
+    new_at = np.cumsum(n_node[index]) - n_node[index]
+    shift = np.repeat(new_at - node_at[index], n_edge[index])
+    fields: dict[str, Any] = {
+        "nodes": jax.tree.map(lambda x: np.asarray(x)[nodes], graphs.nodes),
+        "edges": jax.tree.map(lambda x: np.asarray(x)[edges], graphs.edges),
+        "senders": (np.asarray(graphs.senders)[edges] + shift).astype(np.int32),
+        "receivers": (np.asarray(graphs.receivers)[edges] + shift).astype(np.int32),
+        "n_node": n_node[index].astype(np.int32),
+        "n_edge": n_edge[index].astype(np.int32),
+        "globals": None,
+    }
+    return jraph.GraphsTuple(**fields)
+
+
+class Blocks(NamedTuple):
+    """A block-diagonal operator: what all graphs of a data set are to a network.
+
+    Attributes:
+      a: operator of all graphs.
+      node_at: ``[G + 1]`` first node of each graph, and their number.
+      edge_at: ``[G + 1]`` first nonzero of each graph, and their number.
+    """
+
+    a: SparseOperator
+    node_at: Any
+    edge_at: Any
+
+
+def blocks(a: Operator, n_node: Integer[AnyArray, " G"]) -> Blocks:
+    """Say which rows of an operator belong to which graph (host side).
+
+    Args:
+      a: sparse operator with one value for each nonzero, e.g. ``operator(joined, normalize="sym")``.
+      n_node: nodes of each graph.
+
+    Raises:
+      ValueError: where the sizes do not add up or an edge joins two graphs.
+    """
+    node_at = np.append(0, np.cumsum(np.asarray(n_node))).astype(np.int32)
+    if not isinstance(a, SparseOperator) or a.transposed or a.values.ndim != 1:
+        raise ValueError("give a sparse operator, not transposed, with one value for each nonzero")
+    if a.shape != (node_at[-1], node_at[-1]):
+        raise ValueError(f"the graphs have {node_at[-1]} nodes, but the operator has shape {a.shape}")
+    owner = np.repeat(np.arange(len(n_node)), np.asarray(n_node))
+    if (owner[np.asarray(a.receivers)] != owner[np.asarray(a.senders)]).any():
+        raise ValueError("an edge joins two graphs")
+    edge_at = np.asarray(a.structure.indptr)[node_at].astype(np.int32)
+    return Blocks(a, jnp.asarray(node_at), jnp.asarray(edge_at))
+
+
+def take_blocks(
+    whole: Blocks, index: Int[Array, " B"], n_node: int, n_edge: int
+) -> tuple[SparseOperator, Int[Array, " n"], Int[Array, " n"]]:
+    """The operator of a batch of graphs, inside or outside of jitted code.
+
+    Args:
+      whole: all graphs.
+      index: those wanted, in any order, repeated or not; -1 for none.
+      n_node: static number of nodes, more than the graphs have (the last ones are padding).
+      n_edge: static number of nonzeros, at least as many as the graphs have.
+
+    Returns:
+      The operator; the number of each of its nodes in the whole (one beyond the last for padding, which
+      ``jnp.take(x, ..., axis=0, mode="fill", fill_value=0)`` turns into zeros); and the place in ``index`` of
+      the graph of each node (``B`` for padding).
+    """
+    s, total = whole.a.structure, whole.a.shape[0]
+    there = index >= 0
+
+    def ranges(at, size):
+        first = jnp.where(there, at[index], 0)
+        count = jnp.where(there, at[index + 1] - first, 0)
+        offset = jnp.cumsum(count) - count
+        rest = size - jnp.sum(count)
+        owner = jnp.repeat(jnp.arange(len(index) + 1), jnp.append(count, rest), total_repeat_length=size)
+        shift = jnp.append(offset - first, 0)  # new numbers minus old ones
+        return jnp.arange(size) - shift[owner], owner, shift
+
+    node, graph_of, node_shift = ranges(whole.node_at, n_node)
+    edge, owner, edge_shift = ranges(whole.edge_at, n_edge)
+    real = owner < len(index)
+    edge = jnp.where(real, edge, 0)
+
+    def at_edge(x):
+        return x[edge] if len(x) else jnp.zeros(n_edge, x.dtype)  # nothing can be gathered from nothing
+
+    def renumber(old, shift, padding):
+        return jnp.where(real, at_edge(old) + shift[owner], padding).astype(jnp.int32)
+
+    node = jnp.where(graph_of < len(index), node, total)
+
+    def pointers(indptr):
+        # A padding nonzero lies in the last row and column; the rows before it start where they did.
+        lengths = jnp.take(jnp.diff(indptr), node, mode="fill", fill_value=0)
+        return jnp.append(0, jnp.cumsum(lengths)).at[-1].set(n_edge).astype(jnp.int32)
+
+    last = n_node - 1
+    structure = Structure(
+        indptr=pointers(s.indptr),
+        rows=renumber(s.rows, node_shift, last),
+        cols=renumber(s.cols, node_shift, last),
+        t_indptr=pointers(s.t_indptr),
+        t_cols=renumber(s.t_cols, node_shift, last),
+        t_rows=renumber(s.t_rows, node_shift, last),
+        perm=renumber(s.perm, edge_shift, jnp.arange(n_edge)),
+    )
+    values = jnp.where(real, at_edge(whole.a.values), 0)
+    return SparseOperator(values, structure), node, graph_of

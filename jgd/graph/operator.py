@@ -27,10 +27,12 @@ from jgd.graph.propagation import Structure, sddmm, spmm
 
 __all__ = [
     "DenseOperator",
+    "DiagonalOperator",
     "Operator",
     "SparseOperator",
     "edge_weights",
     "from_coo",
+    "identity",
     "normalize",
     "num_nodes",
     "operator",
@@ -234,7 +236,80 @@ class DenseOperator:
         return self.values
 
 
-Operator: TypeAlias = SparseOperator | DenseOperator
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DiagonalOperator:
+    """A diagonal ``(N, N)`` matrix: every node hears only itself. What "without edges" means.
+
+    Attributes:
+      values: ``[N]``, or ``[N, H]`` with heads.
+    """
+
+    values: Any
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.values.shape[0], self.values.shape[0]
+
+    @property
+    def dtype(self) -> Any:
+        """Of the values."""
+        return self.values.dtype
+
+    @property
+    def T(self) -> DiagonalOperator:
+        """The transpose, which is the matrix itself."""
+        return self
+
+    @property
+    def H(self) -> DiagonalOperator:
+        """The conjugate transpose."""
+        return DiagonalOperator(jnp.conj(self.values))
+
+    def __matmul__(self, x: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "N ..."]:
+        """``A @ x`` for ``x`` of shape ``[N, ...]``; with ``H`` heads, ``x`` is ``[N, H, ...]``."""
+        x, heads = jnp.asarray(x), self.values.shape[1:]
+        _check_columns(self, heads, x)
+        return self.values.reshape(*self.values.shape, *(1,) * (x.ndim - self.values.ndim)) * x
+
+    def scores(self, q: Shaped[AnyArray, "N ..."], k: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "N ..."]:
+        """Inner products of each node with itself: ``[N, F] -> [N]``, with heads ``[N, H]``."""
+        return jnp.sum(jnp.asarray(q) * jnp.asarray(k), axis=-1)
+
+    def softmax(self, values: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
+        """Softmax over the one nonzero of each row: ones."""
+        return jnp.ones_like(values)
+
+    def with_values(self, values: Shaped[Array, "N ..."]) -> DiagonalOperator:
+        """Another diagonal."""
+        return DiagonalOperator(values)
+
+    def at_senders(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
+        """Column features at each nonzero: ``x``."""
+        return x
+
+    def at_receivers(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
+        """Row features at each nonzero: ``x``."""
+        return x
+
+    def reduce(self, messages: Shaped[Array, "N ..."], how: Reduction = "sum") -> Shaped[Array, "N ..."]:
+        """Gather messages, one for each node, into rows, whatever the reduction."""
+        del how
+        return messages
+
+    def todense(self) -> Array:
+        """``[N, N]`` or ``[N, N, H]``."""
+        eye = jnp.eye(self.shape[0], dtype=self.dtype)
+        return eye.reshape(*eye.shape, *(1,) * (self.values.ndim - 1)) * self.values
+
+
+def identity(size: int) -> DiagonalOperator:
+    """``A = I`` of so many nodes."""
+    return DiagonalOperator(jnp.ones(size))
+
+
+Operator: TypeAlias = SparseOperator | DenseOperator | DiagonalOperator
 
 
 def _finish(result: Array, count: Array, how: Reduction) -> Array:
@@ -341,7 +416,7 @@ def edge_weights(graph: jraph.GraphsTuple) -> Any:
 
 
 def operator(
-    graph: jraph.GraphsTuple | Shaped[AnyArray, "M N"] | sp.spmatrix | sp.sparray,
+    graph: jraph.GraphsTuple | Shaped[AnyArray, "M N"] | sp.spmatrix | sp.sparray | DiagonalOperator,
     *,
     normalize: Normalization | None = None,
     self_loops: bool | float = False,
@@ -349,7 +424,7 @@ def operator(
     """The adjacency operator of a graph.
 
     Args:
-      graph: a graph (sparse), an adjacency array ``[M, N]`` (dense), or a SciPy sparse matrix.
+      graph: a graph (sparse), an adjacency array ``[M, N]`` (dense), a SciPy sparse matrix, or a diagonal.
       normalize: ``"sym"`` for ``D_r^-1/2 A D_c^-1/2``, ``"row"`` for rows that sum to one, ``"col"`` for
         columns that do, None for the weights as they are. Degrees are sums of weights; a node without
         edges keeps a zero row.
@@ -378,6 +453,8 @@ def operator(
     elif sp.issparse(data):
         coo = (data + loop * sp.eye_array(*data.shape) if loop else data).tocoo()
         a = from_coo(coo.col, coo.row, _floating(coo.data), shape=coo.shape)
+    elif isinstance(data, DiagonalOperator):
+        a = DiagonalOperator(data.values + loop)
     else:
         dense = _floating(data)
         a = DenseOperator(dense + loop * jnp.eye(*dense.shape, dtype=dense.dtype) if loop else dense)

@@ -1,5 +1,6 @@
 """What Optax lacks, as Optax transformations."""
 
+from jgd.optim.parts import by_part, turns
 from jgd.optim.schedules import adam_l2, restart_at
 
-__all__ = ["adam_l2", "restart_at"]
+__all__ = ["adam_l2", "by_part", "restart_at", "turns"]

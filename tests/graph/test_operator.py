@@ -9,13 +9,16 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jgd.core import from_linen
 from jgd.graph import (
     DenseOperator,
+    DiagonalOperator,
     SparseOperator,
     adjacency,
     edge_weights,
     from_coo,
     from_edges,
+    identity,
     induced_subgraph,
     normalize,
     num_nodes,
@@ -23,6 +26,7 @@ from jgd.graph import (
     propagate,
     sparse_features,
 )
+from jgd.nn import APPNP, GAT, GCN, GIN, SGC, ChebNet, GraphSAGE
 
 close = np.testing.assert_allclose
 N = 6  # node 5 has no edges
@@ -420,3 +424,41 @@ def test_permutation_equivariance(order):
 def test_a_batch_of_graphs_is_block_diagonal():
     both = jraph.batch_np([GRAPH, GRAPH])
     close(operator(both).todense(), np.kron(np.eye(2), ADJACENCY), atol=1e-6)
+
+
+# --- diagonal -----------------------------------------------------------------------------------
+
+
+def test_diagonal_equals_dense():
+    rng = np.random.default_rng(0)
+    v, x = rng.uniform(0.5, 2, 5).astype(np.float32), rng.standard_normal((5, 3), np.float32)
+    d, dense = DiagonalOperator(jnp.asarray(v)), DenseOperator(jnp.diag(jnp.asarray(v)))
+    close = np.testing.assert_allclose
+    close(d @ x, dense @ x, rtol=1e-6)
+    close(d.T @ x, dense.T @ x, rtol=1e-6)
+    close(d.todense(), dense.todense())
+    close(d.scores(x, x), np.diag(dense.scores(jnp.asarray(x), jnp.asarray(x))), rtol=1e-5)
+    close(d.softmax(jnp.asarray(v)), 1)
+    close(d.with_values(2 * d.values).todense(), 2 * np.diag(v))
+    for how in ("sum", "mean", "max", "min"):
+        close(d.reduce(jnp.asarray(x), how), x)
+    for options in ({"normalize": "sym"}, {"normalize": "row"}, {"normalize": "sym", "self_loops": True}):
+        close(operator(d, **options).todense(), operator(np.diag(v), **options).todense(), rtol=1e-6)
+    heads = DiagonalOperator(jnp.asarray(rng.uniform(size=(5, 2)).astype(np.float32)))
+    y = rng.standard_normal((5, 2, 3), np.float32)
+    close(heads @ y, np.asarray(heads.values)[..., None] * y, rtol=1e-6)
+    close(heads.todense()[2, 2], heads.values[2])
+    with pytest.raises(ValueError, match="5 columns"):
+        d @ x[:4]
+
+
+@pytest.mark.parametrize("net", [GCN, SGC, GAT, ChebNet, APPNP, GraphSAGE, GIN])
+def test_networks_without_edges(net):
+    """On a diagonal as on the dense matrix that it is."""
+    x = np.random.default_rng(1).standard_normal((5, 3)).astype(np.float32)
+    model = from_linen(net(num_classes=2, **({} if net is SGC else {"hidden": 8})))
+    ones = identity(5)
+    a, dense = (operator(m, **net.adjacency) for m in (ones, np.eye(5, dtype=np.float32)))
+    params, state = model.init(jax.random.key(0), dense, jnp.asarray(x))
+    found, expected = (model.apply(params, state, m, jnp.asarray(x))[0].logits for m in (a, dense))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
