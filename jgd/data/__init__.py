@@ -6,6 +6,8 @@ from jgd.data.condensed import Condensed
 from jgd.data.convert import from_networkx, from_ogb, from_pyg, to_networkx, to_pyg
 from jgd.data.digits import digits_knn
 from jgd.data.generate import contextual_sbm, power_law
+from jgd.data.imported import import_condensed
+from jgd.data.provenance import darpa_e3, events_to_graph, record, streamspot
 from jgd.data.registry import Dataset, datasets, load
 from jgd.data.storage import DataError, data_dir
 from jgd.data.tasks import (
@@ -44,14 +46,19 @@ __all__ = [
     "artifact",
     "checksum",
     "contextual_sbm",
+    "darpa_e3",
     "data_dir",
     "datasets",
     "digits_knn",
+    "events_to_graph",
     "from_networkx",
     "from_ogb",
     "from_pyg",
+    "import_condensed",
     "load",
     "power_law",
+    "record",
+    "streamspot",
     "to_networkx",
     "to_pyg",
 ]

@@ -350,7 +350,11 @@ class Database:
 
 @dataclass(kw_only=True)
 class EventLog:
-    """System events: who did what to which object when, and which entities are malicious."""
+    """System events: who did what to which object when, and which entities are malicious.
+
+    ``words`` are the text of each event: the program, the action and, where there is one, the path of the
+    object; ``graphs`` are the names of the graphs that ``graph_id`` counts.
+    """
 
     actor: list[str]
     action: list[str]
@@ -360,6 +364,8 @@ class EventLog:
     attributes: dict[str, dict[str, str]] = field(default_factory=dict)
     graph_id: np.ndarray | None = None
     malicious: frozenset[str] = frozenset()
+    words: list[tuple[str, ...]] = field(default_factory=list)
+    graphs: list[str] = field(default_factory=list)
     name: str = ""
 
 

@@ -1,14 +1,32 @@
 """Numbers about predictions, samples and graphs."""
 
 from jgd.metrics.accuracy import accuracy
+from jgd.metrics.detection import strict_scores, tolerant_scores
 from jgd.metrics.frechet import frechet_distance, within_cluster_variance
-from jgd.metrics.graph import degree_statistics, homophily, spectrum
+from jgd.metrics.graph import (
+    clustering_coefficient,
+    davies_bouldin,
+    degree_statistics,
+    graph_properties,
+    homophily,
+    property_preservation,
+    spectrum,
+)
+from jgd.metrics.ranking import one_vs_rest_auc, roc_auc
 
 __all__ = [
     "accuracy",
+    "clustering_coefficient",
+    "davies_bouldin",
     "degree_statistics",
     "frechet_distance",
+    "graph_properties",
     "homophily",
+    "one_vs_rest_auc",
+    "property_preservation",
+    "roc_auc",
     "spectrum",
+    "strict_scores",
+    "tolerant_scores",
     "within_cluster_variance",
 ]

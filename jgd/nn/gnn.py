@@ -17,9 +17,10 @@ from typing import Any, ClassVar, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from jgd.core.model import Outputs
+from jgd.graph.batch import segment_pool
 from jgd.graph.operator import Operator
 from jgd.nn.layers import Dropout, Features, Linear, Norm
 
@@ -335,11 +336,13 @@ class Readout(nn.Module):
       encoder: a network of this module; its ``num_classes`` is the width of what is pooled.
       num_classes: width of the output.
       pooling: ``"sum"``, ``"mean"`` or ``"max"`` over the nodes of each graph.
+      dropout: rate on what is pooled.
     """
 
     encoder: nn.Module
     num_classes: int
     pooling: Literal["sum", "mean", "max"] = "sum"
+    dropout: float = 0.0
 
     @nn.compact
     def __call__(
@@ -348,6 +351,7 @@ class Readout(nn.Module):
         x: Features,
         graph_of: Int[Array, " N"],
         weight: Float[Array, " G"],
+        root: Bool[Array, " N"] | None = None,
         *,
         train: bool = False,
     ) -> Outputs:
@@ -356,21 +360,11 @@ class Readout(nn.Module):
         Args:
           a: block-diagonal operator of the batch.
           x: node features.
-          graph_of: graph of each node (see `jgd.graph.graph_ids`).
+          graph_of: graph of each node, ascending (see `jgd.graph.graph_ids`); ``G`` for padding.
           weight: one number for each graph, of which only the static length is used.
+          root: nodes that are pooled, all by default; a forest of computation trees is read at its roots.
           train: whether to drop out and to use batch statistics.
         """
         nodes = nn.relu(self.encoder(a, x, train=train).logits)
-        count = weight.shape[0]
-        pooled = {
-            "sum": jax.ops.segment_sum,
-            "mean": _segment_mean,
-            "max": lambda *args: jnp.maximum(jax.ops.segment_max(*args), 0),  # empty graphs give -inf
-        }[self.pooling](nodes, graph_of, count)
-        return Outputs(Linear(self.num_classes)(pooled), pooled)
-
-
-def _segment_mean(x, index, count):
-    total = jax.ops.segment_sum(x, index, count)
-    size = jax.ops.segment_sum(jnp.ones(x.shape[0]), index, count)
-    return total / jnp.maximum(size, 1)[:, None]
+        pooled = segment_pool(nodes, graph_of, weight.shape[0], self.pooling, root)
+        return Outputs(Linear(self.num_classes)(Dropout(self.dropout)(pooled, train=train)), pooled)

@@ -1,5 +1,18 @@
 """Numerical operations that are no network and no loss."""
 
+from jgd.ops.itemsets import frequent_itemsets, itemsets_by_support
 from jgd.ops.kmeans import KMeans, assign, kmeans, kmeans_plus_plus
+from jgd.ops.wl import Forest, Trees, unfold, wl_colors
 
-__all__ = ["KMeans", "assign", "kmeans", "kmeans_plus_plus"]
+__all__ = [
+    "Forest",
+    "KMeans",
+    "Trees",
+    "assign",
+    "frequent_itemsets",
+    "itemsets_by_support",
+    "kmeans",
+    "kmeans_plus_plus",
+    "unfold",
+    "wl_colors",
+]

@@ -1,0 +1,66 @@
+"""Numbers about an order: the area under the ROC curve."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
+
+__all__ = ["one_vs_rest_auc", "roc_auc"]
+
+
+def roc_auc(
+    scores: Float[Array, " B"], positive: Shaped[Array, " B"], where: Shaped[Array, " B"] | None = None
+) -> Float[Array, ""]:
+    """The probability that a positive example scores higher than a negative one, ties counting half.
+
+    Exact (Mann and Whitney's statistic) and jittable, in ``B log B``.
+
+    Args:
+      scores: higher for what is more likely positive.
+      positive: which examples are (nonzero or true).
+      where: examples that count (nonzero or true); all by default.
+
+    Returns:
+      A number in 0..1; NaN where one of the two kinds is missing or a score that counts is NaN.
+    """
+    there = jnp.ones(scores.shape, bool) if where is None else where != 0
+    up, down = there & (positive != 0), there & (positive == 0)
+    positives, negatives = jnp.sum(up), jnp.sum(down)
+    rivals = jnp.sort(jnp.where(down, scores, jnp.inf))  # the others at the end
+    below, to = (
+        jnp.minimum(jnp.searchsorted(rivals, scores, side=side), negatives) for side in ("left", "right")
+    )
+    share = (below + to) / (2 * jnp.maximum(negatives, 1))
+    area = jnp.sum(jnp.where(up, share, 0)) / jnp.maximum(positives, 1)
+    unknown = (positives == 0) | (negatives == 0) | jnp.any(there & jnp.isnan(scores))
+    return jnp.where(unknown, jnp.nan, area)
+
+
+def one_vs_rest_auc(
+    logits: Float[Array, "B C"], labels: Int[Array, " B"], where: Shaped[Array, " B"] | None = None
+) -> Float[Array, ""]:
+    """The mean over classes of the ROC-AUC of each class against the others.
+
+    With two classes it is the ROC-AUC of the probability of class 1. Classes that are all or none of the
+    examples are left out.
+
+    Args:
+      logits: unnormalised log-probabilities.
+      labels: classes.
+      where: examples that count; all by default.
+
+    Returns:
+      A number in 0..1, NaN where fewer than two classes occur.
+    """
+    if logits.shape[1] == 2:
+        return roc_auc(logits[:, 1] - logits[:, 0], labels == 1, where)
+    p = jax.nn.log_softmax(logits)
+    classes = jnp.arange(logits.shape[1])
+    areas = jax.vmap(lambda c, s: roc_auc(s, labels == c, where))(classes, p.T)
+    there = jnp.ones(labels.shape, bool) if where is None else where != 0
+    number = jnp.sum(there)
+    counts = jax.vmap(lambda c: jnp.sum(there & (labels == c)))(classes)
+    both = (counts > 0) & (counts < number)
+    mean = jnp.sum(jnp.where(both, areas, 0)) / jnp.maximum(jnp.sum(both), 1)
+    return jnp.where(jnp.any(both), mean, jnp.nan)

@@ -1,0 +1,179 @@
+"""Condensed graphs of other implementations: read without PyTorch, and without trusting the file."""
+
+import io
+import os
+import pickle
+import types
+import zipfile
+from collections import OrderedDict
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import jgd
+from jgd.data.generate import contextual_sbm
+from jgd.data.imported import import_condensed, labels_by_count, read_array, read_torch
+from jgd.data.storage import DataError
+
+TASK = contextual_sbm(num_nodes=60, num_classes=3, num_features=5, mean_degree=4)
+RNG = np.random.default_rng(0)
+
+
+class FloatStorage:
+    """Stands for ``torch.FloatStorage`` in a pickle."""
+
+
+class LongStorage:
+    """Stands for ``torch.LongStorage``."""
+
+
+class Call:
+    """Pickles as a call of a function of some module."""
+
+    def __init__(self, function, *args):
+        self.function, self.args = function, args
+
+    def __reduce__(self):
+        return self.function, self.args
+
+
+def _rebuild_tensor_v2(*args):
+    """Stands for the function of that name."""
+
+
+def _rebuild_parameter(*args):
+    """Stands for the function of that name."""
+
+
+for thing, module in (
+    (FloatStorage, "torch"),
+    (LongStorage, "torch"),
+    (_rebuild_tensor_v2, "torch._utils"),
+    (_rebuild_parameter, "torch._utils"),
+):
+    thing.__module__ = module
+
+
+class Writer(pickle._Pickler):  # the one in Python, which does not look whether a name exists
+    """Writes as ``torch.save`` does."""
+
+    def persistent_id(self, obj):
+        return obj[1] if isinstance(obj, tuple) and len(obj) == 2 and obj[0] == "pid" else None
+
+    def save_global(self, obj, name=None):
+        self.write(f"c{obj.__module__}\n{obj.__name__}\n".encode())
+        self.memoize(obj)
+
+    dispatch = pickle._Pickler.dispatch | dict.fromkeys(
+        (type, types.FunctionType, types.BuiltinFunctionType), save_global
+    )
+
+
+def tensor(key, array, *, stride=None, offset=0, count=None, size=None):
+    storage = LongStorage if array.dtype == np.int64 else FloatStorage
+    count = array.size if count is None else count
+    stride = tuple(s // array.itemsize for s in array.strides) if stride is None else stride
+    pid = ("pid", ("storage", storage, key, "cuda:0", count))
+    return Call(_rebuild_tensor_v2, pid, offset, size or array.shape, stride, False, OrderedDict())
+
+
+def save(path, value, storages):
+    stream = io.BytesIO()
+    Writer(stream, protocol=2).dump(value)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", stream.getvalue())
+        for key, array in storages.items():
+            archive.writestr(f"archive/data/{key}", array.tobytes())
+        archive.writestr("archive/version", "3\n")
+    return path
+
+
+X = RNG.standard_normal((6, 5)).astype(np.float32)
+
+
+def test_tensors_parameters_views_and_containers(tmp_path):
+    np.testing.assert_array_equal(read_torch(save(tmp_path / "a.pt", tensor("0", X), {"0": X})), X)
+    parameter = Call(_rebuild_parameter, tensor("0", X), True, OrderedDict())
+    np.testing.assert_array_equal(read_torch(save(tmp_path / "b.pt", parameter, {"0": X})), X)
+    view = tensor("0", X, stride=(1, 5), size=(5, 5), offset=5)  # rows 1..5, transposed
+    np.testing.assert_array_equal(read_torch(save(tmp_path / "c.pt", view, {"0": X})), X[1:].T)
+    both = {"x": tensor("0", X), "y": tensor("1", np.arange(6))}
+    found = read_torch(save(tmp_path / "d.pt", both, {"0": X, "1": np.arange(6)}))
+    np.testing.assert_array_equal(found["y"], np.arange(6))
+    np.testing.assert_array_equal(read_array(tmp_path / "d.pt", ("feat", "x")), X)
+    with pytest.raises(DataError, match="holds x, y: none of adj"):
+        read_array(tmp_path / "d.pt", ("adj",))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (Call(os.system, "touch hacked"), "system, which is no tensor"),
+        (tensor("0", X, stride=(5, 2)), "reaches number 33 of a storage of 30"),
+        (tensor("0", X, stride=(5, -1)), "makes no sense"),
+        (tensor("0", X, count=31), "says 31"),
+        (tensor("../version", X), "no storage of numbers"),
+        (tensor("1", X), "cannot be read"),
+        (["text"], "holds a list, expected an array"),
+    ],
+)
+def test_hostile_and_damaged_files(tmp_path, monkeypatch, value, message):
+    monkeypatch.chdir(tmp_path)
+    path = save(tmp_path / "a.pt", value, {"0": X})
+    with pytest.raises(DataError, match=message):
+        read_array(path)
+    assert not (tmp_path / "hacked").exists()
+
+
+def test_truncated_missing_and_old_files(tmp_path):
+    whole = save(tmp_path / "a.pt", tensor("0", X), {"0": X}).read_bytes()
+    (tmp_path / "b.pt").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "c.pt").write_bytes(b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.")
+    for name in ("b", "c"):
+        with pytest.raises(DataError, match="no archive of torch"):
+            read_torch(tmp_path / f"{name}.pt")
+    with pytest.raises(DataError, match="missing"):
+        read_torch(tmp_path / "missing.pt")
+
+
+def test_labels_by_count():
+    """The rarest class first; among equals the first to appear; the last takes the rest."""
+    labels = np.asarray([2, 2, 2, 2, 1, 1, 0, 0, 2, 1])
+    task = replace(TASK, labels=labels, train=np.asarray([True] * 9 + [False]))
+    assert labels_by_count(task, 4).tolist() == [1, 0, 2, 2]
+    assert labels_by_count(task, 7).tolist() == [1, 0, 2, 2, 2, 2, 2]
+    with pytest.raises(ValueError, match="too few"):
+        labels_by_count(task, 2)
+
+
+def test_import(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    bare = import_condensed(tmp_path / "x.npy", TASK)
+    assert bare.train == {"structure": "identity", "targets": "int"}
+    np.testing.assert_array_equal(bare.targets, labels_by_count(TASK, 6))
+    a = np.triu(RNG.uniform(size=(6, 6)), 1).astype(np.float32)
+    soft = RNG.dirichlet(np.ones(3), 6)
+    np.savez(tmp_path / "all.npz", feat=X, label=soft, adj=a + a.T)
+    small = import_condensed(tmp_path / "all.npz", TASK, method="theirs")
+    assert small.train == {"structure": "raw", "targets": "prob"}
+    np.testing.assert_allclose(jgd.graph.adjacency(small.data).toarray(), a + a.T)
+    assert small.provenance["method"] == "theirs"
+    jgd.data.artifact.save(small, tmp_path / "small.npz")
+    again = jgd.data.artifact.load(tmp_path / "small.npz")
+    np.testing.assert_array_equal(again.targets, small.targets)
+    np.save(tmp_path / "eye.npy", np.eye(6))
+    alone = import_condensed(tmp_path / "x.npy", TASK, adjacency=tmp_path / "eye.npy")
+    assert alone.train["structure"] == "identity"
+
+
+def test_shapes_that_do_not_fit(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "wide.npy", np.ones((6, 9)))
+    np.save(tmp_path / "short.npy", np.ones(5, int))
+    with pytest.raises(ValueError, match="has 5 features"):
+        import_condensed(tmp_path / "wide.npy", TASK)
+    with pytest.raises(ValueError, match="there are 6 nodes"):
+        import_condensed(tmp_path / "x.npy", TASK, labels=tmp_path / "short.npy")
+    with pytest.raises(ValueError, match="there are 6 nodes"):
+        import_condensed(tmp_path / "x.npy", TASK, adjacency=tmp_path / "wide.npy")
