@@ -13,23 +13,15 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from jgd.condense.common import budget, condensed_nodes, dense_features, size_of, training_part
+from jgd.condense.common import budget, condensed_nodes, propagated_features, size_of, training_part
 from jgd.core import Loop, in_memory
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
-from jgd.graph import operator
 from jgd.ops import kmeans
 
 __all__ = ["Average", "Clustering"]
-
-
-def _propagated(task: NodeTask, hops: int) -> Float[np.ndarray, "N F"]:
-    """``Â^hops X`` on what a condenser may see."""
-    x = jnp.asarray(dense_features(task))
-    a = operator(task.graph, normalize="sym", self_loops=True)
-    return np.asarray(jax.lax.fori_loop(0, hops, lambda _, y: a @ y, x))
 
 
 @dataclass(frozen=True)
@@ -51,7 +43,11 @@ class Average:
         del loop
         shares = budget(task, size_of(task, self.label_ratio, self.nodes))
         part = training_part(task)
-        x, labels, train = _propagated(part, self.hops), np.asarray(part.labels), np.asarray(part.train)
+        x, labels, train = (
+            propagated_features(part, self.hops),
+            np.asarray(part.labels),
+            np.asarray(part.train),
+        )
         classes = np.repeat(np.arange(task.num_classes), shares)
         means = {c: x[train & (labels == c)].mean(0) for c in np.unique(classes)}
         return condensed_nodes(
@@ -80,7 +76,11 @@ class Clustering:
         del loop
         shares = budget(task, size_of(task, self.label_ratio, self.nodes))
         part = training_part(task)
-        x, labels, train = _propagated(part, self.hops), np.asarray(part.labels), np.asarray(part.train)
+        x, labels, train = (
+            propagated_features(part, self.hops),
+            np.asarray(part.labels),
+            np.asarray(part.train),
+        )
         centers = []
         for c, count in enumerate(shares):
             if count:

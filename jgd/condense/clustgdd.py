@@ -35,7 +35,7 @@ judged on their own subgraph.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -50,6 +50,7 @@ from jaxtyping import Array, Float, Int
 from jgd.condense.common import (
     condensed_nodes,
     dense_features,
+    preset,
     size_of,
     symmetric_normalization,
     training_part,
@@ -455,10 +456,4 @@ def official(dataset: str, label_ratio: float | None = None, nodes: int | None =
       label_ratio: condensed nodes for each labelled node.
       nodes: number of condensed nodes, instead of the ratio.
     """
-    ratio = 0.5 if label_ratio is None else label_ratio
-    known = [r for name, r in OFFICIAL if name == dataset]
-    base = ClustGDD(label_ratio=None if nodes else ratio, nodes=nodes)
-    if not known:
-        return base
-    nearest = min(known, key=lambda r: abs(np.log(r / ratio)))
-    return replace(base, **OFFICIAL[dataset, nearest])
+    return preset(ClustGDD, OFFICIAL, dataset, label_ratio, nodes)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import jraph
 import numpy as np
 import scipy.sparse as sp
@@ -13,12 +15,15 @@ from jaxtyping import Array, Float
 
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
-from jgd.graph import SparseOperator, from_adjacency, from_edges
+from jgd.graph import SparseOperator, from_adjacency, from_edges, operator
+from jgd.graph.spectral import normalized_adjacency
 
 __all__ = [
     "budget",
     "condensed_nodes",
     "dense_features",
+    "preset",
+    "propagated_features",
     "size_of",
     "symmetric_normalization",
     "training_part",
@@ -33,6 +38,13 @@ def dense_features(task: NodeTask) -> Float[np.ndarray, "N F"]:
     if isinstance(nodes, SparseOperator):
         nodes = nodes.todense()
     return np.asarray(nodes, np.float32)
+
+
+def propagated_features(task: NodeTask, hops: int) -> Float[np.ndarray, "N F"]:
+    """``Â^hops X`` of all nodes of a task."""
+    x = jnp.asarray(dense_features(task))
+    a = operator(task.graph, normalize="sym", self_loops=True)
+    return np.asarray(jax.lax.fori_loop(0, hops, lambda _, y: a @ y, x))
 
 
 def training_part(task: NodeTask) -> NodeTask:
@@ -95,12 +107,37 @@ def budget(task: NodeTask, size: int) -> tuple[int, ...]:
     return tuple(int(n) for n in share)
 
 
+def preset(
+    recipe: Callable[..., Any],
+    settings: Mapping[Any, Mapping[str, Any]],
+    dataset: str,
+    label_ratio: float | None = None,
+    nodes: int | None = None,
+    *,
+    near: float | None = None,
+) -> Any:
+    """A recipe with the settings that its authors used for a dataset, or its defaults elsewhere.
+
+    Args:
+      recipe: the method.
+      settings: what differs from the defaults, by dataset, or by dataset and label ratio; the nearest ratio
+        counts.
+      dataset: name, e.g. ``"cora"``.
+      label_ratio: condensed nodes for each labelled node.
+      nodes: number of condensed nodes, instead of the ratio.
+      near: the label ratio that ``nodes`` is, where it is known, to find the nearest one.
+    """
+    size = {"label_ratio": None if nodes else label_ratio or 0.5, "nodes": nodes}
+    ratio = near or label_ratio or 0.5
+    known = [key[1] for key in settings if isinstance(key, tuple) and key[0] == dataset]
+    if known:
+        return recipe(**size, **settings[dataset, min(known, key=lambda r: abs(np.log(r / ratio)))])
+    return recipe(**size, **settings.get(dataset, {}))
+
+
 def symmetric_normalization(matrix: sp.csr_array) -> sp.csr_array:
     """``D^-1/2 (A + I) D^-1/2`` on the host."""
-    a: Any = matrix  # the types of SciPy know too little of sparse arrays
-    a = sp.csr_array(a + sp.eye_array(a.shape[0], dtype=a.dtype))
-    scale = sp.diags_array(np.asarray(a.sum(axis=1)).ravel() ** -0.5)
-    return sp.csr_array(scale @ a @ scale, dtype=np.float32)
+    return sp.csr_array(normalized_adjacency(matrix, self_loops=True), dtype=np.float32)
 
 
 def condensed_nodes(

@@ -1,0 +1,192 @@
+"""GCond, DosCond and their X variants on a small task."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from condense_toy import INDUCTIVE, TASK, elsewhere, same
+
+import jgd
+from jgd.condense.bilevel import Matching, fresh, match
+from jgd.condense.common import budget
+from jgd.condense.gcond import (
+    DosCond,
+    DosCondX,
+    GCond,
+    GCondX,
+    exact_gradients,
+    gradient_matching,
+    sampled_gradients,
+    smoothness,
+)
+from jgd.condense.learned import backbone, real_examples, start_from
+from jgd.condense.synthesizers import node_set, seen
+from jgd.core import Bound, Examples, InMemory, in_memory
+from jgd.graph import DenseOperator
+from jgd.optim import by_part
+from jgd.protocols import Protocol
+
+close = np.testing.assert_allclose
+KEY = jax.random.key(0)
+QUICK = {
+    "nodes": 9,
+    "epochs": 12,
+    "outer": 3,
+    "inner": 2,
+    "select_every": 3,
+    "pge_hidden": 8,
+    "lr_x": 0.02,
+    "lr_adj": 0.02,
+}
+ONE_STEP = {"nodes": 9, "epochs": 60, "select_every": 30, "hidden": 8, "pge_hidden": 8}
+RECIPES = {
+    "gcond": GCond(**QUICK, turns=(1, 1)),
+    "gcond-x": GCondX(**QUICK),
+    "doscond": DosCond(**ONE_STEP),
+    "doscond-x": DosCondX(**ONE_STEP),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_result(name):
+    recipe = RECIPES[name]
+    loop = InMemory({})
+    small = recipe(KEY, TASK, loop)
+    assert np.bincount(small.targets).tolist() == list(budget(TASK, 9))
+    assert small.data.nodes.shape == (9, 6)
+    assert np.isfinite(small.data.nodes).all()
+    assert small.train["structure"] == ("identity" if name.endswith("x") else "raw")
+    loss = loop.history["match"]["loss"]
+    assert loss[len(loss) // 2 :].mean() < loss[: len(loss) // 2].mean()
+    if not name.endswith("x"):
+        a = np.asarray(jgd.graph.adjacency(small.data).todense())
+        close(a, a.T)
+        assert np.all((a == 0) | (a >= recipe.threshold))
+    same(recipe(KEY, TASK), small)
+
+
+@pytest.mark.parametrize("recipe", [RECIPES["gcond-x"], RECIPES["doscond"]])
+def test_inductive_condensing_sees_training_and_validation_nodes_only(recipe):
+    """Training nodes to learn from, and validation nodes, on a graph of their own, to select by."""
+    small = recipe(KEY, INDUCTIVE)
+    hidden = elsewhere(INDUCTIVE, np.asarray(INDUCTIVE.train) | np.asarray(INDUCTIVE.val))
+    between = (
+        np.asarray(INDUCTIVE.train)[hidden.graph.senders]
+        != np.asarray(INDUCTIVE.train)[hidden.graph.receivers]
+    )
+    keep = ~between
+    graph = hidden.graph._replace(
+        senders=hidden.graph.senders[keep],
+        receivers=hidden.graph.receivers[keep],
+        n_edge=np.asarray([keep.sum()], np.int32),
+    )
+    same(recipe(KEY, replace(hidden, graph=graph)), small)
+
+
+def test_turns():
+    """In the turns of the generator the features rest."""
+    base = replace(RECIPES["gcond"], epochs=4, turns=(4, 4), select_every=None)
+    start = start_from("random", jax.random.split(KEY)[0], TASK, 9, in_memory)
+    close(base(KEY, TASK).data.nodes, start.inputs[0])
+    assert not np.allclose(replace(base, epochs=6)(KEY, TASK).data.nodes, start.inputs[0], atol=1e-7)
+
+
+def test_doscond_is_gcond_with_one_step():
+    """Check 16."""
+    settings = {"outer": 1, "inner": 0, "turns": None, "distance": "squared", "backbone": "gcn"}
+    rates = {"lr_x": 1e-2, "lr_adj": 1e-2}
+    other = GCond(**{**ONE_STEP, **settings, **rates})
+    one = RECIPES["doscond"]
+    close(other(KEY, TASK).data.nodes, one(KEY, TASK).data.nodes, rtol=1e-5, atol=1e-6)
+
+
+def test_sampled_gradients_are_exact_where_everything_is_drawn_and_unbiased_else():
+    """With SGC and zero weights a gradient is linear in the features that the network sees."""
+    model = backbone("sgc", 3)
+    exact, whole = real_examples("sgc", TASK), real_examples("sgc", TASK, whole=True)
+    params, state = model.init(KEY, *exact.inputs)
+    net = Bound(jax.tree.map(jnp.zeros_like, params), state, model)
+    start = Examples((), ())
+    truth = exact_gradients(3)(net, Matching(start, exact), KEY)
+    draw = sampled_gradients(3, (3, 3), batch=40)
+    keys = jax.random.split(KEY, 100)
+    found = jax.jit(jax.vmap(lambda k: draw(net, Matching(start, whole), k)))(keys)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(truth), strict=True):
+        error = np.asarray(a).std(0) / np.sqrt(len(keys))
+        assert np.all(np.abs(np.asarray(a).mean(0) - b) < 5 * error + 1e-5)
+    small = replace(RECIPES["gcond-x"], fanouts=(3, 2), batch=8)(KEY, TASK)
+    assert np.isfinite(small.data.nodes).all()
+
+
+def test_smoothness():
+    """``tr(Y^T (I - Â) Y) / n`` by brute force; zero where a normalised graph joins equal labels only."""
+    y = np.asarray([0, 0, 1, 1])
+    same_class = np.kron(np.eye(2), np.ones((2, 2)) / 2).astype(np.float32)
+    small = Examples((DenseOperator(jnp.asarray(same_class)), jnp.zeros((4, 1))), jnp.asarray(y))
+    close(smoothness(small, 2), 0, atol=1e-6)
+    a = np.full((4, 4), 0.25, np.float32)
+    onehot = np.eye(2)[y]
+    brute = np.trace(onehot.T @ (np.eye(4) - a) @ onehot) / 4
+    small = small._replace(inputs=(DenseOperator(jnp.asarray(a)), small.inputs[1]))
+    close(smoothness(small, 2), brute, rtol=1e-5)
+
+
+def accuracy(small, task):
+    protocol = Protocol(epochs=100, hidden=16, select_every=10)
+    return jgd.evaluate(small, task, seeds=3, protocol=protocol)["gcn"].test_mean
+
+
+def test_matching_teaches_and_matching_shuffled_labels_does_not():
+    """From noise, by the real gradients; by those of shuffled labels a set learns nothing of use."""
+    recipe = DosCondX(nodes=9, backbone="sgc", start="noise", epochs=200, lr_x=0.05, select_every=None)
+    rng = np.random.default_rng(0)
+    labels = np.where(TASK.train, rng.permutation(TASK.labels), TASK.labels)
+    shuffled = replace(TASK, labels=labels.astype(TASK.labels.dtype))
+    real, wrong = [], []
+    for seed in range(3):
+        key = jax.random.key(seed)
+        real.append(accuracy(recipe(key, TASK), TASK))
+        wrong.append(accuracy(recipe(key, shuffled), TASK))
+    assert np.mean(real) > np.mean(wrong) + 0.2
+    assert np.mean(real) > 0.75
+
+
+def test_one_compilation_for_all_seeds(compilations):
+    recipe = RECIPES["gcond-x"]
+    recipe(KEY, TASK)
+    compilations.clear()
+    replace(recipe, start="average")(jax.random.key(1), TASK)
+    assert compilations["jit(_advance)"] == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"outer": 0}, "outer must be at least 1"),
+        ({"inner": -1}, "inner must not be negative"),
+        ({"select_every": 0}, "select_every must be at least 1"),
+    ],
+)
+def test_refusals(change, message):
+    with pytest.raises(ValueError, match=message):
+        GCond(**change)
+
+
+def test_the_loss_of_a_hand_made_problem_falls_to_zero():
+    """Two classes, features as many as the real ones: gradients can be matched exactly."""
+    real = real_examples("sgc", TASK)
+    start = start_from("average", KEY, TASK, 9, in_memory)
+    alg = match(
+        node_set(),
+        gradient_matching(3, "squared"),
+        by_part(x=optax.adam(0.02)),
+        networks=fresh(backbone("sgc", 3)),
+        see=seen,
+    )
+    loop = InMemory({})
+    loop("match", alg, KEY, Matching(start, real), 400)
+    loss = loop.history["match"]["loss"]
+    assert loss[-20:].mean() < 0.05 * loss[:20].mean()

@@ -1,0 +1,326 @@
+"""GEOM: soft labels, the loss with knowledge of the last network, the curriculum in the recipe."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from condense_toy import INDUCTIVE, TASK, elsewhere, same
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jgd
+from jgd.condense.bilevel import Matching
+from jgd.condense.experts import Lessons, Window, difficulty
+from jgd.condense.geom import GEOM, OFFICIAL, _algorithms, official, predicted, raised, soft_node_set
+from jgd.condense.sfgc import follow, gcn, real_nodes
+from jgd.core import Examples, InMemory
+from jgd.graph import EXPORT_CHECKS, adjacency, identity, operator
+
+close = np.testing.assert_allclose
+KEY = jax.random.key(0)
+SMALL = GEOM(
+    nodes=6,
+    hidden=8,
+    start="random",
+    steps=6,
+    lr_x=0.01,
+    lr_y=0.05,
+    student_steps=4,
+    length=10,
+    max_start=6,
+    first_start=2,
+    every=2,
+    experts=4,
+    group=2,
+    expert_steps=20,
+    expert_pace_steps=10,
+    knowledge=0.1,
+    select_every=2,
+)
+RNG = np.random.default_rng(0)
+
+
+class Listening(InMemory):
+    """A loop that keeps what every stage was given."""
+
+    def __init__(self):
+        super().__init__({})
+        self.given = {}
+
+    def __call__(self, name, algorithm, key, data, num_steps, batches=None):
+        product = super().__call__(name, algorithm, key, data, num_steps, batches)
+        self.given[name] = (algorithm, data, product)
+        return product
+
+
+# --- labels ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 2**31 - 1))
+def test_raised(seed):
+    """Distributions in which no class is more likely than the true one; right rows stay as they are."""
+    rng = np.random.default_rng(seed)
+    logits = rng.standard_normal((5, 4)) * 3
+    log_p = np.asarray(jax.nn.log_softmax(logits))
+    labels = rng.integers(0, 4, 5)
+    got = np.asarray(raised(log_p, jnp.asarray(labels)))
+    close(np.exp(got).sum(1), 1, rtol=1e-5)
+    own = got[np.arange(5), labels]
+    assert (own >= got.max(1) - 1e-6).all()
+    right = log_p.argmax(1) == labels
+    close(got[right], log_p[right], rtol=1e-4, atol=1e-5)
+    others = np.arange(4) != labels[:, None]
+    shift = np.where(others, got - log_p, 0).sum(1, keepdims=True) / 3
+    close(np.where(others, got - log_p, shift), np.broadcast_to(shift, got.shape), atol=1e-4)
+
+
+def test_soft_labels_are_distributions():
+    synth = soft_node_set(0.3)
+    logits = jnp.asarray(RNG.standard_normal((4, 3)))
+    parts, fixed = synth.init(KEY, Examples((jnp.ones((4, 2)),), logits))
+    assert set(parts) == {"x", "y", "lr"}
+    close(synth.render(parts, fixed).targets, jax.nn.softmax(logits), rtol=1e-6)
+
+
+# --- the loss -------------------------------------------------------------------------------------
+
+
+def pieces(recipe):
+    """The matching step on six nodes, with windows of random networks."""
+    alg, *_ = _algorithms(replace(recipe, nodes=None, label_ratio=None), 3)
+    x = jnp.asarray(RNG.standard_normal((6, 9)), jnp.float32)
+    labels = jnp.asarray([0, 1, 2, 0, 1, 2])
+    logits = jnp.asarray(RNG.standard_normal((6, 3)), jnp.float32)
+    start = Examples((x,), logits if recipe.soft_labels else labels)
+    model = gcn(3, recipe.hidden)
+    window = Window(*(model.init(jax.random.key(i), identity(6), x)[0] for i in range(3)))
+    state = alg.init(KEY, Matching(start, None), None)
+    return alg, model, start, window, state
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_loss_by_hand(soft):
+    """``|θ_p - θ*| / |θ*_s - θ*| + β KL(y' | f_last(X'))``."""
+    recipe = replace(SMALL, soft_labels=soft)
+    alg, model, start, window, state = pieces(recipe)
+    metrics = jax.jit(alg.step)(KEY, 0, state, Matching(start, None), window)[1]
+    y = np.asarray(jax.nn.softmax(start.targets) if soft else np.eye(3)[start.targets], np.float64)
+    small = Examples((identity(6), start.inputs[0]), jnp.asarray(y))
+    end = follow(model, window.start, small, recipe.student_lr, recipe.student_steps)
+
+    def distance(a, b):
+        pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+        return np.sqrt(sum(np.sum((np.asarray(x, np.float64) - np.asarray(z)) ** 2) for x, z in pairs))
+
+    ratio = distance(end, window.target) / distance(window.start, window.target)
+    log_p = np.asarray(jax.nn.log_softmax(model.apply(window.last, {}, *small.inputs)[0].logits), np.float64)
+    kl = np.mean(np.sum(y * (np.log(np.where(y > 0, y, 1)) - log_p), axis=1))
+    close(metrics["distance"], ratio, rtol=1e-4)
+    close(metrics["knowledge"], kl, rtol=1e-4)
+    close(metrics["loss"], ratio + 0.1 * kl, rtol=1e-4)
+    assert kl > 0.05
+
+
+def test_options_of_the_loss():
+    alg, _, start, window, state = pieces(replace(SMALL, knowledge=0.0, distance="squared"))
+    data = Matching(start, None)
+    squared = jax.jit(alg.step)(KEY, 0, state, data, window)[1]
+    assert "knowledge" not in squared
+    alg, *_ = _algorithms(replace(SMALL, nodes=None, label_ratio=None, knowledge=0.0), 3)
+    plain = jax.jit(alg.step)(KEY, 0, state, data, window)[1]
+    close(squared["loss"], plain["loss"] ** 2, rtol=1e-4)
+
+
+def test_all_parts_move():
+    alg, _, start, window, state = pieces(SMALL)
+    new, _ = jax.jit(alg.step)(KEY, 0, state, Matching(start, None), window)
+    for name in ("x", "y", "lr"):
+        assert np.abs(np.asarray(new.parts[name]) - np.asarray(state.parts[name])).max() > 0, name
+
+
+# --- the recipe -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run():
+    loop = Listening()
+    return SMALL(KEY, TASK, loop), loop
+
+
+def test_result(run):
+    small, loop = run
+    assert small.train == {"structure": "identity", "targets": "prob"}
+    close(small.targets.sum(1), 1, rtol=1e-5)
+    assert small.provenance["method"] == "geom"
+    history = loop.history["match"]
+    close(history["loss"], history["distance"] + 0.1 * history["knowledge"], rtol=1e-5)
+    close(history["best"][-1], np.nanmax(history["score"]))
+    start = loop.given["match"][1].start
+    labels = np.asarray([0, 0, 1, 1, 2, 2])
+    own = start.targets[np.arange(6), labels]
+    assert (own >= start.targets.max(1) - 1e-6).all()
+    first = loop.given["teacher"][2]
+    log_p = jax.nn.log_softmax(first(identity(6), start.inputs[0]).logits)
+    close(start.targets, raised(log_p, jnp.asarray(labels)), rtol=1e-4, atol=1e-5)
+
+
+def test_lessons(run):
+    """Ranks follow the entropy of true labels of training nodes and predicted ones of others."""
+    _, loop = run
+    _, data, _ = loop.given["match"]
+    first = loop.given["teacher"][2]
+    a = operator(TASK.graph, normalize="sym", self_loops=True)
+    logits = first(a, a @ jnp.asarray(TASK.graph.nodes)).logits
+    guess = np.asarray(logits).argmax(1)
+    np.testing.assert_array_equal(predicted(first, TASK), guess)
+    train = np.asarray(TASK.train)
+    labels = np.where(train, TASK.labels, guess)
+    values = difficulty(adjacency(TASK.graph), labels, np.ones(72, bool))[train]
+    rank = np.asarray(data.real.rank)
+    assert sorted(rank) == list(range(train.sum()))
+    assert (np.diff(values[np.argsort(rank)]) >= -1e-12).all()
+    assert np.ptp(values) > 0
+
+
+@pytest.mark.parametrize("neighbours", ["predicted", "train"])
+def test_labels_of_test_nodes_have_no_part(neighbours):
+    recipe = replace(SMALL, neighbours=neighbours)
+    known = np.asarray(TASK.train) | np.asarray(TASK.val)
+    other = replace(TASK, labels=np.where(known, TASK.labels, (np.asarray(TASK.labels) + 1) % 3))
+    same(recipe(KEY, TASK), recipe(KEY, other))
+
+
+def test_the_published_leak():
+    """With ``"all"`` the order of the lessons does depend on labels of test nodes."""
+    known = np.asarray(TASK.train) | np.asarray(TASK.val)
+    other = replace(TASK, labels=np.where(known, TASK.labels, np.arange(72) % 3))
+    recipe = replace(SMALL, neighbours="all")
+    values = [recipe._difficulty(task, None) for task in (TASK, other)]
+    assert not np.allclose(*values)
+
+
+def test_hard_labels():
+    loop = Listening()
+    small = replace(SMALL, soft_labels=False, neighbours="train", select_every=None)(KEY, TASK, loop)
+    assert small.train["targets"] == "int"
+    np.testing.assert_array_equal(small.targets, [0, 0, 1, 1, 2, 2])
+    assert "teacher" not in loop.given
+
+
+def test_stored_experts(tmp_path):
+    recipe = replace(SMALL, store=str(tmp_path), select_every=None)
+    first = recipe(KEY, TASK)
+    same(recipe(KEY, TASK), first)
+    assert len(list(tmp_path.glob("expert-*.npy"))) == 4
+
+
+def test_inductive():
+    """Only training nodes have a part; validation nodes would only choose among sets."""
+    recipe = replace(SMALL, select_every=None)
+    same(recipe(KEY, INDUCTIVE), recipe(KEY, elsewhere(INDUCTIVE, np.asarray(INDUCTIVE.train))))
+
+
+def test_resumed_run(tmp_path, run):
+    same(jgd.run(SMALL, KEY, TASK, out=tmp_path, progress=False), run[0])
+    same(jgd.run(SMALL, KEY, TASK, out=tmp_path, progress=False), run[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("neighbours", "none"),
+        ("distance", "cosine"),
+        ("expert_pace", "cosine"),
+        ("expert_first", 0.0),
+        ("expert_pace_steps", 0),
+        ("expert_steps", 100),
+        ("first_start", 300),
+        ("min_start", 60),
+        ("knowledge", -1.0),
+        ("steps", 0),
+    ],
+)
+def test_impossible_settings(name, value):
+    with pytest.raises((ValueError, TypeError)):
+        GEOM(**{name: value})
+
+
+TABLE = """
+cora .25 1400 2500 50 200 1e-4 .01 .75 1500 geom
+cora .5 1400 2500 50 200 1e-4 .01 .75 1500 geom
+cora 1 1500 2500 50 200 1e-4 .01 .75 1500 geom
+citeseer .25 350 200 1 30 1e-4 .1 .8 250 root
+citeseer .5 350 200 10 80 7e-4 .05 .8 250 root
+citeseer 1 350 400 1 20 5e-4 .1 .8 250 root
+ogbn-arxiv .001 1100 650 30 50 .25 0 .85 1200 root
+ogbn-arxiv .005 1600 2100 200 300 .05 0 .85 1200 root
+ogbn-arxiv .01 1900 2100 200 350 .03 0 .85 1200 root
+flickr .001 600 700 10 30 .07 .3 .95 150 root
+flickr .005 600 200 30 60 .1 100 .95 100 root
+flickr .01 70 300 10 70 .07 .3 .95 100 root
+reddit .0005 800 800 1 50 .02 .25 .9 800 linear
+reddit .001 1000 1000 1 20 .03 .1 .9 800 linear
+reddit .005 900 800 1 10 .2 .25 .9 800 linear
+"""
+COLUMNS = ("length", "student_steps", "first_start", "max_start", "lr_x", "knowledge", "expert_first")
+COLUMNS += ("expert_pace_steps", "expert_pace")
+
+
+def test_official_settings():
+    rows = [line.split() for line in TABLE.strip().splitlines()]
+    assert len(rows) == len(OFFICIAL)
+    for dataset, ratio, *values in rows:
+        recipe = official(dataset, float(ratio))
+        for name, value in zip(COLUMNS, values, strict=True):
+            got = getattr(recipe, name)
+            assert got == (value if isinstance(got, str) else float(value)), (dataset, ratio, name)
+        assert recipe.soft_labels == (dataset == "cora")
+    assert official("unheard-of") == GEOM()
+
+
+def test_lowers_everywhere():
+    alg, _, start, window, state = pieces(SMALL)
+    _, teacher, _ = _algorithms(replace(SMALL, nodes=None, label_ratio=None), 3)
+    real = real_nodes(TASK)
+    lessons = Lessons(real, jnp.arange(len(real.targets)))
+
+    def step(raw, state, data, window):
+        return alg.step(jax.random.wrap_key_data(raw), 0, state, data, window)
+
+    def learn(raw, t, state, data):
+        return teacher.step(jax.random.wrap_key_data(raw), t, state, data, None)
+
+    raw, platforms = jax.random.key_data(KEY), ("cpu", "cuda", "tpu")
+    for fn, args in (
+        (step, (raw, state, Matching(start, None), window)),
+        (learn, (raw, jnp.asarray(3), jax.eval_shape(teacher.init, KEY, lessons, None), lessons)),
+    ):
+        exported = jax.export.export(jax.jit(fn), platforms=platforms, disabled_checks=EXPORT_CHECKS)(*args)
+        assert exported.platforms == platforms
+
+
+# --- ablation -------------------------------------------------------------------------------------
+
+
+def test_knowledge_moves_nodes_to_where_the_expert_is_sure():
+    """A large β makes the last network agree with the labels of the set; hardly any does not."""
+    found = {}
+    for beta in (1e-6, 10.0):
+        recipe = replace(SMALL, soft_labels=False, lr_x=0.05, knowledge=beta)
+        alg, _, start, window, state = pieces(recipe)
+        step = jax.jit(alg.step)
+        for t in range(40):
+            state, metrics = step(jax.random.key(t), t, state, Matching(start, None), window)
+        found[beta] = float(metrics["knowledge"])
+    assert found[10.0] < 0.5 * found[1e-6], found
+
+
+def test_bound_of_windows_is_used():
+    """A window that has not expanded yet asks for early starts only."""
+    early = replace(SMALL, first_start=2, max_start=2, expert_steps=20)
+    assert early.stretch().at == (0, 10, 20)
+    assert SMALL.stretch().at == (0, 2, 4, 10, 12, 14, 20)
+    assert replace(SMALL, knowledge=0.0).stretch().at == (0, 2, 4, 10, 12, 14)
