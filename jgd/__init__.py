@@ -13,7 +13,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from jgd import condense, core, data, graph, losses, metrics, nn, ops, optim, protocols, report
+    from jgd import (
+        apps,
+        condense,
+        core,
+        data,
+        graph,
+        losses,
+        metrics,
+        nn,
+        ops,
+        optim,
+        protocols,
+        report,
+        text,
+    )
     from jgd.core import objective, run, weighted
     from jgd.data import load
     from jgd.protocols import Protocol, compare, evaluate
@@ -21,6 +35,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PARTS = (
+    "apps",
     "condense",
     "core",
     "data",
@@ -32,6 +47,7 @@ _PARTS = (
     "optim",
     "protocols",
     "report",
+    "text",
 )
 _HOMES = {
     **dict.fromkeys(("objective", "run", "weighted"), "core"),
@@ -41,6 +57,7 @@ _HOMES = {
 
 __all__ = [
     "Protocol",
+    "apps",
     "compare",
     "condense",
     "core",
@@ -57,6 +74,7 @@ __all__ = [
     "protocols",
     "report",
     "run",
+    "text",
     "weighted",
 ]
 

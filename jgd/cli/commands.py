@@ -15,7 +15,7 @@ import tyro
 
 from jgd.cli.errors import Mistake, mistakes
 
-__all__ = ["Condense", "Datasets", "Evaluate", "Export", "Methods", "RunOptions"]
+__all__ = ["Compare", "Condense", "Datasets", "Evaluate", "Export", "Import", "Methods", "RunOptions"]
 
 
 _File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -147,6 +147,193 @@ def _load_graph(path: Path) -> Any:
     if not isinstance(small.data, jraph.GraphsTuple) or small.data.nodes is None:
         raise Mistake(f"{path} holds no graph with features")
     return small
+
+
+# --- compare ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Compare condensers at several sizes.
+
+    Makes sets by every method at every size, trains networks on each, prints a table, and writes metrics.json
+    and report.html. Every set is kept in cells as soon as it is done, so that an interrupted run goes on
+    where it was when the same command is given again, with more methods, sizes or seeds if you like.
+
+    Example: `jgd compare cora --methods random herding average-sgc clustgdd --label-ratios 0.25 0.5 1`.
+
+    Attributes:
+      dataset: name, see `jgd datasets`.
+      methods: names, see `jgd methods`; their settings are the authors' where they are known.
+      label_ratios: sizes, in condensed nodes for each labelled node, in (0, 1].
+      seeds: sets for each method and size.
+      networks: networks of each kind that are trained on each set.
+      models: networks to evaluate with, of gcn, sgc, sage, gat, appnp, cheb, gin, mlp, gprgnn; gcn and mlp
+        for digits, gcn else.
+      epochs: training steps of each network; 200 for digits and 600 else.
+      seed: of the random key.
+      out: folder for the outputs; runs/compare-DATASET-seedSEED by default.
+      setting: whether the condensers see the whole graph, or only the subgraph of the training nodes.
+      quiet: print the table only.
+    """
+
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = "digits"
+    methods: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = (
+        "random",
+        "herding",
+        "average-sgc",
+        "clustgdd",
+    )
+    label_ratios: Annotated[tuple[float, ...], tyro.conf.arg(metavar="FLOAT ...")] = (0.25, 0.5, 1.0)
+    seeds: int = 3
+    networks: int = 1
+    models: _Names = None
+    epochs: _Number = None
+    seed: int = 0
+    out: _Out = None
+    setting: Literal["transductive", "inductive"] = "transductive"
+    quiet: _Flag = False
+
+    def __call__(self, command: str) -> int:
+        """Run it."""
+        import time
+
+        import jax
+
+        from jgd.cli.job import check_writable, load_nodes, write_json
+        from jgd.cli.results import methods_table
+        from jgd.condense.common import size_of
+        from jgd.protocols.sweep import compare_methods
+        from jgd.report import write_method_report
+
+        with mistakes():  # names before data, which may be a download
+            usual = self._check()
+        setting = "" if self.setting == "transductive" else f"-{self.setting}"
+        name = f"compare-{self.dataset}{setting}-seed{self.seed}".replace(":", "-")
+        out = Path("runs") / name if self.out is None else self.out
+        check_writable(out)
+        if (out / "experiment.json").exists():
+            raise Mistake(f"{out} holds a run of something else: choose another folder with --out")
+        task = load_nodes(self.dataset, self.setting)
+        start = time.perf_counter()
+
+        def say(text: str) -> None:
+            if not self.quiet:
+                print(f"{time.perf_counter() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+        with mistakes():
+            for ratio in self.label_ratios:
+                size_of(task, ratio, None)
+            found = compare_methods(
+                self.methods,
+                task,
+                self.label_ratios,
+                seeds=self.seeds,
+                networks=self.networks,
+                models=usual.models,
+                key=jax.random.key(self.seed),
+                protocol=usual.protocol,
+                folder=out / "cells",
+                say=say,
+            )
+            write_method_report(out / "report.html", found, command=command)
+            write_json(out / "metrics.json", {"seed": self.seed, **found.metrics(command=command)})
+        methods_table(found)
+        print(f"written to {out}: report.html, metrics.json, cells")
+        return 0
+
+    def _check(self) -> Any:
+        from jgd.protocols.experiment import default_experiment
+
+        if not self.methods or not self.label_ratios:
+            raise ValueError("name at least one method and one label ratio")
+        if len(set(self.methods)) < len(self.methods):
+            raise ValueError(f"a method is named twice in {', '.join(self.methods)}")
+        if self.networks < 1:
+            raise ValueError(f"networks must be at least 1, got {self.networks}")
+        for method in self.methods:
+            for ratio in self.label_ratios:
+                usual = default_experiment(self.dataset, method, label_ratio=ratio)
+                protocol = usual.protocol
+                if self.epochs is not None:
+                    protocol = dataclasses.replace(protocol, epochs=self.epochs)
+                models = usual.models if self.models is None else self.models
+                usual = dataclasses.replace(
+                    usual, models=models, seeds=self.seeds, seed=self.seed, protocol=protocol
+                )
+                usual.check()
+        return usual
+
+
+# --- import -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Import:
+    """Read a condensed graph that another library made.
+
+    Arrays come from .npy, .npz or .pt files (tensors of torch.save, read without PyTorch). An .npz may hold
+    features, labels and adjacency together. Without labels, the order in which GCond and its relatives spend
+    their budget is assumed; without an adjacency every node stands for itself.
+
+    Example: `jgd import feat.pt --adjacency adj.pt --dataset cora --out gcond.npz`.
+
+    Attributes:
+      features: file of [n, F] features.
+      dataset: what it was condensed from, see `jgd datasets`.
+      labels: file of [n] classes, or [n, C] probabilities or logits.
+      adjacency: file of [n, n] weights.
+      structure: whether the weights are to be normalised with self loops, or are so already.
+      method: what to call it.
+      setting: of the method that made it.
+      out: file to write.
+    """
+
+    features: _File
+    dataset: Annotated[str, tyro.conf.arg(metavar="NAME")]
+    labels: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    adjacency: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    structure: Literal["raw", "normalized"] = "raw"
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "imported"
+    setting: Literal["transductive", "inductive"] = "transductive"
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("condensed.npz")
+
+    def __call__(self, command: str) -> int:
+        """Run it."""
+        from jgd.cli.job import check_writable, load_nodes
+        from jgd.data import artifact, checksum
+        from jgd.data.imported import import_condensed
+        from jgd.protocols.compare import versions
+
+        given = [file for file in (self.features, self.labels, self.adjacency) if file is not None]
+        for file in given:
+            if not file.is_file():
+                raise Mistake(f"there is no file {file}")
+        check_writable(self.out.parent)
+        if self.out.is_dir():
+            raise Mistake(f"{self.out} is a folder: name a file")
+        if self.out.resolve() in [file.resolve() for file in given]:
+            raise Mistake(f"{self.out} is an input itself: name another file with --out")
+        task = load_nodes(self.dataset, self.setting)
+        with mistakes():
+            small = import_condensed(
+                self.features,
+                task,
+                labels=self.labels,
+                adjacency=self.adjacency,
+                structure=self.structure,
+                method=self.method,
+            )
+            said = {"checksum": checksum(task), "versions": versions(), "command": command}
+            small = dataclasses.replace(small, provenance={**small.provenance, **said})
+            artifact.save(small, self.out)
+        edges = int(small.provenance["edges"])
+        what = "no edges (adjacency I)" if small.train["structure"] == "identity" else f"{edges} edges"
+        print(f"written to {self.out}: {len(small.targets)} nodes of {self.dataset}, {what}")
+        if self.labels is None and self.features.suffix != ".npz":
+            print("no labels were given: the classes are in the order of GCond's budget, the rarest first")
+        print(f"try it: jgd evaluate {self.out}")
+        return 0
 
 
 # --- evaluate -----------------------------------------------------------------------------------
@@ -367,14 +554,15 @@ class Methods:
         """Run it."""
         del command
         from jgd.cli.tables import listing
-        from jgd.protocols.experiment import METHODS
+        from jgd.protocols.methods import GRAPH_METHODS, METHODS
 
         rows = [
             [name, m.paper, ", ".join(s[0].upper() for s in m.setting.split(", ")), m.cost, m.summary]
-            for name, m in METHODS.items()
+            for name, m in (METHODS | GRAPH_METHODS).items()
         ]
         columns = ["name", "paper", "setting", "cost", "what it does"]
         listing(columns, rows, left=("paper", "setting", "cost"))
-        print("\nsetting: T transductive (sees the whole graph), I inductive (its training part)")
-        print("cost: none is no training, seconds is one small network")
+        print("\nsetting: T transductive (sees the whole graph), I inductive (its training part),")
+        print("G sets of graphs (`jgd condense-graphs`)")
+        print("cost: none is no training, seconds is one small network, minutes and hours on two CPU cores")
         return 0

@@ -19,16 +19,30 @@ from typing import Any
 
 import tyro
 
-from jgd.cli.commands import Condense, Datasets, Evaluate, Export, Methods, RunOptions
+from jgd.cli.commands import (
+    Compare,
+    Condense,
+    Datasets,
+    Evaluate,
+    Export,
+    Import,
+    Methods,
+    RunOptions,
+)
 from jgd.cli.errors import Mistake, mistakes
+from jgd.cli.graphs import CondenseGraphs, Detect
 
 __all__ = ["main"]
 
 COMMANDS: dict[str, type] = {
     "condense": Condense,
+    "condense-graphs": CondenseGraphs,
+    "compare": Compare,
     "evaluate": Evaluate,
     "export": Export,
+    "import": Import,
     "run": RunOptions,
+    "detect": Detect,
     "datasets": Datasets,
     "methods": Methods,
 }
@@ -67,8 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"jgd: {_one_line(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        resumable = command in ("condense", "run")
-        hint = ": the same command goes on from the last checkpoint" if resumable else ""
+        hint = {
+            "condense": ": the same command goes on from the last checkpoint",
+            "run": ": the same command goes on from the last checkpoint",
+            "compare": ": the same command goes on with the sets that are missing",
+        }.get(command, "")
         print(f"\njgd: interrupted{hint}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe has seen enough

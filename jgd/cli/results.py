@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from jgd.cli.job import OUTPUTS
 from jgd.cli.tables import human_bytes, show
 from jgd.protocols import Comparison, Score
+from jgd.protocols.sweep import MethodComparison
 
-__all__ = ["comparison_table", "conclude", "percent", "score_table"]
+__all__ = ["comparison_table", "conclude", "methods_table", "percent", "score_table"]
 
 
 def percent(score: Score) -> str:
@@ -52,6 +53,9 @@ def conclude(comparison: Comparison, out: Path) -> None:
     comparison_table(comparison)
     count = next(iter(next(iter(comparison.scores.values())).values())).test.size
     print(f"\ntest accuracy ± standard deviation over {count} seed{'s' if count > 1 else ''}")
+    own = [name for name, small in comparison.condensed.items() if "predictor" in small.train]
+    if own:
+        print(f"{', '.join(own)}: by the predictor that the set is meant for, whatever the column")
     shared = comparison.seconds.get("embedding")
     if shared is not None:
         print(f"herding and k-center also share a network that took {shared:.1f} s")
@@ -69,3 +73,36 @@ def score_table(scores: Mapping[str, Mapping[str, Score]]) -> None:
             cells += [percent(full), f"{100 * full.val_mean:.1f}", kept]
         rows.append(cells)
     show(columns, rows)
+
+
+def methods_table(found: MethodComparison) -> None:
+    """Print one row for each method and size, the whole graph first."""
+
+    def accuracy(mean: float, std: float) -> str:
+        return f"{100 * mean:.1f} ± {100 * std:.1f}" if mean == mean else "failed"
+
+    def number(value: float, show: Callable[[float], str]) -> str:
+        return show(value) if value == value else "-"
+
+    columns = ["", "ratio", "nodes", "size", *(f"{m} %" for m in found.models), "seconds", "sets"]
+    full = [accuracy(found.full[m].mean(), found.full[m].std()) for m in found.models]
+    original = found.original
+    rows = [["full graph", "-", str(original["nodes"]), human_bytes(original["bytes"]), *full, "-", "-"]]
+    for row in found.rows():
+        rows.append(
+            [
+                row.method,
+                f"{row.label_ratio:g}",
+                number(row.nodes, lambda n: f"{n:.0f}"),
+                number(row.bytes, lambda n: human_bytes(round(n))),
+                *(accuracy(*row.accuracy(m)) for m in found.models),
+                number(row.time[0], _seconds),
+                str(len(row.seconds)),
+            ]
+        )
+    print(f"{found.dataset}: {len(found.methods)} methods, {len(found.cells)} sets\n")
+    show(columns, rows)
+    print("\ntest accuracy ± standard deviation over sets and networks; seconds to make a set")
+    for row in found.rows():
+        for error in row.errors:
+            print(f"{row.method} at {row.label_ratio:g} made no set: {error}")

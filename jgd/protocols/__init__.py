@@ -1,6 +1,50 @@
 """Evaluation protocols: the same question asked of every method."""
 
-from jgd.protocols.compare import BASELINES, Comparison, compare
-from jgd.protocols.evaluate import NETWORKS, PUBLISHED, Protocol, Score, evaluate
+from jgd.protocols.compare import Comparison, compare
+from jgd.protocols.compare_graphs import GraphComparison, compare_graphs
+from jgd.protocols.evaluate import (
+    NETWORKS,
+    PUBLISHED,
+    Protocol,
+    Score,
+    cross_architecture,
+    evaluate,
+    trained,
+)
+from jgd.protocols.graphs import GraphProtocol, GraphScore, evaluate_graphs
+from jgd.protocols.methods import BASELINES, GRAPH_BASELINES, GRAPH_METHODS, METHODS, method_name
+from jgd.protocols.robustness import CORRUPTIONS, attack_edges, evasion, poisoning
+from jgd.protocols.search import Architecture, Search, grid, search
+from jgd.protocols.sweep import MethodComparison, compare_methods
 
-__all__ = ["BASELINES", "NETWORKS", "PUBLISHED", "Comparison", "Protocol", "Score", "compare", "evaluate"]
+__all__ = [
+    "Architecture",
+    "BASELINES",
+    "CORRUPTIONS",
+    "Comparison",
+    "GRAPH_BASELINES",
+    "GRAPH_METHODS",
+    "GraphComparison",
+    "GraphProtocol",
+    "GraphScore",
+    "METHODS",
+    "MethodComparison",
+    "NETWORKS",
+    "PUBLISHED",
+    "Protocol",
+    "Score",
+    "Search",
+    "attack_edges",
+    "compare",
+    "compare_graphs",
+    "compare_methods",
+    "cross_architecture",
+    "evaluate",
+    "evaluate_graphs",
+    "evasion",
+    "grid",
+    "method_name",
+    "poisoning",
+    "search",
+    "trained",
+]

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jgd.condense import Average, Herding, KCenter, Random
+from jgd.condense import Herding, KCenter
 from jgd.condense.common import dense_features, symmetric_normalization
 from jgd.condense.selection import gcn_embedding
 from jgd.core import Loop, Recipe, in_memory
@@ -23,9 +23,9 @@ from jgd.data.tasks import NodeTask
 from jgd.graph.build import adjacency
 from jgd.metrics import frechet_distance
 from jgd.protocols.evaluate import PUBLISHED, Protocol, Score, condensed_operator, evaluate
+from jgd.protocols.methods import BASELINES, METHODS, named, preferred
 
 __all__ = [
-    "BASELINES",
     "Comparison",
     "compare",
     "graph_bytes",
@@ -33,15 +33,6 @@ __all__ = [
     "propagated_pair",
     "versions",
 ]
-
-BASELINES: dict[str, Callable[..., Recipe]] = {
-    "random": Random,
-    "herding": Herding,
-    "k-center": KCenter,
-    "average": Average,
-    "average-sgc": lambda **size: Average(hops=2, **size),
-}
-"""Baselines of the main job: each is a recipe of a size."""
 
 
 def versions() -> dict[str, str]:
@@ -176,7 +167,7 @@ def compare(
     *,
     key: Array,
     method: str = "clustgdd",
-    baselines: Sequence[str] = tuple(BASELINES),
+    baselines: Sequence[str] = BASELINES,
     models: Sequence[str] = ("gcn",),
     seeds: int = 5,
     protocol: Protocol = PUBLISHED,
@@ -190,7 +181,7 @@ def compare(
       task: the original task.
       key: random key.
       method: name of the recipe in the results.
-      baselines: names from `BASELINES`; one that is the method itself is left out.
+      baselines: names of methods; one that is the method itself is left out.
       models: architectures.
       seeds: networks of each architecture and set.
       protocol: how to train them.
@@ -200,9 +191,8 @@ def compare(
     Returns:
       A `Comparison`.
     """
-    unknown = set(baselines) - set(BASELINES)
-    if unknown:
-        raise ValueError(f"unknown baselines {sorted(unknown)}; there are {', '.join(BASELINES)}")
+    for name in baselines:
+        named("baseline", name, METHODS)
     k_method, k_base, k_eval = jax.random.split(key, 3)
     seconds: dict[str, float] = {}
 
@@ -221,7 +211,7 @@ def compare(
     size = len(condensed[method].targets)
     shared: dict[str, Any] = {}
     for i, name in enumerate(n for n in baselines if n != method):
-        base = BASELINES[name](label_ratio=None, nodes=size)
+        base = preferred(name, task.name, nodes=size, near=size / int(np.sum(task.train)))
         k = jax.random.fold_in(k_base, i)
         if isinstance(base, Herding | KCenter):  # one network serves both
             if "embedding" not in shared:

@@ -21,9 +21,10 @@ import jraph
 import numpy as np
 from jaxtyping import Array
 
-from jgd.core import Algorithm, Examples, InMemory, ensemble, from_linen
+from jgd.condense.sntk import sntk_accuracy
+from jgd.core import Algorithm, Bound, Examples, InMemory, ensemble, from_linen
 from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
+from jgd.data.tasks import GraphTask, NodeTask
 from jgd.graph import (
     DenseOperator,
     Operator,
@@ -48,7 +49,7 @@ from jgd.nn import (
 )
 from jgd.optim import adam_l2
 
-__all__ = ["NETWORKS", "PUBLISHED", "Protocol", "Score", "evaluate"]
+__all__ = ["NETWORKS", "PUBLISHED", "Protocol", "Score", "cross_architecture", "evaluate", "trained"]
 
 NETWORKS: dict[str, type[nn.Module]] = {
     "gcn": GCN,
@@ -75,8 +76,9 @@ class Protocol:
       hidden: width of the hidden layers.
       dropout: rate in the networks that drop out.
       select_every: epochs between looks at the validation nodes.
-      threshold: weights of a condensed graph below it are no edges for networks that attend to edges
-        without regard to their weight (GAT).
+      threshold: weights of a condensed graph below it are no edges for the networks in ``thresholded``.
+      thresholded: names of networks; by default the one that attends to edges without regard to their weight
+        (GAT). Benchmarks also use 0.5 for gat, cheb and sage, or 0.01 to 0.05 for all.
     """
 
     epochs: int = 600
@@ -86,6 +88,7 @@ class Protocol:
     dropout: float = 0.5
     select_every: int = 1
     threshold: float = 0.05
+    thresholded: tuple[str, ...] = ("gat",)
 
 
 PUBLISHED = Protocol()
@@ -138,8 +141,27 @@ class Score:
         return f"{100 * self.test_mean:.1f} ± {100 * self.test_std:.1f} %"
 
 
-def network(name: str, num_classes: int, protocol: Protocol) -> nn.Module:
-    """The named architecture at the protocol's width and dropout."""
+def cross_architecture(scores: Mapping[str, Score]) -> tuple[float, float]:
+    """Mean and standard deviation over architectures of the mean test accuracy, one number for each of them.
+
+    How well a set serves networks that it was not made for; the deviation tells how evenly.
+
+    Args:
+      scores: what `evaluate` returned for one set.
+
+    Raises:
+      ValueError: where there is none.
+    """
+    if not scores:
+        raise ValueError("a mean over architectures needs at least one")
+    means = np.asarray([score.test_mean for score in scores.values()])
+    return float(means.mean()), float(means.std())
+
+
+def network(name: str | nn.Module, num_classes: int, protocol: Protocol) -> nn.Module:
+    """The named architecture at the protocol's width and dropout; a network is what it is."""
+    if isinstance(name, nn.Module):
+        return name
     if name not in NETWORKS:
         raise ValueError(f"unknown network {name!r}; there are {', '.join(NETWORKS)}")
     cls = NETWORKS[name]
@@ -157,7 +179,7 @@ def _over_sets(alg: Algorithm) -> Algorithm:
 
 
 @lru_cache(maxsize=64)  # the same functions again, so that `jit` finds what it compiled
-def _algorithm(name: str, num_classes: int, protocol: Protocol, seeds: int, several: bool):
+def _algorithm(name: str | nn.Module, num_classes: int, protocol: Protocol, seeds: int, several: bool):
     model = from_linen(network(name, num_classes, protocol))
     tx = adam_l2(protocol.learning_rate, protocol.weight_decay, num_steps=protocol.epochs)
     alg = ensemble(classifier(model, tx, every=protocol.select_every), seeds)
@@ -190,8 +212,8 @@ def _split(task: NodeTask, name: str) -> np.ndarray:
     return np.asarray(mask)
 
 
-def _real_examples(task: NodeTask, net: nn.Module, names: Sequence[str]) -> dict[str, Examples]:
-    """Examples of the named splits, on the whole graph or each on its own subgraph."""
+def real_examples(task: NodeTask, net: nn.Module, names: Sequence[str]) -> dict[str, Examples]:
+    """Examples of the named splits as a network reads them: on the whole graph, or each on its own."""
     labels = np.asarray(task.labels)
     if task.setting == "transductive":
         inputs = _real_inputs(task.graph, net)
@@ -225,7 +247,10 @@ def condensed_operator(
 
 def _small_examples(small: Condensed, net: nn.Module, protocol: Protocol, num_classes: int) -> Examples:
     """Condensed examples with soft targets and weights, so that sets of one size can be stacked."""
-    threshold = protocol.threshold if isinstance(net, GAT) else 0.0
+    if unknown := set(protocol.thresholded) - set(NETWORKS):
+        raise ValueError(f"thresholded names {', '.join(sorted(unknown))}; there are {', '.join(NETWORKS)}")
+    sparse = any(isinstance(net, NETWORKS[name]) for name in protocol.thresholded)
+    threshold = protocol.threshold if sparse else 0.0
     a = condensed_operator(small, **net.adjacency, threshold=threshold)  # pyright: ignore
     targets = jnp.asarray(small.targets)
     if small.train.get("targets") == "logit":
@@ -236,9 +261,17 @@ def _small_examples(small: Condensed, net: nn.Module, protocol: Protocol, num_cl
     return Examples((a, jnp.asarray(small.data.nodes, jnp.float32)), targets.astype(jnp.float32), weights)
 
 
+def _by_own_predictor(small: Condensed, task: NodeTask) -> Score:
+    """The score of the predictor that a set is meant for."""
+    if small.train["predictor"] != "sntk":
+        raise ValueError(f"this set is meant for a predictor that is not known: {small.train['predictor']!r}")
+    start = time.perf_counter()
+    test, val = (np.asarray([sntk_accuracy(small, task, split)]) for split in ("test", "val"))
+    seconds = time.perf_counter() - start
+    return Score(test=test, val=val, curve=np.full(1, np.nan), loss=np.full(1, np.nan), seconds=seconds)
+
+
 def _check(small: Condensed, task: NodeTask) -> None:
-    if "predictor" in small.train:
-        raise ValueError(f"this set is meant for its own predictor, {small.train['predictor']!r}")
     if small.preprocess:
         raise ValueError(f"this set is meant for data changed by {small.preprocess.get('op')!r} first")
     nodes: Any = task.graph.nodes
@@ -269,36 +302,54 @@ def _with_overrides(protocol: Protocol, small: Condensed) -> Protocol:
 
 
 def evaluate(
-    small: Condensed | NodeTask | Mapping[str, Condensed],
-    task: NodeTask,
+    small: Condensed | NodeTask | GraphTask | Mapping[str, Condensed],
+    task: NodeTask | GraphTask,
     *,
-    models: Sequence[str] = ("gcn",),
+    models: Sequence[Any] | None = None,
     seeds: int = 5,
     key: Array | None = None,
-    protocol: Protocol = PUBLISHED,
-) -> dict[str, Any]:
+    protocol: Any = None,
+) -> dict[Any, Any]:
     """Accuracy on ``task`` of networks that are trained on ``small``.
 
     Args:
       small: a condensed set; or ``task`` itself, for the whole graph; or several condensed sets by name,
         which run at once where they have the same size and prescribe the same training.
-      task: the original task.
-      models: names of architectures, see `NETWORKS`.
+      task: the original task. A `GraphTask` is handed to `jgd.protocols.graphs.evaluate_graphs`.
+      models: names of architectures, see `NETWORKS`; ``("gcn",)`` by default, ``("gin",)`` for graphs. Of
+        nodes also networks themselves, Flax modules that are called as those of `jgd.nn` are.
       seeds: networks of each architecture.
       key: random key; 0 by default.
-      protocol: how to train.
+      protocol: how to train: a `Protocol`, the published one by default; for graphs a `GraphProtocol`.
 
     Returns:
-      ``{model: Score}``, or ``{name: {model: Score}}`` for several sets.
+      ``{model: Score}``, or ``{name: {model: Score}}`` for several sets. A set that is meant for a predictor
+      of its own (GC-SNTK's kernel regression) is scored by that, once, whatever the model.
 
     Raises:
       ValueError: for an unknown model, a set that does not belong to the task, or a task without a split.
     """
+    if isinstance(task, GraphTask):
+        from jgd.protocols.graphs import evaluate_graphs  # which imports this module
+
+        return evaluate_graphs(
+            small,  # pyright: ignore[reportArgumentType]
+            task,
+            models=models or ("gin",),
+            seeds=seeds,
+            key=key,
+            protocol=protocol,
+        )
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
+    models, protocol = models or ("gcn",), protocol or PUBLISHED
     key = jax.random.key(0) if key is None else key
     if isinstance(small, Mapping):
-        results: dict[str, Any] = {name: {} for name in small}
+        results: dict[Any, Any] = {name: {} for name in small}
+        alone = {name: one for name, one in small.items() if "predictor" in one.train}
+        for name, one in alone.items():
+            results[name] = dict.fromkeys(models, _by_own_predictor(one, task))
+        small = {name: one for name, one in small.items() if name not in alone}
         for group, settings in _groups(small, protocol):
             members = {name: small[name] for name in group}
             for model in models:
@@ -308,6 +359,7 @@ def evaluate(
         return results
     if isinstance(small, NodeTask):
         return {model: _evaluate_full(small, task, model, seeds, key, protocol) for model in models}
+    assert isinstance(small, Condensed)
     scores = evaluate({"": small}, task, models=models, seeds=seeds, key=key, protocol=protocol)
     return scores[""]
 
@@ -321,31 +373,75 @@ def _groups(sets: Mapping[str, Condensed], protocol: Protocol):
     return [(names, settings) for (_, settings), names in groups.items()]
 
 
-def _evaluate_sets(sets, task, model, seeds, key, protocol):
+def trained(
+    small: Condensed | NodeTask,
+    task: NodeTask,
+    *,
+    model: str | nn.Module = "gcn",
+    seeds: int = 5,
+    key: Array | None = None,
+    protocol: Protocol = PUBLISHED,
+) -> Bound:
+    """The networks that `evaluate` tests: each in the state that was best on the validation nodes.
+
+    Args:
+      small: a condensed set, or a task of which all training nodes are.
+      task: the original task, whose validation nodes select.
+      model: the architecture.
+      seeds: networks.
+      key: random key; 0 by default. With the same one they are those of `evaluate`, up to rounding.
+      protocol: how to train.
+
+    Returns:
+      One network whose parameters have a leading axis of ``seeds``; `jax.vmap` calls them all.
+    """
+    key = jax.random.key(0) if key is None else key
+    if isinstance(small, NodeTask):
+        data = _full_data(small, task, model, protocol)
+        return _train(model, data, task, seeds, False, key, protocol, {})
+    protocol = _with_overrides(protocol, small)
+    data = _set_data({"": small}, task, model, protocol)
+    nets = _train(model, data, task, seeds, True, key, protocol, {})
+    return jax.tree.map(lambda leaf: leaf[0], nets)
+
+
+def _set_data(sets, task, model, protocol) -> Splits:
     for small in sets.values():
         _check(small, task)
     net = network(model, task.num_classes, protocol)
-    real = _real_examples(task, net, ("val", "test"))
+    real = real_examples(task, net, ("val", "test"))
     each = [_small_examples(small, net, protocol, task.num_classes) for small in sets.values()]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *each)
-    data = Splits(stacked, real["val"], real["test"])
+    return Splits(stacked, real["val"], real["test"])
+
+
+def _full_data(source, task, model, protocol) -> Splits:
+    net = network(model, task.num_classes, protocol)
+    real = real_examples(task, net, ("train", "val", "test") if source is task else ("val", "test"))
+    own = real["train"] if source is task else real_examples(source, net, ("train",))["train"]
+    return Splits(own._replace(weights=own.weights.astype(jnp.float32)), real["val"], real["test"])
+
+
+def _evaluate_sets(sets, task, model, seeds, key, protocol):
+    data = _set_data(sets, task, model, protocol)
     scores = _run(model, data, task, seeds, len(sets), key, protocol)
     return dict(zip(sets, scores, strict=True))
 
 
 def _evaluate_full(source, task, model, seeds, key, protocol):
-    net = network(model, task.num_classes, protocol)
-    real = _real_examples(task, net, ("train", "val", "test") if source is task else ("val", "test"))
-    own = real["train"] if source is task else _real_examples(source, net, ("train",))["train"]
-    data = Splits(own._replace(weights=own.weights.astype(jnp.float32)), real["val"], real["test"])
+    data = _full_data(source, task, model, protocol)
     return _run(model, data, task, seeds, None, key, protocol)[0]
 
 
+def _train(model, data, task, seeds, several, key, protocol, history) -> Any:
+    alg = _algorithm(model, task.num_classes, protocol, seeds, several)
+    return InMemory(history)("evaluate", alg, key, data, protocol.epochs)
+
+
 def _run(model, data, task, seeds, sets, key, protocol) -> list[Score]:
-    alg = _algorithm(model, task.num_classes, protocol, seeds, sets is not None)
     history: dict[str, Any] = {}
     start = time.perf_counter()
-    nets = InMemory(history)("evaluate", alg, key, data, protocol.epochs)
+    nets = _train(model, data, task, seeds, sets is not None, key, protocol, history)
     final = jax.tree.map(np.asarray, _tester(sets is not None)(nets, data))
     seconds = time.perf_counter() - start
     curves = history["evaluate"]

@@ -2,92 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 
-from jgd.condense import Average, Clustering, ClustGDD, Degree, Herding, KCenter, PageRank, Random
-from jgd.condense.clustgdd import official  # jgd.condense.clustgdd is the class: the module's name lost
-from jgd.core import Recipe
+from jgd.condense import ClustGDD
 from jgd.data.tasks import NodeTask
-from jgd.protocols.compare import BASELINES
 from jgd.protocols.evaluate import NETWORKS, PUBLISHED, Protocol
+from jgd.protocols.methods import BASELINES, METHODS, method_name, named, preferred
 
-__all__ = ["DIGITS", "METHODS", "Experiment", "Method", "default_experiment", "method_name", "named"]
-
-
-class Method(NamedTuple):
-    """A condenser that can be named.
-
-    Attributes:
-      recipe: makes the recipe from its settings, ``label_ratio`` and ``nodes`` among them.
-      paper: where it comes from.
-      setting: what it can condense.
-      cost: how long it takes: ``"none"`` (no training), ``"seconds"`` (one small network), ``"minutes"``,
-        ``"hours"`` (bilevel).
-      summary: what it does, in one line.
-    """
-
-    recipe: Callable[..., Recipe]
-    paper: str
-    setting: str
-    cost: str
-    summary: str
-
-
-_ANY = "transductive, inductive"
-
-METHODS: dict[str, Method] = {
-    "clustgdd": Method(
-        ClustGDD, "Lai et al. 2025", _ANY, "seconds", "cluster all nodes by the logits of a linear head"
-    ),
-    "random": Method(Random, "-", _ANY, "none", "labelled nodes chosen at random in each class"),
-    "herding": Method(
-        Herding, "Welling 2009", _ANY, "seconds", "labelled nodes whose mean embedding is their class's"
-    ),
-    "k-center": Method(
-        KCenter, "Sener & Savarese 2018", _ANY, "seconds", "labelled nodes that cover the embeddings"
-    ),
-    "degree": Method(Degree, "-", _ANY, "none", "labelled nodes with most edges"),
-    "pagerank": Method(PageRank, "Page et al. 1999", _ANY, "none", "labelled nodes with highest PageRank"),
-    "average": Method(Average, "-", _ANY, "none", "the mean of each class"),
-    "average-sgc": Method(
-        partial(Average, hops=2), "-", _ANY, "none", "the mean of each class after two propagations"
-    ),
-    "clustering": Method(Clustering, "-", _ANY, "none", "k-means in each class, without edges"),
-}
-"""The condensers by the name that the command line knows; a new one is one entry."""
-
-
-def named(kind: str, name: str, known: Iterable[str] | Mapping[str, Any]) -> str:
-    """The name, if it is known.
-
-    Raises:
-      ValueError: else, saying which names are close.
-    """
-    known = list(known)
-    if name in known:
-        return name
-    close = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
-    raise ValueError(f"no {kind} is called {name!r}: {hint}")
-
-
-def method_name(recipe: Any) -> str:
-    """The name of a recipe in `METHODS`, or that of its class in lower case."""
-    for exact in (True, False):
-        for name, method in METHODS.items():
-            usual: Any = method.recipe()
-            if type(usual) is not type(recipe):
-                continue
-            sized = replace(usual, label_ratio=recipe.label_ratio, nodes=recipe.nodes)
-            if not exact or sized == recipe:
-                return name
-    return type(recipe).__name__.lower()
+__all__ = ["DIGITS", "Experiment", "default_experiment"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +26,7 @@ class Experiment:
       recipe: the method with its settings, see `jgd methods`.
       models: architectures to evaluate with: gcn, sgc, sage, gat, appnp, cheb, gin, mlp, gprgnn.
       seeds: networks of each architecture.
-      baselines: what to compare with: random, herding, k-center, average, average-sgc.
+      baselines: methods to compare with, of the same size; random, herding, k-center, average, average-sgc.
       protocol: how networks are trained.
       seed: of the random key.
     """
@@ -110,7 +36,7 @@ class Experiment:
     recipe: Any = field(default_factory=ClustGDD)
     models: tuple[str, ...] = ("gcn",)
     seeds: int = 5
-    baselines: tuple[str, ...] = tuple(BASELINES)
+    baselines: tuple[str, ...] = BASELINES
     protocol: Protocol = field(default_factory=Protocol)
     seed: int = 0
 
@@ -125,7 +51,7 @@ class Experiment:
         Raises:
           ValueError: for an unknown name or an impossible number.
         """
-        for kind, names, known in (("model", self.models, NETWORKS), ("baseline", self.baselines, BASELINES)):
+        for kind, names, known in (("model", self.models, NETWORKS), ("baseline", self.baselines, METHODS)):
             for name in names:
                 named(kind, name, known)
             if len(set(names)) < len(names):
@@ -197,16 +123,12 @@ def default_experiment(
     small = dataset == "digits"
     if nodes is None and label_ratio is None:
         label_ratio = 0.25 if small else 0.5
-    if method != "clustgdd":
-        recipe = METHODS[method].recipe(label_ratio=label_ratio, nodes=nodes)
-    elif small:
-        recipe = ClustGDD(label_ratio=label_ratio, nodes=nodes, **DIGITS)
-    else:
-        ratio = label_ratio
-        if nodes is not None and nodes > 0 and task is not None and task.train is not None:
-            ratio = nodes / max(1, int(np.sum(task.train)))
-        recipe = official(dataset, ratio, nodes)
-        recipe = replace(recipe, label_ratio=label_ratio, nodes=nodes)
+    near = None
+    if nodes is not None and nodes > 0 and task is not None and task.train is not None:
+        near = nodes / max(1, int(np.sum(task.train)))
+    recipe = preferred(method, dataset, label_ratio, nodes, near=near)
+    if method == "clustgdd" and small:
+        recipe = replace(recipe, **DIGITS)
     if not small:
         return Experiment(dataset, recipe=recipe, protocol=PUBLISHED)
     protocol = Protocol(epochs=200, hidden=64, select_every=5)

@@ -1,6 +1,17 @@
-"""What a comparison looks like: plots for notebooks, and one self-contained HTML page."""
+"""What a comparison looks like: plots for notebooks, and self-contained HTML pages."""
 
+from jgd.report.graphs import write_graph_report
 from jgd.report.html import write_report
-from jgd.report.plots import Plot, plot_accuracy, plot_condensed, plot_curves
+from jgd.report.methods import write_method_report
+from jgd.report.plots import Plot, plot_accuracy, plot_condensed, plot_curves, plot_methods
 
-__all__ = ["Plot", "plot_accuracy", "plot_condensed", "plot_curves", "write_report"]
+__all__ = [
+    "Plot",
+    "plot_accuracy",
+    "plot_condensed",
+    "plot_curves",
+    "plot_methods",
+    "write_graph_report",
+    "write_method_report",
+    "write_report",
+]

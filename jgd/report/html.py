@@ -6,10 +6,8 @@ theme, fit a phone, print, and can be read with a keyboard and a screen reader.
 
 from __future__ import annotations
 
-import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,22 @@ from jgd.protocols.compare import Comparison
 from jgd.protocols.evaluate import Score
 from jgd.report.geometry import edges_of
 from jgd.report.markup import Markup, el, inline_svg, join
+from jgd.report.parts import (
+    GLUE,
+    accuracy_text,
+    best_rows,
+    captioned,
+    data_section,
+    distance_text,
+    document,
+    key_list,
+    number_range,
+    percent,
+    seconds_text,
+    setting_list,
+    size_text,
+    table_cell,
+)
 from jgd.report.plots import (
     MOST_EDGES,
     MOST_NODES,
@@ -30,12 +44,8 @@ from jgd.report.plots import (
     plot_condensed,
     plot_curves,
 )
-from jgd.report.stylesheet import CSS
 
 __all__ = ["write_report"]
-
-_NONE = "\N{EN DASH}"
-_GLUE = "\N{NO-BREAK SPACE}"
 
 
 def write_report(path: str | os.PathLike, comparison: Comparison, metrics: dict[str, Any]) -> Path:
@@ -56,76 +66,20 @@ def write_report(path: str | os.PathLike, comparison: Comparison, metrics: dict[
 
 
 def _page(comparison: Comparison, metrics: dict[str, Any]) -> str:
-    title = f"{metrics['dataset'] or 'a graph'} condensed by {metrics['method']}"
-    sections = {
-        "results": ("Results", _table(comparison)),
-        "accuracy": ("Accuracy", _accuracy_figure(comparison)),
-        "curves": ("Learning curves", _curves_figure(comparison)),
-        "graph": ("The condensed graph", _condensed_figure(comparison)),
-        "run": ("What was run", _run(comparison, metrics)),
-        "data": ("The numbers as data", _data(metrics)),
-    }
-    links = [el("li", el("a", heading, href=f"#{name}")) for name, (heading, _) in sections.items()]
-    header = el(
-        "header",
-        el("h1", title[0].upper() + title[1:]),
-        el("p", _summary(comparison, metrics), class_="lead"),
+    return document(
+        f"{metrics['dataset'] or 'a graph'} condensed by {metrics['method']}",
+        _summary(comparison, metrics),
         _key_numbers(comparison, metrics),
-        el("nav", el("ul", *links), aria_label="Sections"),
+        {
+            "results": ("Results", _table(comparison)),
+            "accuracy": ("Accuracy", _accuracy_figure(comparison)),
+            "curves": ("Learning curves", _curves_figure(comparison)),
+            "graph": ("The condensed graph", _condensed_figure(comparison)),
+            "run": ("What was run", _run(comparison, metrics)),
+            "data": ("The numbers as data", data_section(metrics)),
+        },
+        version=metrics["versions"].get("jgd", ""),
     )
-    main = [
-        el(
-            "section",
-            el("h2", heading, id=f"{name}-heading"),
-            body,
-            id=name,
-            aria_labelledby=f"{name}-heading",
-        )
-        for name, (heading, body) in sections.items()
-    ]
-    body = el(
-        "body",
-        el("a", "Skip to the results", class_="skip", href="#main"),
-        header,
-        el("main", *main, id="main", tabindex=-1),
-        el("footer", f"Written by JGD {metrics['versions'].get('jgd', '')}."),
-    )
-    policy = "default-src 'none'; style-src 'unsafe-inline'"
-    head = (
-        '<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        f"{el('title', title)}\n<style>{CSS}</style>"
-    )
-    return f'<!DOCTYPE html>\n<html lang="en">\n<head>\n{head}\n</head>\n{body}\n</html>\n'
-
-
-# --- numbers as text ----------------------------------------------------------------------------
-
-
-def _percent(fraction: int | float) -> str:
-    return f"{100 * fraction:.1f}{_GLUE}%"
-
-
-def _accuracy(score: Score) -> str:
-    return str(score).replace(" ", _GLUE)
-
-
-def _size(count: int) -> str:
-    power = min(len(f"{count}") - 1, 11) // 3
-    return f"{count / 1000**power:.3g}{_GLUE}{('bytes', 'kB', 'MB', 'GB')[power]}"
-
-
-def _seconds(value: int | float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return _NONE
-    return f"{value:,.2f}" if value >= 0.005 else "<0.01"
-
-
-def _distance(value: int | float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return _NONE
-    return f"{value:.4f}" if value >= 0.0005 or value == 0 else f"{value:.1e}"
 
 
 def _difference(score: Score, other: Score) -> str:
@@ -150,13 +104,13 @@ def _summary(comparison: Comparison, metrics: dict[str, Any]) -> str:
     text = (
         f"Trained on the {metrics['nodes']:,} nodes that {metrics['method']} made of the "
         f"{metrics['original']['nodes']:,} of {metrics['dataset'] or 'the graph'}, {network_title(model)} "
-        f"reaches {_accuracy(ours)} test accuracy, {_difference(ours, full)} the {_accuracy(full)} of the "
-        "whole graph"
+        f"reaches {accuracy_text(ours)} test accuracy, {_difference(ours, full)} the {accuracy_text(full)} "
+        "of the whole graph"
     )
     if scores:
         best = max(scores, key=lambda name: scores[name].test_mean)
         named = "the baseline" if len(scores) == 1 else f"the best of {len(scores)} baselines of that size"
-        text += f" and {_difference(ours, scores[best])} {named} ({best}, {_accuracy(scores[best])})"
+        text += f" and {_difference(ours, scores[best])} {named} ({best}, {accuracy_text(scores[best])})"
     return f"{text}."
 
 
@@ -167,49 +121,27 @@ def _key_numbers(comparison: Comparison, metrics: dict[str, Any]) -> Markup:
     items = {
         "Nodes": (
             f"{metrics['nodes']:,} of {original['nodes']:,}",
-            f"{_percent(metrics['label_ratio'])} of the labelled, {_percent(metrics['node_ratio'])} of all",
+            f"{percent(metrics['label_ratio'])} of the labelled, {percent(metrics['node_ratio'])} of all",
         ),
         "Size": (
-            _size(metrics["bytes"]),
-            f"{factor:.3g} times smaller than {_size(original['bytes'])}"
+            size_text(metrics["bytes"]),
+            f"{factor:.3g} times smaller than {size_text(original['bytes'])}"
             if factor >= 1
-            else f"larger than the {_size(original['bytes'])} of the original",
+            else f"larger than the {size_text(original['bytes'])} of the original",
         ),
         f"Test accuracy, {network_title(model)}": (
-            _accuracy(scores[comparison.method]),
-            f"{_accuracy(scores['full'])} on the whole graph",
+            accuracy_text(scores[comparison.method]),
+            f"{accuracy_text(scores['full'])} on the whole graph",
         ),
         "Time to condense": (
-            f"{_seconds(seconds.get('condense'))} s",
-            f"{_seconds(seconds.get('evaluate'))} s to evaluate all sets",
+            f"{seconds_text(seconds.get('condense'))} s",
+            f"{seconds_text(seconds.get('evaluate'))} s to evaluate all sets",
         ),
     }
-    rows = [
-        el("div", el("dt", name), el("dd", el("strong", value), " ", note))
-        for name, (value, note) in items.items()
-    ]
-    return el("dl", *rows, class_="key")
+    return key_list(items)
 
 
 # --- the table ----------------------------------------------------------------------------------
-
-
-def _best(values: Sequence[int | float | None], *, largest: bool = False) -> set[int]:
-    """Indices of the best finite values; none where all are the same."""
-    finite = {i: v for i, v in enumerate(values) if v is not None and math.isfinite(v)}
-    if len(set(finite.values())) < 2:
-        return set()
-    top = (max if largest else min)(finite.values())
-    return {i for i, v in finite.items() if v == top}
-
-
-def _cell(text: str, best: bool) -> Markup:
-    if not best:
-        return el("td", text, el("span", class_="mark"))
-    mark = el(
-        "span", el("span", "*", aria_hidden="true"), el("span", " best", class_="hidden"), class_="mark"
-    )
-    return el("td", text, mark, class_="best")
 
 
 def _table(comparison: Comparison) -> Markup:
@@ -217,8 +149,8 @@ def _table(comparison: Comparison) -> Markup:
     rows = [full, *sets]
 
     def column(show, value=None, **which) -> list[Markup]:
-        best = _best([value(row) for row in sets], **which) if value else set()
-        return [_cell(show(row), i - 1 in best) for i, row in enumerate(rows)]
+        best = best_rows([value(row) for row in sets], **which) if value else set()
+        return [table_cell(show(row), i - 1 in best) for i, row in enumerate(rows)]
 
     def accuracy(model: str) -> list[Markup]:
         def show(row):
@@ -233,8 +165,8 @@ def _table(comparison: Comparison) -> Markup:
         column(lambda row: f"{row['edges']:,}"),
         column(lambda row: f"{row['bytes']:,}", lambda row: row["bytes"]),
         *map(accuracy, models),
-        column(lambda row: _distance(row["fid"]), lambda row: row["fid"]),
-        column(lambda row: _seconds(row["seconds"])),
+        column(lambda row: distance_text(row["fid"]), lambda row: row["fid"]),
+        column(lambda row: seconds_text(row["seconds"])),
     ]
     lines = [
         el("tr", *cells, class_="method" if row["name"] == comparison.method else None)
@@ -272,30 +204,23 @@ def _table_head(models: Sequence[str]) -> Markup:
 def _table_notes(comparison: Comparison) -> str:
     seeds = {len(score.test) for scores in comparison.scores.values() for score in scores.values()}
     text = (
-        f"Accuracy: mean ± standard deviation over {_range(seeds)} seeds. Edges count once in each "
+        f"Accuracy: mean ± standard deviation over {number_range(seeds)} seeds. Edges count once in each "
         "direction. Fréchet distance: between the features Â²X of the original and of the condensed graph, "
         "each of mean squared norm one. Seconds: to make the set. Bold with an asterisk: fewest bytes, "
         "highest accuracy and smallest distance among the condensed sets."
     )
+    own = [name for name, small in comparison.condensed.items() if "predictor" in small.train]
+    if own:
+        text += f" {', '.join(own)}: by the predictor that the set is meant for, whatever the column."
     if "embedding" in comparison.seconds:
         text += (
             " Not in the table is the time to train the network whose embeddings herding and k-center select "
-            f"by: {_seconds(comparison.seconds['embedding'])}{_GLUE}s."
+            f"by: {seconds_text(comparison.seconds['embedding'])}{GLUE}s."
         )
     return text
 
 
-def _range(numbers: set[int]) -> str:
-    low, high = min(numbers), max(numbers)
-    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
-
-
 # --- figures ------------------------------------------------------------------------------------
-
-
-def _figure(number: int, svg: Markup, label: str, caption: str) -> Markup:
-    scroll = el("div", svg, class_="scroll", tabindex=0, role="group", aria_label=label)
-    return el("figure", scroll, el("figcaption", el("strong", f"Figure {number}. "), caption))
 
 
 def _accuracy_figure(comparison: Comparison) -> Markup:
@@ -311,7 +236,7 @@ def _accuracy_figure(comparison: Comparison) -> Markup:
         "seeds. Dashed line: the whole graph."
     )
     svg = inline_svg(plot_accuracy(comparison), "accuracy-plot", title=title, description=description)
-    return _figure(1, svg, title, caption)
+    return captioned(1, svg, title, caption)
 
 
 def _curves_figure(comparison: Comparison) -> Markup:
@@ -320,7 +245,7 @@ def _curves_figure(comparison: Comparison) -> Markup:
     for model in comparison.scores["full"]:
         last = {name: curve(comparison.scores[name][model])[1][-1:] for name in comparison.scores}
         text = ", ".join(
-            f"{name} {_percent(v[0])}" if len(v) else f"{name} unknown" for name, v in last.items()
+            f"{name} {percent(v[0])}" if len(v) else f"{name} unknown" for name, v in last.items()
         )
         ends.append(f"{network_title(model)}: {text}")
     description = f"Line chart, one panel for each architecture. At the end {'; '.join(ends)}."
@@ -329,7 +254,7 @@ def _curves_figure(comparison: Comparison) -> Markup:
         "over seeds, at the epochs where it was measured."
     )
     svg = inline_svg(plot_curves(comparison), "curves-plot", title=title, description=description)
-    return _figure(2, svg, title, caption)
+    return captioned(2, svg, title, caption)
 
 
 def _condensed_figure(comparison: Comparison) -> Markup:
@@ -338,7 +263,7 @@ def _condensed_figure(comparison: Comparison) -> Markup:
     svg = inline_svg(
         plot_condensed(comparison), "graph-plot", title=title, description=f"Two panels. {caption}"
     )
-    return _figure(3, svg, title, caption)
+    return captioned(3, svg, title, caption)
 
 
 def _graph_caption(comparison: Comparison) -> str:
@@ -369,20 +294,11 @@ def _feature_caption(comparison: Comparison) -> str:
         f"Right: small dots are {dots}, large markers all condensed nodes, by their features propagated "
         "twice (Â²X on the original graph, Â'²X' on the condensed one), each scaled to a mean squared norm "
         "of one and projected on the first two principal components of the original. The frame holds at "
-        f"least 98{_GLUE}% of the original nodes. Colour, and the shape of large markers: class."
+        f"least 98{GLUE}% of the original nodes. Colour, and the shape of large markers: class."
     )
 
 
 # --- what was run -------------------------------------------------------------------------------
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-
-
-def _settings(values: Mapping[str, Any]) -> Markup:
-    rows = [el("div", el("dt", name), el("dd", _plain(value))) for name, value in values.items()]
-    return el("dl", *rows, class_="settings")
 
 
 _SETTINGS = {
@@ -396,7 +312,7 @@ def _protocol(comparison: Comparison, metrics: dict[str, Any]) -> str:
     """How networks were trained and tested."""
     scores = [score for by_model in comparison.scores.values() for score in by_model.values()]
     protocol = comparison.protocol
-    seeds = _range({len(score.test) for score in scores})
+    seeds = number_range({len(score.test) for score in scores})
     look = "every epoch" if protocol.select_every == 1 else f"every {protocol.select_every} epochs"
     return (
         f"The setting is {metrics['setting']}: {_SETTINGS[metrics['setting']]}. Each architecture is trained "
@@ -420,31 +336,13 @@ def _run(comparison: Comparison, metrics: dict[str, Any]) -> Markup:
         el("p", _protocol(comparison, metrics)),
     ]
     if metrics.get("protocol"):
-        parts.append(_settings(metrics["protocol"]))
+        parts.append(setting_list(metrics["protocol"]))
     groups = {
         f"Settings of {metrics['method']}": metrics["config"],
         "Random seed": {"seed": "not recorded" if seed is None else seed},
-        "Seconds": {name: _seconds(value) for name, value in metrics["seconds"].items()},
+        "Seconds": {name: seconds_text(value) for name, value in metrics["seconds"].items()},
         "Versions and device": metrics["versions"],
     }
     for heading, values in groups.items():
-        parts += [el("h3", heading), _settings(values)]
+        parts += [el("h3", heading), setting_list(values)]
     return join(*parts)
-
-
-def _finite(value: Any) -> Any:
-    """The value with None for numbers that JSON cannot say."""
-    if isinstance(value, Mapping):
-        return {str(name): _finite(v) for name, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _data(metrics: dict[str, Any]) -> Markup:
-    text = json.dumps(_finite(metrics), indent=2, ensure_ascii=False, default=str)
-    return el(
-        "details",
-        el("summary", "All numbers of this report as JSON"),
-        el("pre", el("code", text), tabindex=0, role="group", aria_label="All numbers as JSON"),
-    )

@@ -7,7 +7,9 @@ those of Okabe and Ito and three more, darkened for white and lightened for blac
 from __future__ import annotations
 
 import io
+import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,14 +19,26 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, NullLocator
+from sklearn.isotonic import isotonic_regression
 
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
 from jgd.protocols.compare import Comparison
+from jgd.protocols.compare_graphs import GraphComparison
 from jgd.protocols.evaluate import NETWORKS, Score
+from jgd.protocols.sweep import MethodComparison, Row
 from jgd.report.geometry import classes_of, edges_of, positions, project, spread
 
-__all__ = ["Plot", "curve", "network_title", "plot_accuracy", "plot_condensed", "plot_curves"]
+__all__ = [
+    "Plot",
+    "curve",
+    "network_title",
+    "plot_accuracy",
+    "plot_condensed",
+    "plot_curves",
+    "plot_methods",
+]
 
 INK, MUTED, RULE, PAPER, BAR = "#1f2328", "#5f6670", "#d9dce1", "#fffffe", "#b4bac5"
 HUES = (
@@ -123,14 +137,14 @@ def _panels(count: int, height: float) -> tuple[Plot, list[Axes]]:
     return figure, axes[:count]
 
 
-def _models(comparison: Comparison) -> list[str]:
+def _models(comparison: Comparison | GraphComparison) -> list[str]:
     return list(comparison.scores["full"])
 
 
 # --- accuracies ---------------------------------------------------------------------------------
 
 
-def plot_accuracy(comparison: Comparison) -> Plot:
+def plot_accuracy(comparison: Comparison | GraphComparison) -> Plot:
     """Test accuracy of every set and architecture: bars with standard deviations over seeds.
 
     Args:
@@ -229,6 +243,207 @@ def _curve_panel(ax: Axes, lines: dict[str, Any], looks: dict[str, dict[str, Any
     ax.margins(x=0.02)
     ax.grid()
     ax.set_axisbelow(True)
+
+
+# --- many methods -------------------------------------------------------------------------------
+
+
+def plot_methods(comparison: MethodComparison) -> Plot:
+    """Test accuracy of every method against the size of its sets and against the time to make them.
+
+    Marks are means, bars standard deviations (over sets and networks of the accuracy, over sets of the time);
+    a line joins the sizes of a method, whose name stands at its right end. The dashed line is the accuracy of
+    networks trained on the whole graph. Both horizontal axes are logarithmic.
+
+    Args:
+      comparison: what `jgd.protocols.compare_methods` returned.
+
+    Returns:
+      A figure with a row of two panels for each architecture.
+    """
+    with theme():
+        models = comparison.models
+        height = max(3.1, 0.19 * len(comparison.methods) + 1.4)
+        figure = Plot(figsize=(9.4, height * len(models)), layout="constrained")
+        axes = figure.subplots(len(models), 2, squeeze=False, sharey="row")
+        rows = [row for row in comparison.rows() if len(row.seconds)]
+        for (left, right), model in zip(axes.tolist(), models, strict=True):
+            _method_panel(left, comparison, rows, model, lambda row: (row.nodes, 0.0))
+            _method_panel(right, comparison, rows, model, lambda row: row.time)
+            left.set(xlabel="condensed nodes", ylabel=f"{network_title(model)} test accuracy, %")
+            right.set(xlabel="seconds to make a set")
+            _size_ticks(left, [row.nodes for row in rows])
+            right.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}" if x >= 1 else f"{x:g}"))
+            right.tick_params(labelleft=False)
+        axes[0, 0].set_title("Against size")
+        axes[0, 1].set_title("Against time")
+        figure.draw_without_rendering()  # so that labels know where things are
+        for ax in axes.ravel().tolist():
+            _name_lines(ax)
+        return figure
+
+
+def _method_panel(
+    ax: Axes,
+    comparison: MethodComparison,
+    rows: list[Row],
+    model: str,
+    where: Callable[[Row], tuple[float, float]],
+) -> None:
+    full = 100 * float(comparison.full[model].mean())
+    ax.axhline(full, color=INK, linewidth=0.9, dashes=(4, 2.5), zorder=1)
+    for i, name in enumerate(comparison.methods):
+        own = [row for row in rows if row.method == name]
+        if not own:
+            continue
+        (x, dx), (y, dy) = (
+            np.asarray(v).T for v in ([where(r) for r in own], [r.accuracy(model) for r in own])
+        )
+        look = {"color": HUES[i % len(HUES)], "marker": _MARKERS[i % len(_MARKERS)], "markersize": 5}
+        line, *_ = ax.plot(x, 100 * y, linewidth=1.2, zorder=3, label=name, **look)
+        line.set(markeredgecolor=PAPER, markeredgewidth=0.5)
+        low = np.minimum(dx, 0.9 * x)  # a logarithmic axis has no zero
+        bars = {"fmt": "none", "ecolor": look["color"], "elinewidth": 0.8, "alpha": 0.75, "zorder": 2}
+        ax.errorbar(x, 100 * y, yerr=100 * dy, xerr=[low, dx] if dx.any() else None, **bars)
+    ax.set_xscale("log")
+    _make_room(ax)
+    ax.annotate(
+        "full graph", (0.005, full), xycoords=("axes fraction", "data"), xytext=(0, 2.5), color=MUTED,
+        textcoords="offset points", va="bottom",
+    )  # fmt: skip
+    ax.margins(y=0.08)
+    ax.grid(axis="y")
+    ax.set_axisbelow(True)
+
+
+def _ends(ax: Axes) -> dict[str, tuple[Line2D, Float[np.ndarray, " 2"]]]:
+    """The right end of each named line."""
+    lines = [line for line in ax.get_lines() if not str(line.get_label()).startswith("_")]
+    points = [np.asarray(line.get_xydata(), float) for line in lines]
+    return {
+        str(line.get_label()): (line, xy[np.argmax(xy[:, 0])]) for line, xy in zip(lines, points, strict=True)
+    }
+
+
+def _make_room(ax: Axes) -> None:
+    """Widen a logarithmic axis until names fit beside the ends of lines; the dashed one ends before them."""
+    ends = {name: math.log(end[0]) for name, (_, end) in _ends(ax).items()}
+    if not ends:
+        return
+    low, high = np.log(ax.get_xlim()).tolist()
+    widths = [(end - low) / max(0.97 - 0.02 * len(name), 0.3) for name, end in ends.items()]
+    width = max(high - low, *widths)
+    ax.set_xlim(math.exp(low), math.exp(low + width))
+    ax.get_lines()[0].set_xdata([0, (max(ends.values()) - low) / width + 0.01])  # names stand clear of it
+
+
+def _size_ticks(ax: Axes, sizes: list[float]) -> None:
+    """Ticks at the sizes that there are, as far as their numbers have room."""
+    kept: list[float] = []
+    for size in sorted(set(sizes)):
+        if not kept or size > 1.15 * kept[-1]:
+            kept.append(size)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(kept, [f"{size:,.0f}" for size in kept])
+
+
+_LINE, _LETTER = 10.5, 5.0  # height of a name and width of a letter, in points
+
+
+def _name_lines(ax: Axes) -> None:
+    """The name of each line beside its right end, with a thin leader where it had to move.
+
+    Names of lines that end at the right stand in a column, pushed apart; others where they hide least.
+    """
+    found = _ends(ax)
+    if not found:
+        return
+    scale = 72 / ax.figure.dpi  # pyright: ignore[reportOptionalMemberAccess]
+    points = scale * ax.transData.transform([end for _, end in found.values()])
+    (left, right), (low, high) = (scale * np.asarray(side) for side in (ax.bbox.intervalx, ax.bbox.intervaly))
+    column = np.flatnonzero(points[:, 0] > points[:, 0].max() - 12)
+    column = column if len(column) > 1 else column[:0]
+    marks = np.concatenate(
+        [
+            _dense(scale * ax.transData.transform(np.asarray(line.get_xydata(), float)))
+            for line, _ in found.values()
+        ]
+    )
+    boxes = np.concatenate([marks - 3, marks + 3], axis=1)
+    full = scale * ax.transData.transform([[1.0, float(np.asarray(ax.get_lines()[0].get_ydata())[0])]])[0, 1]
+    boxes = np.append(boxes, [[left, full - 1, right, full + 1], [left, full, left + 50, full + 12]], axis=0)
+    places = points.copy()
+    if len(column):
+        places[column, 0] += 12
+        places[column, 1] = _apart(points[column, 1], _LINE, low, high)
+    for i, name in enumerate(found):
+        width = _LETTER * len(name)
+        if i not in column:
+            places[i] = _free_place(points[i], width, boxes, (left, low, right, high))
+        x, y = places[i]
+        boxes = np.append(boxes, [[x, y - _LINE / 2, x + width, y + _LINE / 2]], axis=0)
+    for (name, (line, end)), point, place in zip(found.items(), points, places, strict=True):
+        shift = place - point
+        far = bool(np.hypot(*np.maximum(np.abs(shift) - [7, 0], 0)) > 5)
+        leader = {"arrowstyle": "-", "color": line.get_color(), "linewidth": 0.6, "shrinkA": 0, "shrinkB": 3}
+        note = ax.annotate(
+            name,
+            (float(end[0]), float(end[1])),
+            xytext=(float(shift[0]), float(shift[1])),
+            textcoords="offset points",
+            va="center",
+            arrowprops={**leader, "relpos": (0 if shift[0] >= 0 else 1, 0.5)} if far else None,
+            annotation_clip=False,
+            zorder=5,
+        )
+        note.set_in_layout(False)
+
+
+def _dense(points: Float[np.ndarray, "k 2"]) -> Float[np.ndarray, "m 2"]:
+    """Points along the line that joins some, a few units apart."""
+    parts = [np.linspace(a, b, 2 + int(np.hypot(*(b - a)) / 6)) for a, b in itertools.pairwise(points)]
+    return np.concatenate([points, *parts])
+
+
+def _free_place(
+    point: Float[np.ndarray, " 2"],
+    width: float,
+    taken: Float[np.ndarray, "n 4"],
+    frame: tuple[float, float, float, float],
+) -> Float[np.ndarray, " 2"]:
+    """The nearest of a few places for a name (its left end, middle) that hides least and is in a frame."""
+    shifts = [
+        (x, y)
+        for y in (0, 9, -9, 20, -20, 31, -31, 42, -42)
+        for x in (7.0, -width / 2, -width - 7.0)
+        if x == 7 or y
+    ]
+    shifts.append((-width - 7.0, 0))
+    left, low, right, high = frame
+
+    def cost(shift):
+        x, y = point + shift
+        box = np.asarray([x, y - _LINE / 2, x + width, y + _LINE / 2])
+        inside = box[0] >= left and box[1] >= low and box[2] <= right and box[3] <= high
+        wide = np.minimum(box[2], taken[:, 2]) - np.maximum(box[0], taken[:, 0])
+        tall = np.minimum(box[3], taken[:, 3]) - np.maximum(box[1], taken[:, 1])
+        return int(np.sum((wide > 0) & (tall > 0))) + (0 if inside else 3)
+
+    return point + min(sorted(shifts, key=lambda s: np.hypot(*s) + (s[0] < 0)), key=cost)
+
+
+def _apart(values: Float[np.ndarray, " n"], gap: float, low: float, high: float) -> Float[np.ndarray, " n"]:
+    """Heights near the given ones, in the same order, at least ``gap`` apart, within limits where they fit.
+
+    The least squares solution is isotonic regression of the heights less their share of the gaps.
+    """
+    order = np.argsort(values, kind="stable")
+    steps = gap * np.arange(len(values))
+    room = max(high - low - steps[-1], 0.0)
+    fitted = np.clip(isotonic_regression(values[order] - steps), low, low + room)
+    result = np.empty_like(values)
+    result[order] = fitted + steps
+    return result
 
 
 # --- the condensed graph ------------------------------------------------------------------------

@@ -62,6 +62,7 @@ th { font-weight: 600; }
 thead th { vertical-align: bottom; }
 th[scope=row], thead th:first-child { text-align: left; }
 th[scope=row] { font-weight: 400; }
+th.group { padding-top: .7rem; color: var(--muted); font-weight: 400; text-align: left; }
 tr.method th, td.best { font-weight: 700; }
 th[scope=colgroup] { text-align: center; border-bottom: 1px solid var(--rule); }
 thead tr:nth-child(2) th:first-child { padding-left: .75rem; text-align: right; }

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 
 import jgd.cli.job as job
-from jgd.cli.commands import Condense
+from jgd.cli.commands import Compare, Condense
 from jgd.cli.main import COMMANDS, main
 from jgd.cli.tables import human_bytes, listing, show
 from jgd.condense import Average, ClustGDD, KCenter
 from jgd.data import artifact
 from jgd.protocols import BASELINES, NETWORKS, Protocol
-from jgd.protocols.experiment import METHODS, Experiment, default_experiment, method_name
+from jgd.protocols.experiment import Experiment, default_experiment
+from jgd.protocols.methods import METHODS, method_name
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = ["--method=average", "--baselines", "random", "--models", "mlp"]
@@ -311,6 +312,120 @@ def test_evaluate_mistakes(finished, tmp_path, capsys):
     assert "damaged" in _mistake(capsys, "evaluate", "bad.npz", leaves=["bad.npz"])
 
 
+# --- compare ------------------------------------------------------------------------------------
+
+FEW = ["--methods", "random", "average-sgc", "--label-ratios", "0.1", "0.2", "--models", "mlp"]
+FEW += ["--seeds=1", "--epochs=3", "--out", "few"]
+
+
+def test_compare(capsys, monkeypatch):
+    assert main(["compare", "digits", *FEW]) == 0
+    told = capsys.readouterr()
+    assert sorted(p.name for p in Path("few").iterdir()) == ["cells", "metrics.json", "report.html"]
+    lines = told.out.splitlines()
+    assert lines[0] == "digits: 2 methods, 4 sets"
+    assert re.split(r"\s{2,}", lines[2].strip()) == ["ratio", "nodes", "size", "mlp %", "seconds", "sets"]
+    assert [line.split("  ")[0] for line in lines[4:9]] == [
+        "full graph",
+        *["random"] * 2,
+        *["average-sgc"] * 2,
+    ]
+    assert max(map(len, lines)) <= 80
+    assert lines[-1] == "written to few: report.html, metrics.json, cells"
+    assert "4 of 4: average-sgc at 0.2, seed 0" in told.err
+    metrics = json.loads(Path("few/metrics.json").read_text())
+    assert [(r["method"], r["nodes"]) for r in metrics["rows"]] == [
+        ("random", 20.0),
+        ("random", 40.0),
+        ("average-sgc", 20.0),
+        ("average-sgc", 40.0),
+    ]
+    assert metrics["command"].startswith("jgd compare digits --methods random")
+    assert metrics["protocol"]["epochs"] == 3
+    # Again, with one method more, but only that one is made.
+    import jgd.protocols.sweep as sweep
+
+    made, original = [], sweep._cell
+    monkeypatch.setattr(
+        sweep, "_cell", lambda r, t, cell, *rest: (made.append(cell), original(r, t, cell, *rest))[1]
+    )
+    more = [*FEW[:3], "average", *FEW[3:], "--quiet"]
+    assert main(["compare", "digits", *more]) == 0
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert "average-sgc" in told.out
+    assert {cell.method for cell in made} == {"average"}
+    small = artifact.load("few/cells/average-0.2-seed0.npz")
+    assert len(small.targets) == 40
+    # Other settings are refused, and so are folders of something else.
+    told = _mistake(capsys, "compare", "digits", *FEW, "--epochs=4", leaves=["few"])
+    assert "with other protocol: choose another folder" in told
+    Path("few/experiment.json").write_text("{}")
+    assert "a run of something else" in _mistake(capsys, "compare", "digits", *FEW, leaves=["few"])
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        ("digts", "did you mean digits"),
+        ("--methods randm", "did you mean random?"),
+        ("--methods", "at least one method"),
+        ("--methods random random", "named twice"),
+        ("--label-ratios", "one label ratio"),
+        ("--label-ratios 2", "label_ratio must be in (0, 1], got 2"),
+        ("--label-ratios 0.01", "choose between 10 and 200"),
+        ("--models gcm", "did you mean"),
+        ("--seeds 0", "seeds must be at least 1"),
+        ("--networks 0", "networks must be at least 1"),
+        ("--out /dev/null/run", "/dev/null is a file"),
+    ],
+)
+def test_mistakes_of_compare(argv, told, capsys, monkeypatch):
+    monkeypatch.setattr("jgd.protocols.sweep.evaluate", lambda *_, **__: pytest.fail("nothing may run"))
+    assert told in _mistake(capsys, "compare", *argv.split())
+
+
+# --- import -------------------------------------------------------------------------------------
+
+
+def test_import(finished, capsys, tmp_path):
+    small = artifact.load(finished[0] / "condensed.npz")
+    x, y = np.asarray(small.data.nodes), np.asarray(small.targets)
+    a = np.triu(np.random.default_rng(0).random((20, 20)) < 0.2, 1)
+    np.save("x.npy", x)
+    np.save("y.npy", y)
+    np.save("a.npy", (a + a.T).astype(np.float32))
+    assert main(["import", "x.npy", "--labels", "y.npy", "--dataset", "digits"]) == 0
+    told = capsys.readouterr().out
+    assert "written to condensed.npz: 20 nodes of digits, no edges (adjacency I)" in told
+    again = artifact.load("condensed.npz")
+    np.testing.assert_array_equal(again.data.nodes, x)
+    np.testing.assert_array_equal(again.targets, y)
+    assert again.train["structure"] == "identity"
+    assert again.provenance["checksum"] == small.provenance["checksum"]
+    more = ["--adjacency", "a.npy", "--dataset", "digits", "--method", "theirs", "--out", "other.npz"]
+    assert main(["import", "x.npy", *more]) == 0
+    told = capsys.readouterr().out
+    assert f"{2 * a.sum()} edges" in told
+    assert "order of GCond's budget" in told
+    assert artifact.load("other.npz").provenance["method"] == "theirs"
+    assert main(["evaluate", "other.npz", "--models", "mlp", "--seeds=1", "--epochs=2", "--quiet"]) == 0
+    assert "other.npz: 20 nodes for the 1797 of digits" in capsys.readouterr().out
+
+
+def test_mistakes_of_import(capsys):
+    np.save("x.npy", np.zeros((20, 5), np.float32))
+    for argv, told in (
+        (("x.npy",), "--dataset"),
+        (("none.npy", "--dataset", "digits"), "there is no file none.npy"),
+        (("x.npy", "--dataset", "digits"), "has shape (20, 5), task 'digits' has 64 features"),
+        (("x.npy", "--dataset", "digts"), "did you mean digits"),
+        (("x.npy", "--dataset", "digits", "--out", "x.npy"), "is an input itself"),
+        (("x.npy", "--dataset", "digits", "--out", "."), "is a folder"),
+    ):
+        assert told in _mistake(capsys, "import", *argv, leaves=["x.npy"])
+
+
 def test_export_round_trip(finished, tmp_path, capsys):
     source = finished[0] / "condensed.npz"
     small = artifact.load(source)
@@ -474,6 +589,7 @@ def test_help_names_what_there_is(capsys):
     names = re.search(r"models: (.*?)\n      seeds", Condense.__doc__ or "", re.S)
     assert names
     assert all(re.search(rf"\b{name}\b", names.group(1)) for name in NETWORKS)
+    assert all(re.search(rf"\b{name}\b", Compare.__doc__ or "") for name in NETWORKS)
     for text in (Condense.__doc__, Experiment.__doc__):
         assert ", ".join(BASELINES) in (text or "")
     assert main(["condense", "--help"]) == 0

@@ -97,7 +97,7 @@ def test_a_baseline_as_the_method():
 
 
 def test_unknown_baseline():
-    with pytest.raises(ValueError, match=r"unknown baselines \['herdin'\]; there are random, herding"):
+    with pytest.raises(ValueError, match="no baseline is called 'herdin': did you mean herding"):
         compare(RECIPE, TASK, key=KEY, baselines=("herdin",))
 
 

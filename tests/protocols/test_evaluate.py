@@ -14,7 +14,15 @@ from jgd.data.generate import contextual_sbm
 from jgd.graph import DenseOperator, from_adjacency, from_edges, operator, sparse_features
 from jgd.nn import GCN, Splits, classifier, split_accuracy
 from jgd.optim import adam_l2
-from jgd.protocols.evaluate import NETWORKS, Protocol, condensed_operator, evaluate
+from jgd.protocols.evaluate import (
+    NETWORKS,
+    Protocol,
+    Score,
+    condensed_operator,
+    cross_architecture,
+    evaluate,
+    trained,
+)
 
 close = np.testing.assert_allclose
 KEY = jax.random.key(7)
@@ -253,7 +261,7 @@ def test_errors():
         (replace(TASK, train=None), replace(TASK, train=None), {}, "has no train nodes"),
         (SMALL, replace(TASK, graph=TASK.graph._replace(nodes=None)), {}, "no node features"),
         (TASK, replace(TASK, graph=TASK.graph._replace(nodes=None)), {}, "no node features"),
-        (replace(SMALL, train={"predictor": "sntk"}), TASK, {}, "own predictor, 'sntk'"),
+        (replace(SMALL, train={"predictor": "magic"}), TASK, {}, "not known: 'magic'"),
         (replace(SMALL, preprocess={"op": "zca"}), TASK, {}, "changed by 'zca'"),
     ):
         if message is not None:
@@ -290,3 +298,54 @@ def test_compilations(compilations):
 def test_sparse_features_equal_dense_ones(score):
     sparse = replace(TASK, graph=TASK.graph._replace(nodes=sparse_features(TASK.graph.nodes)))
     near(gcn(SMALL, sparse), score)
+
+
+# --- networks, thresholds, means ------------------------------------------------------------------
+
+
+def test_networks_in_place_of_names(score):
+    """A network of the protocol's width and dropout is what its name stands for."""
+    net = GCN(3, hidden=8, dropout=0.0)
+    equal(evaluate(SMALL, TASK, models=[net], seeds=2, key=KEY, protocol=QUICK)[net], score)
+
+
+def test_trained_networks_are_those_that_are_tested(score):
+    """And those of the whole graph are another kind of data, with the same result."""
+    full = gcn(TASK)
+    inputs = (operator(TASK.graph, **GCN.adjacency), jnp.asarray(TASK.graph.nodes))
+    for source, found in ((SMALL, score), (TASK, full)):
+        nets = trained(source, TASK, seeds=2, key=KEY, protocol=QUICK)
+        logits = jax.vmap(lambda net: net(*inputs).logits)(nets)
+        right = np.argmax(logits, axis=2) == TASK.labels
+        close(right[:, TASK.test].mean(1), found.test, atol=1e-6)
+        close(right[:, TASK.val].mean(1), found.val, atol=1e-6)
+    prescribed = replace(SMALL, train=SMALL.train | {"epochs": 1})
+    once, quick = (trained(s, TASK, seeds=2, key=KEY, protocol=QUICK) for s in (prescribed, SMALL))
+    leaves = (jax.tree.leaves(n.params) for n in (once, quick))
+    assert not all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
+
+
+def test_thresholded_networks(score):
+    """Weights below the threshold are no edges for the networks that the protocol names."""
+    size = len(SMALL.targets)
+    a = operator(SMALL.data).todense()
+    faint = np.where(np.eye(size) + a > 0, a, 0.3)
+    dense = replace(SMALL, data=from_adjacency(np.asarray(faint, np.float32), SMALL.data.nodes))
+    half = replace(QUICK, threshold=0.5, thresholded=("gat", "gcn"))
+    near(gcn(dense, protocol=half), score)
+    assert not np.allclose(gcn(dense).loss, score.loss)
+    spared = replace(half, thresholded=("gat", "cheb"))
+    near(gcn(dense, protocol=spared), gcn(dense))
+    with pytest.raises(ValueError, match="thresholded names gta"):
+        gcn(dense, protocol=replace(QUICK, thresholded=("gta",)))
+
+
+def test_cross_architecture():
+    def of_mean(mean):
+        return Score(np.asarray([mean - 0.1, mean + 0.1]), np.zeros(2), np.zeros(1), np.zeros(1), 0.0)
+
+    found = cross_architecture({"gcn": of_mean(0.8), "mlp": of_mean(0.5), "gat": of_mean(0.6)})
+    close(found, (np.mean([0.8, 0.5, 0.6]), np.std([0.8, 0.5, 0.6])))
+    assert cross_architecture({"gcn": of_mean(0.8)}) == (pytest.approx(0.8), 0)
+    with pytest.raises(ValueError, match="at least one"):
+        cross_architecture({})

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import matplotlib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from jgd.condense import Average
@@ -21,10 +23,18 @@ from jgd.graph import from_adjacency
 from jgd.metrics import frechet_distance
 from jgd.protocols.compare import Comparison, propagated_distance
 from jgd.protocols.evaluate import Protocol, Score
-from jgd.report import plot_accuracy, plot_condensed, plot_curves, write_report
+from jgd.protocols.sweep import Cell, MethodComparison
+from jgd.report import (
+    plot_accuracy,
+    plot_condensed,
+    plot_curves,
+    plot_methods,
+    write_method_report,
+    write_report,
+)
 from jgd.report.geometry import edges_of, positions, project, spread
-from jgd.report.html import _best, _distance, _seconds, _size
-from jgd.report.plots import DARK, curve
+from jgd.report.parts import best_rows, distance_text, seconds_text, size_text
+from jgd.report.plots import DARK, _apart, curve
 
 EPOCHS = 12
 
@@ -123,8 +133,9 @@ def numbers(value):
     return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
-def check(source, page):
+def check(source, page, svgs=3):
     """What holds for every report."""
+    count = svgs
     assert not {"script", "link", "img", "iframe", "object"} & {tag for tag, _ in page.elements}
     assert not re.search(r"(?:src|href|action|srcset)=\"(?!#)", source)
     assert not re.search(r"url\((?!#)|@import", source)
@@ -137,7 +148,7 @@ def check(source, page):
             wanted |= set(attrs.get(name, "").split())
     assert wanted <= set(ids)
     svgs = page.all("svg")
-    assert len(svgs) == 3
+    assert len(svgs) == count
     assert all(svg["role"] == "img" and svg["aria-labelledby"] and svg["aria-describedby"] for svg in svgs)
     assert not re.search("|".join(DARK), source[source.index("</style>") :]), "a colour that no theme changes"
     headings = [int(tag[1]) for tag, _ in page.elements if re.fullmatch("h[1-6]", tag)]
@@ -186,9 +197,9 @@ def test_best_values_are_marked_by_more_than_colour(tmp_path):
     )
     nodes_only = f"{make().rows()[2]['bytes']:,}"
     assert marked == ["87.0 ± 0.9", "84.0 ± 0.9", "0.0123", nodes_only, nodes_only]
-    assert _best([1, 1, 1]) == set()
-    assert _best([3, None, 1, math.nan]) == {2}
-    assert _best([3, 5, 5], largest=True) == {1, 2}
+    assert best_rows([1, 1, 1]) == set()
+    assert best_rows([3, None, 1, math.nan]) == {2}
+    assert best_rows([3, 5, 5], largest=True) == {1, 2}
 
 
 @pytest.mark.parametrize("field", ["name", "method"])
@@ -322,8 +333,125 @@ def test_numbers_as_text():
         626_068: "626 kB",
         3 * 10**9: "3 GB",
     }
-    assert {n: _size(n).replace("\N{NO-BREAK SPACE}", " ") for n in sizes} == sizes
+    assert {n: size_text(n).replace("\N{NO-BREAK SPACE}", " ") for n in sizes} == sizes
     seconds = {None: "–", math.inf: "–", 0.001: "<0.01", 0.04: "0.04", 1234.5: "1,234.50"}
-    assert {s: _seconds(s) for s in seconds} == seconds
+    assert {s: seconds_text(s) for s in seconds} == seconds
     distances = {None: "–", math.inf: "–", 0.0: "0.0000", 0.01118: "0.0112", 0.00002: "2.0e-05"}
-    assert {d: _distance(d) for d in distances} == distances
+    assert {d: distance_text(d) for d in distances} == distances
+
+
+# --- many methods -------------------------------------------------------------------------------
+
+
+def make_methods(names=("random", "herding", "clustgdd"), models=("gcn", "mlp"), seeds=2, **fails):
+    rng = np.random.default_rng(0)
+    cells = []
+    for ratio in (0.25, 1.0):
+        for i, name in enumerate(names):
+            for s in range(seeds):
+                cell = Cell(name, ratio, s)
+                if fails.get(name) == ratio:
+                    cells.append(replace(cell, error="it <diverged>"))
+                    continue
+                test = {m: (0.6 + 0.05 * i + 0.02 * rng.random(3)).tolist() for m in models}
+                n = int(140 * ratio)
+                cells.append(
+                    replace(
+                        cell,
+                        nodes=n,
+                        bytes=4000 * n + i,
+                        seconds=10.0 ** (i - 1) + 0.01 * s,
+                        test=test,
+                        val=test,
+                    )
+                )
+    original = {"nodes": 2708, "edges": 10556, "bytes": 15_000_000, "labelled": 140}
+    full = {m: np.asarray([0.8, 0.82]) for m in models}
+    return MethodComparison(
+        "cora", "transductive", original, models, full, 3.0, tuple(cells), versions={"jgd": "1"}
+    )
+
+
+def render_methods(path, comparison, **options):
+    target = write_method_report(path / "deep" / "methods.html", comparison, **options)
+    source = target.read_text(encoding="utf-8")
+    return source, Page(source)
+
+
+@pytest.mark.parametrize("models", [("gcn",), ("gcn", "mlp", "sage")])
+def test_method_report_holds_every_number(tmp_path, models):
+    comparison = make_methods(models=models)
+    source, page = render_methods(tmp_path, comparison, command="jgd compare cora")
+    check(source, page, svgs=1)
+    metrics = comparison.metrics(command="jgd compare cora")
+    assert json.loads(page.text("code").removeprefix("jgd compare cora")) == json.loads(json.dumps(metrics))
+    body = source[: source.index("<details>")].replace("\N{NO-BREAK SPACE}", " ")
+    for row in comparison.rows():
+        for model in models:
+            mean, std = row.accuracy(model)
+            assert body.count(f"{100 * mean:.1f} ± {100 * std:.1f}") >= 2  # in the table and for the plot
+    top = max(comparison.rows(), key=lambda row: row.accuracy(models[0])[0])
+    assert f"{top.nodes:.0f} nodes that {top.method} made of 2,708" in body
+    assert "81.0 ± 1.0 %" in body
+    assert "3 condensers on cora" in page.text("h1")
+    assert render_methods(tmp_path, comparison, command="jgd compare cora")[0] == source
+    best = re.findall(r'<td class="best">([^<]*)<span class="mark">', source)
+    assert len(best) == 2 * (2 + len(models))  # of each size: bytes, seconds and accuracies
+
+
+def test_method_report_of_less_than_everything(tmp_path):
+    source, page = render_methods(tmp_path, make_methods(herding=1.0, seeds=1))
+    check(source, page, svgs=1)
+    assert "No set could be made by herding at 100\N{NO-BREAK SPACE}%: it <diverged>." in page.text("p")
+    alone = make_methods(names=("<b>",), models=("gcn",), seeds=1)
+    source, page = render_methods(tmp_path, alone)
+    check(source, page, svgs=1)
+    assert "1 condenser on cora" in page.text("h1").lower()
+    none = make_methods(names=("random",), models=("gcn",))
+    none = replace(none, cells=tuple(Cell("random", r, 0, error="no") for r in (0.25, 0.5)))
+    source, page = render_methods(tmp_path, none)
+    check(source, page, svgs=1)
+    assert "No method could make a set." in page.text("p")
+
+
+def test_method_plot_shows_the_rows():
+    comparison = make_methods(models=("gcn",))
+    figure = plot_methods(comparison)
+    left, right = figure.axes
+    assert (left.get_xscale(), right.get_xscale()) == ("log", "log")
+    for ax, where in ((left, lambda row: row.nodes), (right, lambda row: row.time[0])):
+        lines = {line.get_label(): line for line in ax.get_lines()}
+        for name in comparison.methods:
+            rows = [row for row in comparison.rows() if row.method == name]
+            np.testing.assert_allclose(lines[name].get_xdata(), [where(row) for row in rows])
+            np.testing.assert_allclose(
+                lines[name].get_ydata(), [100 * row.accuracy("gcn")[0] for row in rows]
+            )
+        np.testing.assert_allclose(ax.get_lines()[0].get_ydata(), 81)
+        assert {note.get_text() for note in ax.texts} == {"full graph", *comparison.methods}
+    assert len({line.get_marker() for line in left.get_lines()[1:]}) == 3
+
+
+def test_names_do_not_hide_each_other():
+    """Whatever the values, and a dozen of them that nearly coincide."""
+    names = tuple(f"method-{i}" for i in range(12))
+    figure = plot_methods(make_methods(names=names, models=("gcn",)))
+    figure.draw_without_rendering()
+    for ax in figure.axes:
+        boxes = np.asarray([n.get_window_extent().extents for n in ax.texts if n.get_text() in names])
+        middle = (boxes[:, 1] + boxes[:, 3]) / 2 * 72 / figure.dpi
+        apart = np.abs(middle[:, None] - middle) >= 8.9
+        beside = (boxes[:, None, 2] <= boxes[None, :, 0] + 2) | (boxes[None, :, 2] <= boxes[:, None, 0] + 2)
+        assert (apart | beside | np.eye(12, dtype=bool)).all()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=9))
+def test_heights_are_pushed_apart_as_little_as_possible(values):
+    found = _apart(np.asarray(values), 10.0, -5.0, 105.0)
+    order = np.argsort(values, kind="stable")
+    assert (np.diff(found[order]) >= 10 - 1e-6).all()
+    assert found.min() >= -5 - 1e-6
+    assert found.max() <= 105 + 1e-6
+    if len(values) == 1 or np.diff(np.sort(values)).min() >= 10:
+        np.testing.assert_allclose(found, values, atol=1e-6)

@@ -1,0 +1,5 @@
+"""Applications: systems built from the parts."""
+
+from jgd.apps.graphdart import Detector, Findings, GraphDART
+
+__all__ = ["Detector", "Findings", "GraphDART"]

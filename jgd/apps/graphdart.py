@@ -1,0 +1,628 @@
+r"""GraphDART: intrusion detection on provenance graphs, trained on a distilled graph.
+
+Rabooki et al., "GraphDART: Graph Distillation for Efficient Advanced Persistent Threat Detection", 2025
+(arXiv 2501.02796), with the detector of FLASH (Rehman, Ahmadi and Hassan, IEEE S&P 2024).
+
+The one new idea: a detector learns what is normal from a huge benign graph, and any condenser of node
+classification can shrink that graph first, for the detector's task *is* node classification: predict what
+kind of thing a node is (process, file, socket, ...) from what happened to it. A node whose kind no model can
+predict is an alarm.
+
+1. graph       entities and their events, ``A[object, actor]`` the number of events (`events_to_graph`)
+2. features    ``x_v = mean_t (word vector + PE(t))`` over the words of the node's events (`jgd.text`)
+3. distil      ``(X', A', y') = condenser(X, A, y)`` with y the kinds, all nodes training nodes
+4. detector    ``h = norm(W_1 x_v + W_2 mean_{u -> v} x_u + b)``, ReLU, dropout, once more: logits of norm one
+5. rounds      m = 1 .. M: train on the nodes that are not explained; keep θ_m; a node is explained once θ_m
+               predicts its kind, or (rule "or") / and (rule "and") its confidence ``(p_1 - p_2) / p_1``,
+               scaled to 0..1 over the nodes that are not, is at least .9
+6. detect      alarm(v) iff no θ_m predicts y_v;  graph alarm iff it holds more alarms than a threshold
+
+A distilled graph has so few nodes that boosting on them would end after a round or two. So the rounds are
+decided by the benign nodes of the original graph, as inference: each is represented by the nearest condensed
+node of its own kind, and a condensed node counts in the loss as many times as it represents nodes that are
+not explained. Edges between condensed nodes are, unless told otherwise, the sums of those between the nodes
+they represent: neighbours of a process are files, so A' = I, or a coreset that lost its neighbours, trains
+W_2 on what never comes. A node that was kept represents itself, so a coreset of all nodes is the full
+detector, to the bit.
+
+Departures. FLASH applies softmax in the network and again in the loss: here the network gives logits. It
+scales confidence within each mini-batch, by the maximum of what is not yet shifted: here over all nodes, to
+0..1. One epoch of mini-batches of 5000 with whole neighbourhoods is a number of full-batch steps here, and
+the loss is that of the nodes of the round only, not of their neighbours too. A kind that a condenser loses
+gets back the mean of its nodes. Weights that a condenser gives are not used: counting takes their place. No
+code of GraphDART is public: its pipeline is rebuilt from the paper's account.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import jraph
+import numpy as np
+import optax
+import scipy.sparse as sp
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
+from sklearn.metrics import pairwise_distances_argmin
+
+from jgd.core import (
+    Algorithm,
+    Bound,
+    Context,
+    Examples,
+    Loop,
+    Outputs,
+    Recipe,
+    from_linen,
+    in_memory,
+    objective,
+    train,
+)
+from jgd.data.condensed import Condensed
+from jgd.data.provenance import ProvenanceGraph, events_to_graph
+from jgd.data.tasks import EventLog, NodeTask
+from jgd.graph import Operator, induced_subgraph, operator
+from jgd.graph.build import adjacency, from_adjacency
+from jgd.losses import cross_entropy, mean
+from jgd.nn import Dropout, Linear
+from jgd.text import WordVectors, encode_documents, ppmi_vectors
+
+__all__ = [
+    "Detector",
+    "Findings",
+    "GraphDART",
+    "OFFICIAL",
+    "TypeNet",
+    "alarms",
+    "count_threshold",
+    "explained",
+    "graph_alarms",
+    "official",
+    "representatives",
+    "type_task",
+]
+
+Rule = Literal["or", "and"]
+Edges = Literal["coarsened", "own"]
+
+_DENSE = 1024  # nodes up to which a graph is dense: quicker, and one compilation for all graphs of a size
+
+
+# --- the network --------------------------------------------------------------------------------
+
+
+class _Layer(nn.Module):
+    """``normalize(W_1 x_v + W_2 mean_{u -> v} x_u + b)``; a row of zeros stays one."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, a: Operator, x: Float[Array, "N F"]) -> Float[Array, "N {self.features}"]:
+        y = Linear(self.features, name="own")(x)
+        y = y + a @ Linear(self.features, use_bias=False, name="neighbours")(x)
+        square = jnp.sum(y**2, axis=-1, keepdims=True)
+        return jnp.where(square > 0, y * jax.lax.rsqrt(jnp.where(square > 0, square, 1.0)), 0.0)
+
+
+class TypeNet(nn.Module):
+    """FLASH's network: two GraphSAGE layers with normalised outputs, so logits are between -1 and 1.
+
+    Attributes:
+      num_classes: kinds of nodes.
+      hidden: width of the first layer.
+      dropout: rate between the layers.
+    """
+
+    num_classes: int
+    hidden: int = 32
+    dropout: float = 0.5
+
+    @nn.compact
+    def __call__(self, a: Operator, x: Float[Array, "N F"], *, train: bool = False) -> Outputs:
+        """Classify nodes; ``a`` averages over senders (``normalize="row"``)."""
+        h = nn.relu(_Layer(self.hidden)(a, x))
+        dropped: Any = Dropout(self.dropout)(h, train=train)
+        return Outputs(_Layer(self.num_classes)(a, dropped), h)
+
+
+# --- boosted rounds -----------------------------------------------------------------------------
+
+
+def explained(
+    logits: Float[Array, "N C"],
+    types: Int[Array, " N"],
+    mask: Bool[Array, " N"],
+    rule: Rule = "or",
+    confidence: ArrayLike = 0.9,
+) -> Bool[Array, " N"]:
+    """Nodes that a model explains: their kind is predicted, or (and) the prediction is confident.
+
+    Args:
+      logits: of the model.
+      types: the kinds.
+      mask: nodes that were not explained before, over which confidence is scaled to 0..1.
+      rule: how the two conditions join.
+      confidence: the least that counts; above 1 for the prediction alone (rule ``"or"``).
+    """
+    right = jnp.argmax(logits, -1) == types
+    top = jax.lax.top_k(jax.nn.softmax(logits), min(2, logits.shape[-1]))[0]
+    margin = (top[:, 0] - top[:, -1]) / top[:, 0]
+    low = jnp.min(margin, where=mask, initial=jnp.inf)
+    high = jnp.max(margin, where=mask, initial=-jnp.inf)
+    scaled = jnp.where(high > low, (margin - low) / jnp.where(high > low, high - low, 1.0), 0.0)
+    sure = scaled >= confidence
+    return (right & sure) if rule == "and" else (right | sure)
+
+
+class Benign(NamedTuple):
+    """Data of the rounds.
+
+    Attributes:
+      small: what is trained on.
+      real: the original benign nodes.
+      represents: ``[N]`` the node of ``small`` that stands for each original one.
+    """
+
+    small: Examples
+    real: Examples
+    represents: Int[Array, " N"]
+
+
+class Rounds(NamedTuple):
+    """State of the boosted rounds: the training, the nodes not yet explained, and θ_1 .. θ_M."""
+
+    inner: Any
+    mask: Bool[Array, " N"]
+    models: Any
+
+
+def _loss(ctx: Context) -> Array:
+    return mean(cross_entropy(ctx.outputs["student"].logits, ctx.batch.targets), ctx.batch.weights)
+
+
+@lru_cache(maxsize=64)  # the same functions for the same settings: nothing is compiled twice
+def _boosted(settings: _Settings) -> Algorithm:
+    """Train one network on what it has not explained, and keep its state after every round.
+
+    The product is a `Bound` whose parameters have a leading axis of rounds. It ends early once all is
+    explained; the remaining rounds then repeat the last model, which changes no alarm.
+    """
+    model = from_linen(TypeNet(settings.num_classes, settings.hidden, settings.dropout))
+    l2: Any = optax.add_decayed_weights(settings.weight_decay)
+    alg = train(model, objective(_loss), optax.chain(l2, optax.adam(settings.learning_rate)))
+
+    def weighted(data, mask):
+        """The condensed examples, each as often as it stands for a node of ``mask``."""
+        left = jax.ops.segment_sum(mask.astype(float), data.represents, data.small.targets.shape[0])
+        return data.small._replace(weights=left)
+
+    def init(key, data, batch):
+        inner = alg.init(key, data.small, batch)
+        first = inner.params["student"]
+        models = jax.tree.map(lambda p: jnp.broadcast_to(p, (settings.rounds, *p.shape)) + 0, first)
+        return Rounds(inner, data.real.targets >= 0, models)
+
+    def step(key, t, state, data, batch):
+        inner, metrics = alg.step(key, t, state.inner, weighted(data, state.mask), batch)
+
+        def look(operand):
+            mask, models = operand
+            net = alg.result(inner, data.small)
+            seen = explained(
+                net(*data.real.inputs).logits, data.real.targets, mask, settings.rule, settings.confidence
+            )
+            # This round and those to come, as long as there was something to explain.
+            due = (jnp.arange(settings.rounds) >= t // settings.steps) & jnp.any(mask)
+            models = jax.tree.map(
+                lambda old, new: jnp.where(due.reshape(-1, *(1,) * new.ndim), new, old), models, net.params
+            )
+            return mask & ~seen, models
+
+        at_end = (t + 1) % settings.steps == 0
+        mask, models = jax.lax.cond(at_end, look, lambda operand: operand, (state.mask, state.models))
+        metrics = {**metrics, "unexplained": jnp.mean(mask.astype(float)), "done": ~jnp.any(mask)}
+        return Rounds(inner, mask, models), metrics
+
+    def result(state, data):
+        return Bound(state.models, alg.result(state.inner, data.small).state, model)
+
+    return Algorithm(init, step, result)
+
+
+class _Settings(NamedTuple):
+    num_classes: int
+    hidden: int
+    dropout: float
+    learning_rate: float
+    weight_decay: float
+    rounds: int
+    steps: int
+    rule: Rule
+    confidence: float
+
+
+@jax.jit
+def _cleared(models: Bound, a: Operator, x: Array, types: Array, confidence: Array) -> Array:
+    """Whether any of the models predicts each node's kind; one after the other, for memory."""
+
+    def one(found, params):
+        logits = models.model.apply(params, models.state, a, x)[0].logits
+        return found | explained(logits, types, types >= 0, "and", confidence), None
+
+    return jax.lax.scan(one, jnp.zeros(types.shape, bool), models.params)[0]
+
+
+def alarms(
+    models: Bound, graph: jraph.GraphsTuple, types: Shaped[np.ndarray, " N"], clear: float = 0.0
+) -> Bool[np.ndarray, " N"]:
+    """Nodes whose kind no model predicts. A negative kind (unknown, or padding) never is an alarm.
+
+    Args:
+      models: parameters with a leading axis of rounds, as `GraphDART.fit` returns them.
+      graph: with features as nodes and weights as edges; may be padded.
+      types: kind of each node.
+      clear: scaled confidence that a right prediction must reach, see `explained`.
+    """
+    cleared = _cleared(
+        models, _mean_operator(graph), jnp.asarray(graph.nodes), jnp.asarray(types), jnp.asarray(clear)
+    )
+    return np.asarray((np.asarray(types) >= 0) & ~np.asarray(cleared))
+
+
+def graph_alarms(
+    alarm: Shaped[np.ndarray, " N"], graph_id: Shaped[np.ndarray, " N"], threshold: float, count: int = 0
+) -> tuple[Bool[np.ndarray, " G"], Int[np.ndarray, " G"]]:
+    """Graphs that hold more alarms than ``threshold``, and how many each holds.
+
+    Args:
+      alarm: of the nodes.
+      graph_id: number of each node's graph.
+      threshold: alarms that a graph may hold.
+      count: number of graphs, where the last ones may have no node.
+    """
+    counts = np.bincount(np.asarray(graph_id)[np.asarray(alarm)], minlength=max(count, graph_id.max() + 1))
+    return counts > threshold, counts
+
+
+def count_threshold(counts: Shaped[np.ndarray, " G"], false_alarms: float = 0.0) -> float:
+    """The least number of alarms that all but a share ``false_alarms`` of benign graphs keep to."""
+    return float(np.quantile(counts, 1 - false_alarms, method="inverted_cdf"))
+
+
+# --- from events to a task ----------------------------------------------------------------------
+
+
+def type_task(
+    found: ProvenanceGraph,
+    vectors: WordVectors,
+    kinds: Sequence[str],
+    *,
+    positions: bool = True,
+    directed: bool = True,
+    name: str = "provenance",
+) -> NodeTask:
+    """The task of predicting what kind of thing each node is; all nodes are training nodes.
+
+    Args:
+      found: the graph with its documents.
+      vectors: of the words, learned from benign documents only.
+      kinds: names of the classes; a node of another kind has label -1 and is in no split.
+      positions: whether to encode positions.
+      directed: whether edges run from actor to object only, or back as well.
+      name: of the task.
+    """
+    number = {kind: i for i, kind in enumerate(kinds)}
+    labels = np.asarray([number.get(kind, -1) for kind in found.types], np.int32)
+    graph = found.graph._replace(nodes=encode_documents(vectors, found.documents, positions))
+    if not directed:
+        a: Any = adjacency(graph)
+        graph = from_adjacency(sp.csr_array(a + a.T), graph.nodes)
+    return NodeTask(
+        graph=graph,
+        labels=labels,
+        train=labels >= 0,
+        num_classes=len(kinds),
+        name=name,
+        directed=directed,
+    )
+
+
+def _mean_operator(graph: jraph.GraphsTuple) -> Operator:
+    """Averages over senders, dense where the graph is small."""
+    matrix: Any = adjacency(graph)
+    if matrix.shape[0] <= _DENSE:
+        matrix = np.asarray(matrix.toarray(), np.float32)
+    return operator(matrix, normalize="row")
+
+
+# --- distillation -------------------------------------------------------------------------------
+
+
+def representatives(
+    x: Float[np.ndarray, "N F"],
+    types: Int[np.ndarray, " N"],
+    small_x: Float[np.ndarray, "n F"],
+    small_types: Int[np.ndarray, " n"],
+    index: Int[np.ndarray, " m"] | None = None,
+) -> Int[np.ndarray, " N"]:
+    """The condensed node that stands for each original one: the nearest of its kind; a kept node, itself.
+
+    Args:
+      x: original features.
+      types: original kinds; a node of unknown kind (-1) is stood for by the nearest of any kind.
+      small_x: condensed features.
+      small_types: condensed kinds, among them every kind of ``types``.
+      index: original nodes that the first condensed ones are, where they were chosen.
+    """
+    result = np.zeros(len(x), np.int64)
+    for kind in np.unique(types):
+        candidates = np.flatnonzero(small_types == kind) if kind >= 0 else np.arange(len(small_x))
+        if not len(candidates):
+            raise ValueError(f"kind {kind} has no condensed node")
+        members = np.flatnonzero(types == kind)
+        result[members] = candidates[pairwise_distances_argmin(x[members], small_x[candidates])]
+    if index is not None:  # further condensed nodes may follow the chosen ones
+        result[index] = np.arange(len(index))
+    return result
+
+
+class Distilled(NamedTuple):
+    """A condensed graph as the detector takes it, the kinds of its nodes, and whom they stand for."""
+
+    graph: jraph.GraphsTuple
+    targets: np.ndarray
+    represents: np.ndarray
+
+
+def _distilled(small: Condensed, task: NodeTask, edges: Edges) -> Distilled:
+    """What a condenser returned, with every kind, and with whom each node stands for."""
+    if small.preprocess or "predictor" in small.train:
+        raise ValueError(
+            "this condensed set is meant for changed data or its own predictor, not for GraphSAGE"
+        )
+    x, types = np.asarray(task.graph.nodes, np.float32), np.asarray(task.labels)
+    index = small.extras.get("index")
+    graph, targets = small.data, np.asarray(small.targets)
+    if index is not None:  # in the order of the original, so that all nodes are the original graph
+        order = np.argsort(index, kind="stable")
+        graph, targets, index = induced_subgraph(graph, order), targets[order], np.asarray(index)[order]
+    if small.train.get("targets") == "logit":
+        targets = np.asarray(jax.nn.softmax(targets))
+    hard = targets if targets.ndim == 1 else targets.argmax(1)
+    own: Any = sp.eye_array(len(hard)) if small.train.get("structure") == "identity" else adjacency(graph)
+    nodes = np.asarray(graph.nodes, np.float32)
+    lost = np.setdiff1d(types[types >= 0], hard)
+    if lost.size:  # a node for every kind, without edges
+        means = np.stack([x[types == kind].mean(0) for kind in lost])
+        extra = lost if targets.ndim == 1 else np.eye(task.num_classes)[lost]
+        nodes = np.concatenate([nodes, means]).astype(np.float32)
+        targets, hard = np.concatenate([targets, extra]), np.concatenate([hard, lost])
+        own = sp.block_diag([own, sp.csr_array((len(lost), len(lost)))])
+    represents = representatives(x, types, nodes, hard.astype(np.int64), index)
+    matrix = sp.csr_array(own)
+    if edges == "coarsened":
+        to = sp.csr_array((np.ones(len(x)), (represents, np.arange(len(x)))), shape=(len(hard), len(x)))
+        matrix = sp.csr_array(to @ adjacency(task.graph) @ to.T)
+    dtype = np.int32 if targets.ndim == 1 else np.float32
+    graph = from_adjacency(matrix, nodes)
+    return Distilled(graph, targets.astype(dtype), represents)
+
+
+# --- the system ---------------------------------------------------------------------------------
+
+
+class Findings(NamedTuple):
+    """What a detector found in a log.
+
+    Attributes:
+      alarm: ``[N]`` nodes whose kind no model predicts.
+      graph_alarm: ``[G]`` graphs with more alarms than the detector's threshold.
+      counts: ``[G]`` alarms in each graph.
+      found: the graph, its documents and the names of its nodes.
+    """
+
+    alarm: Bool[np.ndarray, " N"]
+    graph_alarm: Bool[np.ndarray, " G"]
+    counts: Int[np.ndarray, " G"]
+    found: ProvenanceGraph
+
+    @property
+    def entities(self) -> list[str]:
+        """Names of the nodes that are alarms."""
+        return [name for name, alarm in zip(self.found.ids, self.alarm, strict=True) if alarm]
+
+
+@dataclass(frozen=True)
+class Detector:
+    """A trained detector: call it with a log.
+
+    Attributes:
+      models: networks, with a leading axis of rounds.
+      vectors: of words.
+      kinds: names of the classes.
+      positions: whether features encode positions.
+      directed: whether edges run from actor to object only.
+      clear: scaled confidence that clears a node whose kind is predicted.
+      threshold: alarms that a graph may hold.
+      condensed: what it was trained on, or None for the whole graph.
+    """
+
+    models: Bound
+    vectors: WordVectors
+    kinds: tuple[str, ...]
+    positions: bool = True
+    directed: bool = True
+    clear: float = 0.0
+    threshold: float = 0.0
+    condensed: Condensed | None = None
+
+    def __call__(self, events: EventLog) -> Findings:
+        """Look for alarms in a log; entities of a kind that training did not have are left out."""
+        found = events_to_graph(events, self.kinds)
+        task = type_task(found, self.vectors, self.kinds, positions=self.positions, directed=self.directed)
+        alarm = alarms(self.models, task.graph, task.labels, self.clear)
+        count = 1 if events.graph_id is None else int(np.max(events.graph_id)) + 1
+        return Findings(alarm, *graph_alarms(alarm, found.graph_id, self.threshold, count), found)
+
+
+@dataclass(frozen=True)
+class GraphDART:
+    """Distil a benign log with any condenser and train FLASH's detector on the result.
+
+    Attributes:
+      condenser: a recipe of `jgd.condense`, or None for the whole graph.
+      edges: of the condensed graph: ``"coarsened"`` sums the original edges between those that condensed
+        nodes stand for, so that means over neighbours survive whatever the condenser says of edges; ``"own"``
+        takes the condenser's.
+      size: length of a word vector.
+      window: context of a word.
+      positions: encode positions of words.
+      directed: edges run from actor to object only, as in FLASH; else back as well.
+      hidden: width of the detector.
+      dropout: rate between its layers.
+      learning_rate: of Adam.
+      weight_decay: L2 coefficient.
+      rounds: ``M``, at most. FLASH has 13 to 22 for hundreds of thousands of nodes and one for many small
+        graphs; every further round explains more, attacks too, so small logs want few.
+      steps: full-batch steps in a round.
+      rule: how prediction and confidence join: ``"or"``, or ``"and"`` as FLASH has it for Trace.
+      confidence: least scaled confidence that explains a node.
+      clear: scaled confidence that a right prediction must reach in detection.
+      false_alarms: share of the benign validation graphs that may be an alarm.
+    """
+
+    condenser: Any = None
+    edges: Edges = "coarsened"
+    size: int = 30
+    window: int = 5
+    positions: bool = True
+    directed: bool = True
+    hidden: int = 32
+    dropout: float = 0.5
+    learning_rate: float = 0.01
+    weight_decay: float = 5e-4
+    rounds: int = 1
+    steps: int = 200
+    rule: Rule = "or"
+    confidence: float = 0.9
+    clear: float = 0.0
+    false_alarms: float = 0.05
+
+    def __post_init__(self):
+        """Refuse impossible settings."""
+        for name in ("size", "window", "hidden", "rounds", "steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("dropout", "false_alarms"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        for name, kind in (("rule", Rule), ("edges", Edges)):
+            if getattr(self, name) not in get_args(kind):
+                raise ValueError(
+                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}"
+                )
+        if self.condenser is not None and not callable(self.condenser):
+            raise ValueError(
+                f"condenser must be a recipe such as jgd.condense.herding(), got {self.condenser!r}"
+            )
+
+    def __call__(
+        self, key: Array, benign: EventLog, validation: EventLog | None = None, loop: Loop = in_memory
+    ) -> Detector:
+        """Train a detector.
+
+        Args:
+          key: random key.
+          benign: events before any attack; words, kinds and networks come from them alone.
+          validation: further benign events, by which the threshold of a graph is chosen: the least number of
+            alarms that all but a share ``false_alarms`` of its graphs keep to. Without any it is 0.
+          loop: what runs the stages.
+        """
+        found = events_to_graph(benign)
+        kinds = tuple(sorted(set(found.types)))
+        vectors = ppmi_vectors(found.documents, size=self.size, window=self.window)
+        task = type_task(found, vectors, kinds, positions=self.positions, directed=self.directed)
+        models, small = self.fit(key, task, loop)
+        detector = Detector(
+            models, vectors, kinds, self.positions, self.directed, self.clear, condensed=small
+        )
+        if validation is None:
+            return detector
+        counts = detector(validation).counts
+        return replace(detector, threshold=count_threshold(counts, self.false_alarms))
+
+    def fit(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> tuple[Bound, Condensed | None]:
+        """Distil a task of `type_task` and train the rounds on it.
+
+        The key of the rounds does not depend on the condenser.
+
+        Returns:
+          The networks, and what they were trained on (None for the whole graph).
+        """
+        k_condense, k_train = jax.random.split(key)
+        small = None if self.condenser is None else self._condense(k_condense, task, loop)
+        return self.train(k_train, task, small, loop), small
+
+    def _condense(self, key: Array, task: NodeTask, loop: Loop) -> Condensed:
+        recipe: Recipe = self.condenser
+        return recipe(key, task, loop)
+
+    def train(
+        self, key: Array, task: NodeTask, small: Condensed | None = None, loop: Loop = in_memory
+    ) -> Bound:
+        """Train the rounds on a condensed set, or on the whole task."""
+        types = np.asarray(task.labels)
+        if small is None:
+            whole = Distilled(task.graph, types.astype(np.int32), np.arange(len(types)))
+        else:
+            whole = _distilled(small, task, self.edges)
+        data = Benign(
+            small=Examples(
+                (_mean_operator(whole.graph), jnp.asarray(whole.graph.nodes)),
+                jnp.asarray(whole.targets),
+            ),
+            real=Examples(
+                (_mean_operator(task.graph), jnp.asarray(task.graph.nodes)), jnp.asarray(types, jnp.int32)
+            ),
+            represents=jnp.asarray(whole.represents, jnp.int32),
+        )
+        alg = _boosted(
+            _Settings(
+                task.num_classes,
+                self.hidden,
+                self.dropout,
+                self.learning_rate,
+                self.weight_decay,
+                self.rounds,
+                self.steps,
+                self.rule,
+                self.confidence,
+            )
+        )
+        return loop("detector", alg, key, data, self.rounds * self.steps)
+
+
+OFFICIAL: dict[str, dict[str, Any]] = {
+    "cadets": {"rounds": 22, "steps": 50},
+    "theia": {"rounds": 20, "steps": 50, "clear": 0.53},
+    "trace": {"rounds": 10, "steps": 50, "rule": "and"},  # twenty are trained, ten are used
+    "fivedirections": {"rounds": 13, "steps": 50, "clear": 0.94},
+    "streamspot": {"window": 10, "rounds": 1, "steps": 300},
+}
+"""Settings of FLASH that differ from the defaults, by data set; ``steps`` are its mini-batches, about."""
+
+
+def official(dataset: str, condenser: Any = None) -> GraphDART:
+    """FLASH's settings for a data set.
+
+    Raises:
+      ValueError: for a data set that it has no settings for.
+    """
+    if dataset not in OFFICIAL:
+        raise ValueError(f"there are settings for {', '.join(OFFICIAL)}, not for {dataset!r}")
+    return GraphDART(condenser=condenser, **OFFICIAL[dataset])

@@ -1,0 +1,272 @@
+"""Commands about sets of graphs, and about provenance graphs."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jgd.cli.errors import Mistake, mistakes
+
+__all__ = ["CondenseGraphs", "Detect"]
+
+_Out = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+_Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+_Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
+_Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+
+
+def _teller(quiet: bool):
+    start = time.perf_counter()
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"{time.perf_counter() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def _fresh(out: Path) -> None:
+    """See that a folder can be written and holds nothing of another command."""
+    from jgd.cli.job import check_writable
+
+    check_writable(out)
+    if (out / "experiment.json").exists() or (out / "cells").exists():
+        raise Mistake(f"{out} holds a run of something else: choose another folder with --out")
+
+
+@dataclass(frozen=True)
+class CondenseGraphs:
+    """Distil a set of labelled graphs into a few, and compare the two.
+
+    Trains networks on the condensed graphs, on all training graphs and on graphs chosen at the same number of
+    nodes, prints one table, and writes condensed.npz, metrics.json and report.html.
+
+    Examples: `jgd condense-graphs tu:NCI1 --nodes 300`, `jgd condense-graphs tu:MUTAG --method kidd`.
+
+    Attributes:
+      dataset: a set of graphs, see `jgd datasets`.
+      method: name, see `jgd methods`; its settings are the authors' where they are known.
+      nodes: most nodes of all condensed graphs together (mirage and the choices of graphs); of each
+        condensed graph (doscond-graphs, kidd).
+      graphs_per_class: condensed graphs of each class (all but mirage).
+      support: least share of the graphs of a class that hold a pattern (mirage).
+      epochs: steps of the condenser (doscond-graphs, kidd).
+      seed: of the random key.
+      out: folder for the outputs; runs/DATASET-METHOD-seedSEED by default.
+      models: networks to evaluate with, of gcn, sgc, sage, gat, appnp, cheb, gin, gprgnn.
+      seeds: networks of each kind that are trained on each set.
+      steps: training steps of each network.
+      baselines: what to compare with, of random-graphs, herding-graphs, k-center-graphs.
+      quiet: print the table only.
+    """
+
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "mirage"
+    nodes: _Number = None
+    graphs_per_class: _Number = None
+    support: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
+    epochs: _Number = None
+    seed: int = 0
+    out: _Out = None
+    models: _Names = ("gin",)
+    seeds: int = 5
+    steps: int = 500
+    baselines: _Names = ("random-graphs", "herding-graphs", "k-center-graphs")
+    quiet: _Flag = False
+
+    def __call__(self, command: str) -> int:
+        """Run it."""
+        import jax
+
+        from jgd.cli.job import OUTPUTS, write_json
+        from jgd.cli.tables import human_bytes, show
+        from jgd.core import Driver
+        from jgd.data import GraphTask, artifact, load
+        from jgd.protocols.compare_graphs import compare_graphs
+        from jgd.protocols.evaluate import NETWORKS
+        from jgd.protocols.graphs import GraphProtocol
+        from jgd.protocols.methods import GRAPH_BASELINES, named, preferred_for_graphs
+        from jgd.report.graphs import write_graph_report
+
+        say = _teller(self.quiet)
+        given = {
+            name: getattr(self, name)
+            for name in ("nodes", "graphs_per_class", "support", "epochs")
+            if getattr(self, name) is not None
+        }
+        with mistakes():  # names before data, which may be a download
+            preferred_for_graphs(self.method, self.dataset, **given)
+            for kind, names, known in (
+                ("model", self.models, NETWORKS),
+                ("baseline", self.baselines, GRAPH_BASELINES),
+            ):
+                for name in names:
+                    named(kind, name, known)
+            if self.seeds < 1 or not self.models:
+                raise ValueError("name at least one model and one seed")
+            protocol = GraphProtocol(steps=self.steps)
+        out = Path("runs") / f"{self.dataset}-{self.method}-seed{self.seed}" if self.out is None else self.out
+        _fresh(out)
+        with mistakes():
+            task = load(self.dataset)
+            if not isinstance(task, GraphTask):
+                raise Mistake(f"{self.dataset} is one graph: `jgd condense {self.dataset}` condenses it")
+            recipe = preferred_for_graphs(self.method, task.name, **given)
+            out.mkdir(parents=True, exist_ok=True)
+            found = compare_graphs(
+                recipe,
+                task,
+                key=jax.random.key(self.seed),
+                method=self.method,
+                baselines=self.baselines,
+                models=self.models,
+                seeds=self.seeds,
+                protocol=protocol,
+                loop=Driver(out, progress=False if self.quiet else None),
+                say=say,
+            )
+            metrics = found.metrics(command=command, seed=self.seed)
+            small = dataclasses.replace(
+                found.small,
+                provenance={
+                    **found.small.provenance,
+                    "method": self.method,
+                    "command": command,
+                    "seed": self.seed,
+                },
+            )
+            artifact.save(small, out / "condensed.npz")
+            write_graph_report(out / "report.html", found, metrics)
+            write_json(out / "metrics.json", metrics)
+        columns = ["", "graphs", "nodes", "edges", "size"]
+        columns += [f"{model} {what}" for model in self.models for what in ("%", "AUC")] + ["seconds"]
+        rows = []
+        for row in found.rows():
+            cells = ["all graphs" if row["name"] == "full" else row["name"]]
+            cells += [str(row["graphs"]), str(row["nodes"]), str(row["edges"]), human_bytes(row["bytes"])]
+            for model in self.models:
+                score = row["scores"][model]
+                cells += [f"{100 * x.mean():.1f} ± {100 * x.std():.1f}" for x in (score.test, score.auc)]
+            cells.append("-" if row["seconds"] is None else f"{row['seconds']:.1f}")
+            rows.append(cells)
+        show(columns, rows, bold=self.method)
+        print(f"\ntest accuracy and ROC-AUC, both in % ± standard deviation over {self.seeds} seeds")
+        print(f"written to {out}: {', '.join(OUTPUTS)}")
+        return 0
+
+
+@dataclass(frozen=True)
+class Detect:
+    """Train an intrusion detector on a distilled provenance graph (GraphDART), beside one on the whole graph.
+
+    Without files it records what it needs on this machine, in seconds: everyday programs of the standard
+    library, and harmless scripts that behave as intrusions do, in a temporary folder. Writes metrics.json.
+
+    Examples: `jgd detect`, `jgd detect --method herding --label-ratio 0.01`,
+    `jgd detect --streamspot all.tsv --seeds 3`.
+
+    Attributes:
+      method: condenser, see `jgd methods`.
+      label_ratio: condensed nodes for each node of the benign graph, in (0, 1].
+      rounds: networks that are trained one after another, each on what the ones before did not explain.
+      seeds: detectors of each kind.
+      seed: of the first one.
+      streamspot: events in the layout of StreamSpot: graphs 0 to 299 train, 450 to 599 are the benign test
+        and 300 to 399 the attacks.
+      out: folder for the outputs; runs/detect-METHOD-seedSEED by default.
+      quiet: print the table only.
+    """
+
+    method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "clustering"
+    label_ratio: float = 0.05
+    rounds: int = 1
+    seeds: int = 3
+    seed: int = 0
+    streamspot: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
+    out: _Out = None
+    quiet: _Flag = False
+
+    def __call__(self, command: str) -> int:
+        """Run it."""
+        import jax
+        import numpy as np
+
+        from jgd.apps.graphdart import GraphDART
+        from jgd.cli.job import write_json
+        from jgd.cli.tables import show
+        from jgd.data.provenance import record, streamspot, subset
+        from jgd.metrics import strict_scores, tolerant_scores
+        from jgd.protocols.compare import versions
+        from jgd.protocols.methods import preferred
+
+        say = _teller(self.quiet)
+        with mistakes():
+            if not 0 < self.label_ratio <= 1:
+                raise ValueError(f"label_ratio must be in (0, 1], got {self.label_ratio}")
+            if self.seeds < 1:
+                raise ValueError(f"seeds must be at least 1, got {self.seeds}")
+            condenser = preferred(self.method, "provenance", self.label_ratio)
+            contestants = {
+                "whole graph": GraphDART(rounds=self.rounds),
+                f"{self.method} {100 * self.label_ratio:g} %": GraphDART(condenser, rounds=self.rounds),
+            }
+        out = Path("runs") / f"detect-{self.method}-seed{self.seed}" if self.out is None else self.out
+        _fresh(out)
+        with mistakes():
+            if self.streamspot is None:
+                say("recording everyday programs and intrusions")
+                log = record()
+                benign = subset(log, [n for n in log.graphs if n.endswith(("-0", "-2"))])
+                rest = subset(log, [n for n in log.graphs if n.endswith("-1") or n.startswith("intrusion")])
+            else:
+                log = streamspot(self.streamspot)
+                number = {name: int(name) for name in log.graphs}
+                benign = subset(log, [n for n in log.graphs if number[n] < 300])
+                rest = subset(log, [n for n in log.graphs if 300 <= number[n] < 400 or number[n] >= 450])
+            rows, results = [], {}
+            for name, dart in contestants.items():
+                scores: dict[str, list[dict[str, float]]] = {"strict": [], "tolerant": []}
+                seconds, nodes = [], None
+                for i in range(self.seeds):
+                    say(f"training on {name}: {i + 1} of {self.seeds}")
+                    start = time.perf_counter()
+                    detector = dart(jax.random.key(self.seed + i), benign)
+                    seconds.append(time.perf_counter() - start)
+                    found = detector(rest)
+                    truth = np.asarray([e in rest.malicious for e in found.found.ids])
+                    scores["strict"].append(strict_scores(found.alarm, truth))
+                    scores["tolerant"].append(tolerant_scores(found.alarm, truth, found.found.graph))
+                    small = detector.condensed
+                    nodes = None if small is None else len(small.targets)
+                results[name] = {"seconds": seconds, "nodes": nodes, **scores}
+
+                def text(kind, what, scores=scores):
+                    values = [s[what] for s in scores[kind]]
+                    return f"{np.mean(values):.3f} ± {np.std(values):.3f}"
+
+                rows.append(
+                    [
+                        name,
+                        *(text("strict", what) for what in ("precision", "recall", "f1")),
+                        text("tolerant", "f1"),
+                        f"{np.median(seconds[1:] or seconds):.1f}",
+                    ]
+                )
+            out.mkdir(parents=True, exist_ok=True)
+            value = {
+                "method": self.method,
+                "label_ratio": self.label_ratio,
+                "seed": self.seed,
+                "results": results,
+            }
+            write_json(out / "metrics.json", value | {"versions": versions(), "command": command})
+        show(["trained on", "precision", "recall", "F1", "F1 within 2 hops", "seconds"], rows)
+        print(f"\nalarms on {len(rest.graphs)} held-out runs; ± over {self.seeds} seeds")
+        print(f"written to {out}: metrics.json")
+        return 0

@@ -1,0 +1,179 @@
+"""The page about condensed sets of graphs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from jgd.files import atomic_write
+from jgd.protocols.compare_graphs import GraphComparison
+from jgd.report.markup import Markup, el, inline_svg, join
+from jgd.report.parts import (
+    best_rows,
+    captioned,
+    data_section,
+    document,
+    key_list,
+    number_range,
+    percent,
+    seconds_text,
+    setting_list,
+    size_text,
+    table_cell,
+)
+from jgd.report.plots import network_title, plot_accuracy
+
+__all__ = ["write_graph_report"]
+
+
+def write_graph_report(path: str | os.PathLike, comparison: GraphComparison, metrics: dict[str, Any]) -> Path:
+    """Write a report as a single HTML file, whole or not at all.
+
+    Args:
+      path: of the file; folders are made.
+      comparison: what `compare_graphs` returned.
+      metrics: what `GraphComparison.metrics` returned.
+    """
+    rows = {row["name"]: row for row in comparison.rows()}
+    full, own = rows["full"], rows[comparison.method]
+    model = next(iter(comparison.scores["full"]))
+    small, whole = own["scores"][model], full["scores"][model]
+    page = document(
+        f"{metrics['dataset'] or 'graphs'} condensed by {metrics['method']}",
+        f"{full['graphs']:,} training graphs with {full['nodes']:,} nodes became {own['graphs']:,} with "
+        f"{own['nodes']:,}. A {network_title(model)} trained on these reaches a test accuracy of "
+        f"{percent(small.test_mean)}, one trained on all graphs {percent(whole.test_mean)}.",
+        key_list(
+            {
+                "Graphs": (f"{own['graphs']:,}", f"of {full['graphs']:,}"),
+                "Nodes": (f"{own['nodes']:,}", f"of {full['nodes']:,}"),
+                "Bytes": (size_text(own["bytes"]), f"of {size_text(full['bytes'])}"),
+                "ROC-AUC": (f"{100 * small.auc_mean:.1f}", f"{100 * whole.auc_mean:.1f} with all graphs, %"),
+            }
+        ),
+        {
+            "results": ("Results", _table(comparison)),
+            "accuracy": ("Accuracy", _figure(comparison)),
+            "run": ("What was run", _run(comparison, metrics)),
+            "data": ("The numbers as data", data_section(metrics)),
+        },
+        version=metrics["versions"].get("jgd", ""),
+    )
+    with atomic_write(path, "w") as file:
+        file.write(page)
+    return Path(path)
+
+
+def _table(comparison: GraphComparison) -> Markup:
+    full, *sets = comparison.rows()
+    rows, models = [full, *sets], list(comparison.scores["full"])
+
+    def column(show, value=None, **which) -> list[Markup]:
+        best = best_rows([value(row) for row in sets], **which) if value else set()
+        return [table_cell(show(row), i - 1 in best) for i, row in enumerate(rows)]
+
+    def scores(model: str) -> list[list[Markup]]:
+        def accuracy(row):
+            return row["scores"][model].test_mean
+
+        def auc(row):
+            return row["scores"][model].auc_mean
+
+        def spread(values):
+            return f"{100 * values.mean():.1f} ± {100 * values.std():.1f}"
+
+        return [
+            column(lambda row: spread(row["scores"][model].test), accuracy, largest=True),
+            column(lambda row: spread(row["scores"][model].auc), auc, largest=True),
+        ]
+
+    columns = [
+        [el("th", "all graphs" if row is full else row["name"], scope="row") for row in rows],
+        column(lambda row: f"{row['graphs']:,}"),
+        column(lambda row: f"{row['nodes']:,}"),
+        column(lambda row: f"{row['edges']:,}"),
+        column(lambda row: f"{row['bytes']:,}", lambda row: row["bytes"]),
+        *(c for model in models for c in scores(model)),
+        column(lambda row: seconds_text(row["seconds"])),
+    ]
+    lines = [
+        el("tr", *cells, class_="method" if row["name"] == comparison.method else None)
+        for row, cells in zip(rows, zip(*columns, strict=True), strict=True)
+    ]
+
+    def tall(text):
+        return el("th", text, scope="col", rowspan=2)
+
+    head = el(
+        "thead",
+        el(
+            "tr",
+            *map(tall, ("Set", "Graphs", "Nodes", "Edges", "Bytes")),
+            *(el("th", f"{network_title(m)}, %", scope="colgroup", colspan=2) for m in models),
+            tall("Seconds"),
+        ),
+        el("tr", *(el("th", what, scope="col") for _ in models for what in ("accuracy", "ROC-AUC"))),
+    )
+    caption = el(
+        "caption", el("strong", "Table 1. "), "The sets, and networks trained on them", id="table-caption"
+    )
+    table = el("table", caption, head, el("tbody", lines[0]), el("tbody", *lines[1:]))
+    seeds = {len(score.test) for by_model in comparison.scores.values() for score in by_model.values()}
+    note = (
+        f"Mean ± standard deviation over {number_range(seeds)} seeds, on the test graphs. Seconds: to make "
+        "the set. Bold with an asterisk: fewest bytes and highest scores among the condensed sets."
+    )
+    scroll = el("div", table, class_="scroll", tabindex=0, role="region", aria_labelledby="table-caption")
+    return join(scroll, el("p", note, class_="note"))
+
+
+def _figure(comparison: GraphComparison) -> Markup:
+    title = "Test accuracy of each set and architecture"
+    panels = [
+        f"{network_title(model)}: "
+        + ", ".join(f"{name} {scores[model]}" for name, scores in comparison.scores.items())
+        for model in comparison.scores["full"]
+    ]
+    svg = inline_svg(
+        plot_accuracy(comparison),
+        "accuracy-plot",
+        title=title,
+        description=f"Bar chart, one panel for each architecture. {'; '.join(panels)}.",
+    )
+    return captioned(
+        1,
+        svg,
+        title,
+        "Test accuracy of networks trained on each set. Error bars and numbers: standard deviation over "
+        "seeds. Dashed line: all graphs.",
+    )
+
+
+def _run(comparison: GraphComparison, metrics: dict[str, Any]) -> Markup:
+    command, protocol = metrics["command"], comparison.protocol
+    said = (
+        f"Every network takes {protocol.steps} steps on batches of {protocol.batch_size} graphs, or on all "
+        f"where there are no more. Every {protocol.select_every} steps its {protocol.select} on the "
+        "validation graphs is measured, and the state that was best there is tested on the test graphs. "
+        "Baselines choose graphs with as many nodes as the method used."
+    )
+    parts: list[str] = [
+        el("h3", "Command"),
+        el("pre", el("code", command), tabindex=0, role="group", aria_label="Command")
+        if command
+        else el("p", "Run from Python; no command was recorded."),
+        el("h3", "Protocol"),
+        el("p", said),
+        setting_list(metrics["protocol"]),
+    ]
+    seed = metrics["seed"]
+    groups = {
+        f"Settings of {metrics['method']}": metrics["config"],
+        "Random seed": {"seed": "not recorded" if seed is None else seed},
+        "Seconds": {name: seconds_text(value) for name, value in metrics["seconds"].items()},
+        "Versions and device": metrics["versions"],
+    }
+    for heading, values in groups.items():
+        parts += [el("h3", heading), setting_list(values)]
+    return join(*parts)
