@@ -77,3 +77,54 @@ def test_benchmarks_name_their_peers(name):
     contestants = {entry["contestant"] for entry in load(name)["results"]}
     assert "jgd" in contestants
     assert any(c.startswith("PyG") for c in contestants)
+
+
+def test_condensers_are_faster_than_the_same_loops_in_pytorch():
+    found = load("condensation_speed")["results"]
+    for loop, least in (("gcond", 5), ("sfgc, 20 experts", 10)):
+        assert found[loop]["PyTorch"]["median"] > least * found[loop]["jgd"]["median"]
+
+
+def test_condensation_grows_no_faster_than_the_graph():
+    small, *_, large = load("condensation_speed")["scaling"]
+    growth = large["nodes"] / small["nodes"]
+    assert large["nodes"] >= 170_000
+    assert large["later"] / small["later"] < growth
+    assert large["peak_mib"] / small["peak_mib"] < growth
+
+
+def test_condensation_rows_are_complete():
+    record = load("condensation")
+    for row in record["rows"]:
+        assert row.get("test"), f"{row['method']} on {row['dataset']} has no result: {row.get('errors')}"
+        assert all(0 <= value <= 1 for value in row["test"])
+    methods = {row["method"] for row in record["rows"] if row["dataset"] == "cora"}
+    assert {"random", "average-sgc", "gcond", "cgc-x", "clustgdd"} <= methods
+
+
+def test_learned_condensers_beat_random_nodes():
+    means = {
+        row["method"]: sum(row["test"]) / len(row["test"])
+        for row in load("condensation")["rows"]
+        if row["dataset"] == "cora" and row["ratio"] == 0.5 and row.get("test")
+    }
+    for method in ("gcond", "gcond-x", "cgc", "cgc-x"):
+        assert means[method] > means["random"] + 0.05
+
+
+def test_mirage_beats_random_graphs_of_as_many_nodes():
+    found = load("mirage")["nci1"]
+    assert found["mirage"]["auc_mean"] > found["random graphs"]["auc_mean"] + 0.03
+
+
+def test_detection_collapses_without_its_text():
+    import re
+
+    text = (RESULTS / "graphdart.md").read_text()
+    f1 = {
+        line.split("|")[1].strip(): float(re.split(r" ± ", line.split("|")[5].strip())[0])
+        for line in text.splitlines()
+        if line.startswith("| ") and re.match(r"[\d.]+ ± ", line.split("|")[5].strip() + " ")
+    }
+    assert f1["shuffled, whole graph"] < 0.5 * f1["whole graph"]
+    assert f1["clustering, 5 %"] > f1["whole graph"] - 0.05

@@ -450,6 +450,7 @@ def main() -> None:
     file = measure.RESULTS / "condensation_speed.json"
     record = json.loads(file.read_text()) if file.exists() else {"results": {}}
     record |= measure.provenance("torch", "torch_geometric")
+    record["command"] = "python experiments/benchmarks/condensation.py, and with --scaling"
     if options.scaling:
         record["scaling"] = scaling()
     else:
