@@ -76,17 +76,18 @@ BUDGETS: dict[str, Budget] = {
     "doscond-x": MINUTES._replace(
         changes={"backbone": "sgc", "epochs": 800, "select_every": 20}, note="SGC for GCN, 800 of 1000 epochs"
     ),
-    "sgdd": MINUTES,
-    "gcdm": MINUTES,
-    "gcdm-x": MINUTES,
+    "sgdd": MINUTES._replace(keys=1, changes={"epochs": 40}, note="40 of 600 epochs"),
+    "gcdm": MINUTES._replace(keys=2, changes={"epochs": 200}, note="200 of 1000 epochs"),
+    "gcdm-x": MINUTES._replace(changes={"epochs": 200}, note="200 of 1000 epochs"),
     "dm": MINUTES,
-    "simgc": MINUTES,
+    "simgc": MINUTES._replace(changes={"steps": 500}, note="500 of 1500 steps"),
     "gc-sntk": MINUTES,
     "gdem": MINUTES,
     "sfgc": MINUTES._replace(
         changes={"experts": 10, "steps": 100}, note="10 of 200 experts, 100 of 2000 steps (see sfgc_full.md)"
     ),
     "geom": MINUTES._replace(
+        keys=2,
         changes={"experts": 5, "group": 5, "steps": 40, "select_every": 10},
         note="5 of 200 experts, 40 of 200 steps",
     ),
@@ -220,7 +221,7 @@ def golden(folder: Path) -> list[dict[str, Any]]:
             for method, files in known.items():
                 test = []
                 for i, file in enumerate(files):
-                    others = {
+                    others: dict[str, Any] = {
                         what: file.with_name(file.name.replace("feat_", f"{prefix}_", 1))
                         for what, prefix in (("labels", "label"), ("adjacency", "adj"))
                     }

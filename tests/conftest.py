@@ -1,8 +1,10 @@
 """Shapes and types in signatures are checked while testing; real data is found through JGD_DATA_DIR."""
 
+import gc
 import logging
 import os
 from collections import Counter
+from pathlib import Path
 
 # Before jax is imported. Tests are small: compiling costs more than running. And the machine's cores are for
 # xdist workers, not for threads of each.
@@ -42,3 +44,15 @@ def compilations():
     with jax.log_compiles():
         yield handler.counts
     logger.removeHandler(handler)
+
+
+_MAPS = Path("/proc/self/maps")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _room_for_programs():
+    """Every compiled program maps memory, and Linux allows a process 65 530 maps: beyond it LLVM crashes."""
+    yield
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 25_000:
+        jax.clear_caches()
+        gc.collect()

@@ -164,7 +164,7 @@ def torch_epoch(recipe, task):
             a = None if generator is None else normalised(generator(x))
             theirs = class_gradients(net, h, None, y, False)
             own = class_gradients(net, x, a, labels, True)
-            loss = torch.zeros(())
+            loss: Any = torch.zeros(())
             for c in range(classes):
                 if recipe.distance == "columns":
                     distance = columns(theirs[c][0], own[c][0])
@@ -262,7 +262,7 @@ def torch_trajectory(task, steps: int):
             loss = F.cross_entropy((x @ w1 + b1).relu() @ w2 + b2, labels)
             grads = torch.autograd.grad(loss, theta, create_graph=True)
             theta = [p - rate * g for p, g in zip(theta, grads, strict=True)]
-        away = sum(((p - q) ** 2).sum() for p, q in zip(theta, target, strict=True))
+        away: Any = sum(((p - q) ** 2).sum() for p, q in zip(theta, target, strict=True))
         opt.zero_grad()
         (away / sum(((p - q) ** 2).sum() for p, q in zip(begin, target, strict=True))).backward()
         opt.step()
@@ -448,7 +448,7 @@ def main() -> None:
         scaling_child(options.child)
         return
     file = measure.RESULTS / "condensation_speed.json"
-    record = json.loads(file.read_text()) if file.exists() else {"results": {}}
+    record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"results": {}}
     record |= measure.provenance("torch", "torch_geometric")
     record["command"] = "python experiments/benchmarks/condensation.py, and with --scaling"
     if options.scaling:

@@ -69,8 +69,8 @@ def load_nodes(dataset: str, setting: str) -> NodeTask:
         task = load(dataset)
     if isinstance(task, GraphTask) or not isinstance(task, NodeTask):
         raise Mistake(
-            f"{dataset} is a set of graphs: only graphs with labelled nodes can be condensed so far "
-            "(kind 'node' in `jgd datasets`)"
+            f"{dataset} is a set of graphs: `jgd condense-graphs {dataset}` condenses it "
+            "(this command takes kind 'node' of `jgd datasets`)"
         )
     return dataclasses.replace(task, setting=setting)
 

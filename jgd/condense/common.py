@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +21,7 @@ from jgd.graph.spectral import normalized_adjacency
 
 __all__ = [
     "budget",
+    "check_settings",
     "condensed_nodes",
     "dense_features",
     "preset",
@@ -105,6 +107,35 @@ def budget(task: NodeTask, size: int) -> tuple[int, ...]:
         share[np.argmax(counts - share)] += 1
         share[last] -= 1
     return tuple(int(n) for n in share)
+
+
+def check_settings(
+    recipe: Any,
+    *,
+    choices: Mapping[str, Any] = MappingProxyType({}),
+    at_least_one: Sequence[str] = (),
+    not_negative: Sequence[str] = (),
+) -> None:
+    """Refuse impossible settings of a recipe; None is always allowed.
+
+    Args:
+      recipe: the method.
+      choices: the `typing.Literal` of each setting that is one of several words.
+      at_least_one: settings that count something.
+      not_negative: settings that weigh something.
+
+    Raises:
+      ValueError: naming the first that is impossible.
+    """
+    for name, kind in choices.items():
+        if getattr(recipe, name) not in get_args(kind):
+            known = ", ".join(map(str, get_args(kind)))
+            raise ValueError(f"{name} must be one of {known}, got {getattr(recipe, name)!r}")
+    for names, least, said in ((at_least_one, 1, "be at least 1"), (not_negative, 0, "not be negative")):
+        for name in names:
+            value = getattr(recipe, name)
+            if value is not None and value < least:
+                raise ValueError(f"{name} must {said}, got {value}")
 
 
 def preset(

@@ -274,13 +274,15 @@ class DosCondGraphs:
         plain = replace(self, graphs_per_class=1, nodes=1, start="noise", padding="learned", steps=1, batch=1)
         bound = 0.15 / np.sqrt(2) * (1 - 1 / task.num_classes) / len(start.targets)
         plain = replace(plain, gap=float(self.gap * bound))
-        alg = _algorithm(plain, task.num_classes, sizes, val is not None)
+        if val is None:
+            plain = replace(plain, select_every=None, patience=None)
+        alg = _algorithm(plain, task.num_classes, sizes)
         found = loop("match", alg, k_match, Matching(start, real, val), self.steps)
         return condensed_stack(self, key, task, found["small"], train={"pooling": self.pooling})
 
 
 @lru_cache(maxsize=64)  # the same functions again, so that `jit` finds what it compiled
-def _algorithm(s: DosCondGraphs, num_classes: int, sizes: tuple[int, int], select: bool) -> Algorithm:
+def _algorithm(s: DosCondGraphs, num_classes: int, sizes: tuple[int, int]) -> Algorithm:
     model = readout("gcn", num_classes, s.hidden, s.layers, s.pooling)
     loss = graph_matching(
         num_classes,
@@ -293,9 +295,8 @@ def _algorithm(s: DosCondGraphs, num_classes: int, sizes: tuple[int, int], selec
     )
     tx = by_part(x=adam_l2(s.lr_x, num_steps=2 * s.decay_at), adj=adam_l2(s.lr_adj, num_steps=2 * s.decay_at))
     alg = match(dense_graph_set(anneal=s.anneal), loss, tx, networks=fresh(model))
-    if not select:
+    if s.select_every is None:
         return alg
-    assert s.select_every is not None
     judge = readout(s.select_with, num_classes, hidden=64, layers=s.layers, pooling=s.pooling)
     return selected(alg, judge, every=s.select_every, patience=s.patience, see=lambda small: small)
 

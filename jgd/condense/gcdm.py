@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +34,8 @@ import optax
 from jaxtyping import Array, Float
 
 from jgd.condense.bilevel import Matching, Networks, fresh, match
-from jgd.condense.common import size_of
+from jgd.condense.common import check_settings, size_of
+from jgd.condense.gcond import Edges
 from jgd.condense.learned import (
     Backbone,
     Start,
@@ -126,7 +127,7 @@ class GCDM:
     nodes: int | None = None
     backbone: Backbone = "gcn"
     hidden: int = 256
-    adjacency: Literal["pge", "identity"] = "pge"
+    adjacency: Edges = "pge"
     pge_hidden: int = 128
     start: Start = "k-center"
     epochs: int = 1000
@@ -143,22 +144,12 @@ class GCDM:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        choices = {"backbone": Backbone, "select_with": Backbone, "start": Start}
-        for name, kind in choices.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}"
-                )
-        if self.adjacency not in ("pge", "identity"):
-            raise ValueError(f"adjacency must be 'pge' or 'identity', got {self.adjacency!r}")
-        for name in ("hidden", "pge_hidden", "epochs", "outer"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.inner < 0:
-            raise ValueError(f"inner must not be negative, got {self.inner}")
-        for name in ("select_every", "patience"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1 or None, got {getattr(self, name)}")
+        check_settings(
+            self,
+            choices={"backbone": Backbone, "select_with": Backbone, "start": Start, "adjacency": Edges},
+            at_least_one=("hidden", "pge_hidden", "epochs", "outer", "select_every", "patience"),
+            not_negative=("inner",),
+        )
 
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
@@ -199,7 +190,7 @@ def _algorithm(settings: GCDM, num_classes: int, select: bool) -> Algorithm:
 class GCDMX(GCDM):
     """Distribution matching of features alone: `GCDM` with A' = I."""
 
-    adjacency: Literal["pge", "identity"] = "identity"
+    adjacency: Edges = "identity"
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ import optax
 from jaxtyping import Array
 
 from jgd.condense.bilevel import Matching, fresh, match
-from jgd.condense.common import size_of
+from jgd.condense.common import check_settings, size_of
 from jgd.condense.learned import (
     Backbone,
     Start,
@@ -72,6 +72,7 @@ __all__ = [
 ]
 
 Distance = Literal["columns", "cosine", "squared"]
+Edges = Literal["pge", "identity"]
 _DISTANCES = {"columns": column_cosine, "cosine": cosine, "squared": squared}
 
 
@@ -185,7 +186,7 @@ class GCond:
     nodes: int | None = None
     backbone: Backbone = "sgc"
     hidden: int = 256
-    adjacency: Literal["pge", "identity"] = "pge"
+    adjacency: Edges = "pge"
     pge_hidden: int = 128
     start: Start = "random"
     distance: Distance = "columns"
@@ -207,21 +208,12 @@ class GCond:
     def __post_init__(self):
         """Refuse impossible settings."""
         choices = {"backbone": Backbone, "select_with": Backbone, "start": Start, "distance": Distance}
-        for name, kind in choices.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}"
-                )
-        if self.adjacency not in ("pge", "identity"):
-            raise ValueError(f"adjacency must be 'pge' or 'identity', got {self.adjacency!r}")
-        for name in ("hidden", "pge_hidden", "epochs", "outer"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.inner < 0:
-            raise ValueError(f"inner must not be negative, got {self.inner}")
-        for name in ("select_every", "patience"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1 or None, got {getattr(self, name)}")
+        check_settings(
+            self,
+            choices={**choices, "adjacency": Edges},
+            at_least_one=("hidden", "pge_hidden", "epochs", "outer", "batch", "select_every", "patience"),
+            not_negative=("inner", "smooth"),
+        )
 
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
@@ -268,7 +260,7 @@ def _algorithm(settings: GCond, num_classes: int, select: bool) -> Algorithm:
 class GCondX(GCond):
     """Gradient matching of features alone: `GCond` with A' = I."""
 
-    adjacency: Literal["pge", "identity"] = "identity"
+    adjacency: Edges = "identity"
 
 
 @dataclass(frozen=True)
@@ -289,7 +281,7 @@ class DosCond(GCond):
 class DosCondX(DosCond):
     """One-step gradient matching of features alone: `DosCond` with A' = I."""
 
-    adjacency: Literal["pge", "identity"] = "identity"
+    adjacency: Edges = "identity"
 
 
 _ARXIV = {"outer": 20, "inner": 3, "lr_x": 0.01, "lr_adj": 0.01, "pge_hidden": 256}

@@ -34,6 +34,7 @@ from jaxtyping import Array, Float, Int
 
 from jgd.condense.bilevel import Matching, match
 from jgd.condense.common import (
+    check_settings,
     dense_features,
     preset,
     propagated_features,
@@ -44,7 +45,7 @@ from jgd.condense.common import (
 from jgd.condense.experts import Stretch, expert, uniform_model
 from jgd.condense.learned import Backbone, condensed_set, val_examples
 from jgd.condense.selection import Random
-from jgd.condense.sfgc import check, match_experts, trajectory_matching
+from jgd.condense.sfgc import match_experts, trajectory_matching
 from jgd.condense.synthesizers import Adjacency, Synthesizer, node_set, seen
 from jgd.core import Algorithm, Examples, Loop, Model, Outputs, from_linen, in_memory
 from jgd.data.condensed import Condensed
@@ -240,7 +241,7 @@ class GCSR:
     def __post_init__(self):
         """Refuse impossible settings."""
         numbers = ("hidden", "steps", "student_steps", "experts", "group", "select_every", "patience")
-        check(self, {"pairs": Pairs, "select_with": Backbone}, numbers)
+        check_settings(self, choices={"pairs": Pairs, "select_with": Backbone}, at_least_one=numbers)
         if min(self.alpha, self.beta) < 0 or self.alpha + self.beta <= 0:
             raise ValueError(
                 f"alpha and beta must not be negative, nor both zero, got {self.alpha}, {self.beta}"

@@ -36,12 +36,11 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jgd.condense.bilevel import Matching, match
-from jgd.condense.common import preset, size_of, training_part
+from jgd.condense.common import check_settings, preset, size_of, training_part
 from jgd.condense.experts import Lessons, Pace, Stretch, curriculum, difficulty, expert, pace, ranks
 from jgd.condense.learned import condensed_set, start_from
 from jgd.condense.sfgc import (
     SFGC,
-    check,
     gcn,
     match_experts,
     optimizer,
@@ -144,7 +143,7 @@ class GEOM(SFGC):
         """Refuse impossible settings."""
         super().__post_init__()
         choices = {"neighbours": Neighbours, "distance": Literal["norm", "squared"]}
-        check(self, choices, ("expert_steps",))
+        check_settings(self, choices=choices, at_least_one=("expert_steps",))
         pace(self.expert_pace, self.expert_first, self.expert_pace_steps)
         if self.knowledge < 0:
             raise ValueError(f"knowledge must not be negative, got {self.knowledge}")

@@ -385,7 +385,9 @@ class KIDD:
         plain = replace(
             self, graphs_per_class=1, size=1.0, nodes=None, start="noise", padding="learned", steps=1, batch=1
         )
-        alg = _algorithm(plain, task.num_classes, val is not None)
+        if val is None:
+            plain = replace(plain, select_every=None, patience=None)
+        alg = _algorithm(plain, task.num_classes)
         found = loop("match", alg, k_match, data, self.steps)
         return condensed_stack(self, key, task, found["small"])
 
@@ -397,7 +399,7 @@ def _rounds(s: KIDD) -> dict[str, int]:
 
 
 @lru_cache(maxsize=64)  # the same functions again, so that `jit` finds what it compiled
-def _algorithm(s: KIDD, num_classes: int, select: bool) -> Algorithm:
+def _algorithm(s: KIDD, num_classes: int) -> Algorithm:
     synth = dense_graph_set(anneal=s.anneal) if s.rank is None else low_rank_set(s.rank)
     loss = kernel_regression(
         num_classes,
@@ -409,9 +411,8 @@ def _algorithm(s: KIDD, num_classes: int, select: bool) -> Algorithm:
         squared=s.loss == "mse",
     )
     alg = match(synth, loss, by_part(x=optax.adam(s.lr_x), adj=optax.adam(s.lr_adj)))
-    if not select:
+    if s.select_every is None:
         return alg
-    assert s.select_every is not None
     judge = readout(s.select_with, num_classes, hidden=64, layers=3, pooling=s.select_pooling)
     return selected(alg, judge, every=s.select_every, patience=s.patience, see=lambda small: small)
 

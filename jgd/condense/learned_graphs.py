@@ -115,7 +115,7 @@ def start_graphs(
         pairs = fits.sum() * nodes * (nodes - 1)
         k_edges, k_x = jax.random.split(key)
         count, width = graphs_per_class * task.num_classes, graph_features(small).shape[1]
-        upper = jax.random.uniform(k_edges, (count, nodes, nodes)) < len(small.senders) / pairs
+        upper = jax.random.uniform(k_edges, (count, nodes, nodes)) < np.sum(small.n_edge) / pairs
         a = jnp.triu(upper, 1).astype(jnp.float32)
         y = np.repeat(np.arange(task.num_classes), graphs_per_class)
         x = jax.random.uniform(k_x, (count, nodes, width))

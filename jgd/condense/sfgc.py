@@ -29,7 +29,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -41,6 +41,7 @@ from jaxtyping import Array, PyTree
 
 from jgd.condense.bilevel import Matching, match
 from jgd.condense.common import (
+    check_settings,
     dense_features,
     preset,
     size_of,
@@ -302,19 +303,6 @@ def optimizer(name: Optimizer, learning_rate: float, decay: float) -> optax.Grad
     return optax.chain(first, adam, optax.scale(-learning_rate))
 
 
-def check(recipe: Any, choices: dict[str, Any], at_least_one: tuple[str, ...]) -> None:
-    """Refuse what is not among the choices, and numbers below one (None is allowed)."""
-    for name, kind in choices.items():
-        if getattr(recipe, name) not in get_args(kind):
-            raise ValueError(
-                f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(recipe, name)!r}"
-            )
-    for name in at_least_one:
-        value = getattr(recipe, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}")
-
-
 @dataclass(frozen=True)
 class SFGC:
     """Trajectory matching of nodes without edges. The defaults are the official settings for Cora at 0.5.
@@ -372,7 +360,7 @@ class SFGC:
         """Refuse impossible settings."""
         choices = {"start": Start, "expert_optimizer": Optimizer, "select_with": Judge}
         numbers = ("hidden", "steps", "student_steps", "experts", "group", "segment", "select_every")
-        check(self, choices, (*numbers, "patience"))
+        check_settings(self, choices=choices, at_least_one=(*numbers, "patience"))
         self.stretch()
 
     def stretch(self) -> Stretch:

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 
 from jgd.condense.bilevel import Matching, fresh, match
-from jgd.condense.common import size_of, training_part
+from jgd.condense.common import check_settings, size_of, training_part
 from jgd.condense.gcond import Distance, gradient_matching
 from jgd.condense.learned import (
     Backbone,
@@ -302,23 +302,24 @@ class SGDD:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        choices = {"backbone": Backbone, "select_with": Backbone, "start": Start, "distance": Distance}
-        for name, kind in choices.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}"
-                )
         if not 0 <= self.mix <= 1:
             raise ValueError(f"mix must be in [0, 1], got {self.mix}")
-        for name in ("hidden", "graphon_hidden", "epochs", "outer", "sinkhorn", "sample"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("inner", "smooth", "structure"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("select_every", "patience"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1 or None, got {getattr(self, name)}")
+        counts = (
+            "hidden",
+            "graphon_hidden",
+            "epochs",
+            "outer",
+            "sinkhorn",
+            "sample",
+            "select_every",
+            "patience",
+        )
+        check_settings(
+            self,
+            choices={"backbone": Backbone, "select_with": Backbone, "start": Start, "distance": Distance},
+            at_least_one=counts,
+            not_negative=("inner", "smooth", "structure"),
+        )
 
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +36,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jgd.condense.bilevel import Matching, frozen, match
-from jgd.condense.common import propagated_features, size_of, training_part
+from jgd.condense.common import check_settings, propagated_features, size_of, training_part
 from jgd.condense.learned import (
     Backbone,
     Start,
@@ -203,22 +203,21 @@ class SimGC:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        for name, kind in (("teacher", Teacher), ("start", Start), ("select_with", Backbone)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}"
-                )
-        for name in ("teacher_hidden", "teacher_steps", "pge_hidden", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.scale <= 0:
             raise ValueError(f"scale must be positive, got {self.scale}")
-        for name in ("align", "smooth", "threshold"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("select_every", "patience"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1 or None, got {getattr(self, name)}")
+        check_settings(
+            self,
+            choices={"teacher": Teacher, "start": Start, "select_with": Backbone},
+            at_least_one=(
+                "teacher_hidden",
+                "teacher_steps",
+                "pge_hidden",
+                "steps",
+                "select_every",
+                "patience",
+            ),
+            not_negative=("align", "smooth", "threshold"),
+        )
 
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
