@@ -341,7 +341,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Train networks on a condensed graph, test them on the real one.
+    """Train networks on a condensed graph, test on the real one.
 
     Attributes:
       file: a condensed.npz.
@@ -546,6 +546,10 @@ class Datasets:
         return 0
 
 
+def _initials(setting: str) -> str:
+    return ", ".join(word[0].upper() for word in setting.split(", "))
+
+
 @dataclass(frozen=True)
 class Methods:
     """List the condensers by name."""
@@ -557,12 +561,11 @@ class Methods:
         from jgd.protocols.methods import GRAPH_METHODS, METHODS
 
         rows = [
-            [name, m.paper, ", ".join(s[0].upper() for s in m.setting.split(", ")), m.cost, m.summary]
+            [name, _initials(m.setting), m.cost, m.summary + (f" ({m.paper})" if m.paper != "-" else "")]
             for name, m in (METHODS | GRAPH_METHODS).items()
         ]
-        columns = ["name", "paper", "setting", "cost", "what it does"]
-        listing(columns, rows, left=("paper", "setting", "cost"))
+        listing(["name", "setting", "cost", "what it does"], rows, left=("setting", "cost"))
         print("\nsetting: T transductive (sees the whole graph), I inductive (its training part),")
         print("G sets of graphs (`jgd condense-graphs`)")
-        print("cost: none is no training, seconds is one small network, minutes and hours on two CPU cores")
+        print("cost: none is no training, seconds is one small network; of two CPU cores")
         return 0

@@ -42,7 +42,7 @@ def _fresh(out: Path) -> None:
 
 @dataclass(frozen=True)
 class CondenseGraphs:
-    """Distil a set of labelled graphs into a few, and compare the two.
+    """Distil a set of labelled graphs into a few, and compare.
 
     Trains networks on the condensed graphs, on all training graphs and on graphs chosen at the same number of
     nodes, prints one table, and writes condensed.npz, metrics.json and report.html.
@@ -163,7 +163,9 @@ class CondenseGraphs:
 
 @dataclass(frozen=True)
 class Detect:
-    """Train an intrusion detector on a distilled provenance graph (GraphDART), beside one on the whole graph.
+    """Train an intrusion detector on a distilled provenance graph.
+
+    That is GraphDART, beside a detector of the whole graph.
 
     Without files it records what it needs on this machine, in seconds: everyday programs of the standard
     library, and harmless scripts that behave as intrusions do, in a temporary folder. Writes metrics.json.

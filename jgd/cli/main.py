@@ -196,7 +196,7 @@ def _help() -> str:
     lines = []
     for name, kind in COMMANDS.items():
         summary = (kind.__doc__ or "").strip().split("\n")[0]
-        lines.append(f"  {name:<10} {summary}")
+        lines.append(f"  {name:<15} {summary}")
     return _HELP.format(commands="\n".join(lines))
 
 

@@ -155,21 +155,22 @@ def plot_accuracy(comparison: Comparison | GraphComparison) -> Plot:
     """
     with theme():
         models, sets = _models(comparison), list(comparison.condensed)
+        whole = "all graphs" if isinstance(comparison, GraphComparison) else "full graph"
         figure, panels = _panels(len(models), 0.27 * (len(sets) + 1) + 0.75)
         for i, (ax, model) in enumerate(zip(panels, models, strict=True)):
             scores = {name: comparison.scores[name][model] for name in ("full", *sets)}
-            _accuracy_panel(ax, scores, comparison.method)
+            _accuracy_panel(ax, scores, comparison.method, whole)
             ax.set_title(network_title(model))
             ax.set_xlabel("test accuracy, %")
             ax.tick_params(axis="y", labelleft=i % _COLUMNS == 0)
         return figure
 
 
-def _accuracy_panel(ax: Axes, scores: dict[str, Score], method: str) -> None:
+def _accuracy_panel(ax: Axes, scores: dict[str, Any], method: str, whole: str) -> None:
     rows = np.arange(len(scores))
     means = np.array([100 * score.test_mean for score in scores.values()])
     spreads = [100 * score.test_std for score in scores.values()]
-    names = ["full graph" if name == "full" else name for name in scores]
+    names = [whole if name == "full" else name for name in scores]
     fills = [{"full": PAPER, method: HUES[0]}.get(name, BAR) for name in scores]
     bars = ax.barh(rows, means, height=0.66, color=fills, zorder=2)
     bars[0].set(edgecolor=INK, linewidth=0.8)
@@ -177,7 +178,7 @@ def _accuracy_panel(ax: Axes, scores: dict[str, Score], method: str) -> None:
     ax.axvline(means[0], color=INK, linewidth=0.9, dashes=(4, 2.5), zorder=3)
     for row, score in zip(rows, scores.values(), strict=True):
         ax.annotate(
-            str(score).removesuffix(" %"),
+            f"{100 * score.test_mean:.1f} ± {100 * score.test_std:.1f}",
             (1.03, row),
             xycoords=("axes fraction", "data"),
             va="center",

@@ -368,7 +368,7 @@ def test_compare(capsys, monkeypatch):
     ("argv", "told"),
     [
         ("digts", "did you mean digits"),
-        ("--methods randm", "did you mean random?"),
+        ("--methods randm", "did you mean random"),
         ("--methods", "at least one method"),
         ("--methods random random", "named twice"),
         ("--label-ratios", "one label ratio"),
@@ -492,7 +492,7 @@ def test_export_mistakes(finished, capsys, monkeypatch):
         ("condense --models gcn mpl", "no model is called 'mpl': did you mean mlp?"),
         ("condense --models gcn gcn", "named twice"),
         ("condense --models", "at least one model"),
-        ("condense --baselines randm", "did you mean random?"),
+        ("condense --baselines randm", "did you mean random"),
         ("condense --method clustgd", "did you mean clustgdd"),
         ("condense --seeds 0", "seeds must be at least 1"),
         ("condense --epochs 0", "epochs must be at least 1"),

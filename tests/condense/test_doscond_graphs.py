@@ -308,6 +308,7 @@ def test_test_graphs_are_not_seen():
     equal(RECIPE(KEY, changed).data.x, RECIPE(KEY, TASK).data.x)
 
 
+@pytest.mark.slow
 def test_matching_teaches_and_matching_shuffled_labels_does_not():
     """From noise, by the gradients of real graphs; by those of shuffled labels nothing of use is learned."""
     task = letters()

@@ -256,6 +256,7 @@ def test_rates_of_zero_keep_the_start():
     equal(small.data.adj, start.inputs[0])
 
 
+@pytest.mark.slow
 def test_the_kernel_learns_from_noise_and_from_shuffled_labels_does_not():
     """Ridge regression on the learned graphs predicts test graphs, which on random ones it does not."""
     task = letters()

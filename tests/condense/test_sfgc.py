@@ -387,6 +387,7 @@ def noisy():
     )
 
 
+@pytest.mark.slow
 def test_matching_puts_the_edges_into_the_features(noisy):
     """Matched nodes teach far better than those they start from; experts of wrong labels ruin them."""
     recipe = SFGC(
