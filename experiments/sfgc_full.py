@@ -62,7 +62,9 @@ def main() -> None:
         watcher.join()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     score = jgd.evaluate(small, task, seeds=5, protocol=jgd.Protocol(select_every=10))["gcn"]
+    command = "python experiments/sfgc_full.py" + (" --out DIR" if options.out else "")
     record = measure.provenance() | {
+        "command": command,
         "config": small.provenance["config"],
         "test": score.test.tolist(),
         "wall_seconds": wall,
