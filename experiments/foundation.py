@@ -31,7 +31,6 @@ import jgd
 from jgd.condense import Average, ClustGDD, Herding, KCenter, Random
 from jgd.condense.clustgdd import official
 from jgd.condense.selection import gcn_embedding
-from jgd.core import atomic_write
 
 RATIOS = (0.25, 0.5, 1.0)
 KEYS = 5
@@ -349,13 +348,7 @@ def main() -> None:
                 f"{name}/{r}/every-epoch": lambda name=name, r=r: every_epoch(name, r)
                 for r in reversed(RATIOS)
             }
-    for part, run in parts.items():
-        if part in record and not (options.scaling and part == "scaling"):
-            continue
-        print(f"{time.strftime('%H:%M:%S')} {part}", flush=True)
-        record[part] = run()
-        with atomic_write(path, "w") as file:
-            json.dump(record, file, indent=1)
+    measure.run_parts("foundation", record, parts, again=frozenset(["scaling"] if options.scaling else []))
     measure.write("foundation", record, markdown(record))
 
 

@@ -30,7 +30,6 @@ import measure
 
 from jgd.apps.graphdart import GraphDART, alarms, count_threshold, graph_alarms, type_task
 from jgd.condense import Average, Clustering, ClustGDD, Herding, KCenter, Random
-from jgd.core import atomic_write
 from jgd.data.provenance import ProvenanceGraph, events_to_graph, record, subset
 from jgd.data.tasks import EventLog, NodeTask
 from jgd.metrics.detection import strict_scores, tolerant_scores
@@ -292,28 +291,28 @@ def markdown(results: dict[str, Any]) -> str:
 def parts() -> dict[str, Callable[[], Any]]:
     """What there is to run, by name."""
     whole, five = GraphDART(), {name: make(label_ratio=0.05) for name, make in METHODS.items()}
-    todo: dict[str, Callable[[], Any]] = {
+    named: dict[str, Callable[[], Any]] = {
         "recorded": described,
         "references": references,
         "full": partial(runs, whole),
     }
     for ratio in RATIOS:
         for name, make in METHODS.items():
-            todo[f"{name}/{ratio}"] = partial(runs, GraphDART(condenser=make(label_ratio=ratio)))
+            named[f"{name}/{ratio}"] = partial(runs, GraphDART(condenser=make(label_ratio=ratio)))
     for which in ("shuffled", "random features"):
-        todo[f"control/{which}/whole graph"] = partial(control, which, whole)
-        todo[f"control/{which}/clustering 5 %"] = partial(
+        named[f"control/{which}/whole graph"] = partial(control, which, whole)
+        named[f"control/{which}/clustering 5 %"] = partial(
             control, which, GraphDART(condenser=five["clustering"])
         )
     for rounds in (3, 20):
-        todo[f"ablation/whole graph, {rounds} rounds"] = partial(runs, GraphDART(rounds=rounds))
-    todo["timing"] = timing
-    todo["ablation/clustering 5 %, 3 rounds"] = partial(
+        named[f"ablation/whole graph, {rounds} rounds"] = partial(runs, GraphDART(rounds=rounds))
+    named["timing"] = timing
+    named["ablation/clustering 5 %, 3 rounds"] = partial(
         runs, GraphDART(condenser=five["clustering"], rounds=3)
     )
     for name, recipe in five.items():
-        todo[f"ablation/{name} 5 %, own edges"] = partial(runs, GraphDART(condenser=recipe, edges="own"))
-    return todo
+        named[f"ablation/{name} 5 %, own edges"] = partial(runs, GraphDART(condenser=recipe, edges="own"))
+    return named
 
 
 def main() -> None:
@@ -324,13 +323,7 @@ def main() -> None:
     path = measure.RESULTS / "graphdart.json"
     results = json.loads(path.read_text()) if path.exists() and not options.fresh else {}
     results["provenance"] = measure.provenance("scikit-learn")
-    for name, run in parts().items():
-        if name in results:
-            continue
-        print(f"{time.strftime('%H:%M:%S')} {name}", flush=True)
-        results[name] = run()
-        with atomic_write(path, "w") as file:
-            json.dump(results, file, indent=1)
+    measure.run_parts("graphdart", results, parts())
     measure.write("graphdart", results, markdown(results))
 
 

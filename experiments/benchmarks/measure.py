@@ -90,6 +90,31 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def run_parts(
+    name: str,
+    record: dict[str, Any],
+    parts: dict[str, Callable[[], Any]],
+    again: frozenset[str] = frozenset(),
+) -> None:
+    """Run the parts that a record lacks, and write ``results/<name>.json`` after each, so that one can stop.
+
+    Args:
+      name: of the result.
+      record: what is there, which grows.
+      parts: what to run, by its name in the record.
+      again: parts to run though they are there.
+    """
+    from jgd.core import atomic_write
+
+    for part, run in parts.items():
+        if part in record and part not in again:
+            continue
+        print(f"{time.strftime('%H:%M:%S')} {part}", flush=True)
+        record[part] = run()
+        with atomic_write(RESULTS / f"{name}.json", "w") as file:
+            json.dump(record, file, indent=1)
+
+
 def write(name: str, record: dict[str, Any], markdown: str) -> None:
     """Write ``results/<name>.json`` and ``.md``, and show the latter."""
     from jgd.core import atomic_write

@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -50,6 +50,7 @@ import scipy.sparse as sp
 from jaxtyping import Array, ArrayLike, Bool, Float, Int, Shaped
 from sklearn.metrics import pairwise_distances_argmin
 
+from jgd.condense.common import check_settings
 from jgd.core import (
     Algorithm,
     Bound,
@@ -515,17 +516,14 @@ class GraphDART:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        for name in ("size", "window", "hidden", "rounds", "steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        check_settings(
+            self,
+            choices={"rule": Rule, "edges": Edges},
+            at_least_one=("size", "window", "hidden", "rounds", "steps"),
+        )
         for name in ("dropout", "false_alarms"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        for name, kind in (("rule", Rule), ("edges", Edges)):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}"
-                )
         if self.condenser is not None and not callable(self.condenser):
             raise ValueError(
                 f"condenser must be a recipe such as jgd.condense.herding(), got {self.condenser!r}"

@@ -30,7 +30,7 @@ least confidence of all classes. Empty clusters, there rows of zeros, do not occ
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -38,6 +38,7 @@ from jaxtyping import Array, Float, Int
 
 from jgd.condense.common import (
     budget,
+    check_settings,
     condensed_nodes,
     dense_features,
     preset,
@@ -176,15 +177,12 @@ class CGC:
         """Refuse impossible settings."""
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
-        for name in ("alpha", "augment"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        if self.restarts < 1:
-            raise ValueError(f"restarts must be at least 1, got {self.restarts}")
-        for name, kind in (("structure", Structure), ("clustering", Clustering)):
-            if getattr(self, name) not in get_args(kind):
-                choices = ", ".join(get_args(kind))
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+        check_settings(
+            self,
+            choices={"structure": Structure, "clustering": Clustering},
+            at_least_one=("restarts",),
+            not_negative=("alpha", "augment"),
+        )
 
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""

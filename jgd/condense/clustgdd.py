@@ -37,7 +37,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -48,6 +48,7 @@ import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 
 from jgd.condense.common import (
+    check_settings,
     condensed_nodes,
     dense_features,
     preset,
@@ -286,22 +287,19 @@ class ClustGDD:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        for name, low, high in (("alpha", 0, 1), ("dropout", 0, 1)):
-            if not low <= getattr(self, name) < high:
-                raise ValueError(f"{name} must be in [{low}, {high}), got {getattr(self, name)}")
+        for name in ("alpha", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
         if not 0 < self.keep_edges <= 1:
             raise ValueError(f"keep_edges must be in (0, 1], got {self.keep_edges}")
-        for name in ("terms", "refine_terms", "head_steps", "hidden", "restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.refine_steps < 0:
-            raise ValueError(f"refine_steps must not be negative, got {self.refine_steps}")
         if self.temperature <= 0:
             raise ValueError(f"temperature must be positive, got {self.temperature}")
-        for name, kind in (("features", Averaged), ("structure", Structure), ("cluster_on", ClusterOn)):
-            if getattr(self, name) not in get_args(kind):
-                choices = ", ".join(get_args(kind))
-                raise ValueError(f"{name} must be one of {choices}, got {getattr(self, name)!r}")
+        check_settings(
+            self,
+            choices={"features": Averaged, "structure": Structure, "cluster_on": ClusterOn},
+            at_least_one=("terms", "refine_terms", "head_steps", "hidden", "restarts"),
+            not_negative=("refine_steps",),
+        )
 
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""

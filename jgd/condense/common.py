@@ -26,6 +26,7 @@ __all__ = [
     "dense_features",
     "preset",
     "propagated_features",
+    "propagations",
     "size_of",
     "symmetric_normalization",
     "training_part",
@@ -42,11 +43,19 @@ def dense_features(task: NodeTask) -> Float[np.ndarray, "N F"]:
     return np.asarray(nodes, np.float32)
 
 
-def propagated_features(task: NodeTask, hops: int) -> Float[np.ndarray, "N F"]:
-    """``Â^hops X`` of all nodes of a task."""
+def propagations(task: NodeTask, hops: int) -> list[Float[np.ndarray, "N F"]]:
+    """``X``, ``ÂX``, ... ``Â^hops X`` of all nodes of a task."""
     x = jnp.asarray(dense_features(task))
     a = operator(task.graph, normalize="sym", self_loops=True)
-    return np.asarray(jax.lax.fori_loop(0, hops, lambda _, y: a @ y, x))
+    found = [x]
+    for _ in range(hops):
+        found.append(a @ found[-1])
+    return [np.asarray(y) for y in found]
+
+
+def propagated_features(task: NodeTask, hops: int) -> Float[np.ndarray, "N F"]:
+    """``Â^hops X`` of all nodes of a task."""
+    return propagations(task, hops)[-1]
 
 
 def training_part(task: NodeTask) -> NodeTask:
@@ -114,14 +123,16 @@ def check_settings(
     *,
     choices: Mapping[str, Any] = MappingProxyType({}),
     at_least_one: Sequence[str] = (),
+    optional: Sequence[str] = (),
     not_negative: Sequence[str] = (),
 ) -> None:
-    """Refuse impossible settings of a recipe; None is always allowed.
+    """Refuse impossible settings of a recipe.
 
     Args:
       recipe: the method.
       choices: the `typing.Literal` of each setting that is one of several words.
       at_least_one: settings that count something.
+      optional: settings that count something or are None.
       not_negative: settings that weigh something.
 
     Raises:
@@ -131,7 +142,11 @@ def check_settings(
         if getattr(recipe, name) not in get_args(kind):
             known = ", ".join(map(str, get_args(kind)))
             raise ValueError(f"{name} must be one of {known}, got {getattr(recipe, name)!r}")
-    for names, least, said in ((at_least_one, 1, "be at least 1"), (not_negative, 0, "not be negative")):
+    for names, least, said in (
+        (at_least_one, 1, "be at least 1"),
+        (optional, 1, "be at least 1 or None"),
+        (not_negative, 0, "not be negative"),
+    ):
         for name in names:
             value = getattr(recipe, name)
             if value is not None and value < least:

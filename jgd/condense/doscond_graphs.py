@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jgd.condense.bilevel import Matching, fresh, match
+from jgd.condense.common import check_settings
 from jgd.condense.graphs import training_graphs
 from jgd.condense.learned import selected
 from jgd.condense.learned_graphs import (
@@ -240,21 +241,14 @@ class DosCondGraphs:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        choices = {"start": GraphStart, "padding": Padding, "pooling": Pooling, "select_with": Encoder}
-        for name, kind in choices.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}"
-                )
-        for name in ("graphs_per_class", "nodes", "hidden", "layers", "steps", "batch", "decay_at", "anneal"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("select_every", "patience"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1 or None, got {getattr(self, name)}")
-        for name in ("lr_x", "lr_adj", "sparsity", "gap"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        counts = ("graphs_per_class", "nodes", "hidden", "layers", "steps", "batch", "decay_at", "anneal")
+        check_settings(
+            self,
+            choices={"start": GraphStart, "padding": Padding, "pooling": Pooling, "select_with": Encoder},
+            at_least_one=counts,
+            optional=("select_every", "patience"),
+            not_negative=("lr_x", "lr_adj", "sparsity", "gap"),
+        )
 
     def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""

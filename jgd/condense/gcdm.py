@@ -41,8 +41,9 @@ from jgd.condense.learned import (
     Start,
     backbone,
     condensed_set,
+    judged,
+    part_optimizer,
     real_examples,
-    selected,
     start_from,
     val_examples,
 )
@@ -51,7 +52,6 @@ from jgd.condense.synthesizers import node_set, pge, seen
 from jgd.core import Algorithm, Bound, Examples, Loop, Model, in_memory
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
-from jgd.optim import by_part, turns
 
 __all__ = ["DM", "GCDM", "GCDMX", "OFFICIAL", "distribution_matching", "matched"]
 
@@ -147,7 +147,8 @@ class GCDM:
         check_settings(
             self,
             choices={"backbone": Backbone, "select_with": Backbone, "start": Start, "adjacency": Edges},
-            at_least_one=("hidden", "pge_hidden", "epochs", "outer", "select_every", "patience"),
+            at_least_one=("hidden", "pge_hidden", "epochs", "outer"),
+            optional=("select_every", "patience"),
             not_negative=("inner",),
         )
 
@@ -169,21 +170,12 @@ def _algorithm(settings: GCDM, num_classes: int, select: bool) -> Algorithm:
     model = backbone(settings.backbone, num_classes, settings.hidden)
     loss = distribution_matching(num_classes)
     networks = matched(model, loss, optax.adam(settings.lr_net)) if settings.inner else fresh(model)
-    txs: dict[str, Any] = {"adj": optax.adam(settings.lr_adj), "x": optax.adam(settings.lr_x)}
-    if settings.adjacency == "identity":
-        tx = by_part(x=txs["x"])
-    elif settings.turns is None:
-        tx = by_part(**txs)
-    else:
-        adj, x = settings.turns
-        tx = turns(adj=(adj * settings.outer, txs["adj"]), x=(x * settings.outer, txs["x"]))
-    synth = node_set(pge(settings.pge_hidden) if settings.adjacency == "pge" else None)
+    learned = settings.adjacency == "pge"
+    lr_adj = settings.lr_adj if learned else None
+    tx = part_optimizer(settings.lr_x, lr_adj, settings.turns, settings.outer)
+    synth = node_set(pge(settings.pge_hidden) if learned else None)
     alg = match(synth, loss, tx, networks=networks, outer=settings.outer, inner=settings.inner, see=seen)
-    if not select:
-        return alg
-    assert settings.select_every is not None
-    judge = backbone(settings.select_with, num_classes, hidden=64)
-    return selected(alg, judge, every=settings.select_every, patience=settings.patience)
+    return judged(alg, settings, num_classes, select=select)
 
 
 @dataclass(frozen=True)

@@ -46,8 +46,9 @@ from jgd.condense.learned import (
     Start,
     backbone,
     condensed_set,
+    judged,
+    part_optimizer,
     real_examples,
-    selected,
     start_from,
     val_examples,
 )
@@ -58,7 +59,6 @@ from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
 from jgd.graph import sample_tree
 from jgd.losses import cross_entropy, mean
-from jgd.optim import by_part, turns
 
 __all__ = [
     "OFFICIAL",
@@ -211,7 +211,8 @@ class GCond:
         check_settings(
             self,
             choices={**choices, "adjacency": Edges},
-            at_least_one=("hidden", "pge_hidden", "epochs", "outer", "batch", "select_every", "patience"),
+            at_least_one=("hidden", "pge_hidden", "epochs", "outer", "batch"),
+            optional=("select_every", "patience"),
             not_negative=("inner", "smooth"),
         )
 
@@ -235,25 +236,16 @@ class GCond:
 def _algorithm(settings: GCond, num_classes: int, select: bool) -> Algorithm:
     model = backbone(settings.backbone, num_classes, settings.hidden)
     networks = fresh(model, optax.adam(settings.lr_net) if settings.inner else None)
-    txs: dict[str, Any] = {"adj": optax.adam(settings.lr_adj), "x": optax.adam(settings.lr_x)}
-    if settings.adjacency == "identity":
-        tx = by_part(x=txs["x"])
-    elif settings.turns is None:
-        tx = by_part(**txs)
-    else:
-        adj, x = settings.turns
-        tx = turns(adj=(adj * settings.outer, txs["adj"]), x=(x * settings.outer, txs["x"]))
-    synth = node_set(pge(settings.pge_hidden) if settings.adjacency == "pge" else None)
+    learned = settings.adjacency == "pge"
+    lr_adj = settings.lr_adj if learned else None
+    tx = part_optimizer(settings.lr_x, lr_adj, settings.turns, settings.outer)
+    synth = node_set(pge(settings.pge_hidden) if learned else None)
     real = None
     if settings.fanouts is not None:
         real = sampled_gradients(num_classes, settings.fanouts, settings.batch)
     loss = gradient_matching(num_classes, settings.distance, settings.smooth, real)
     alg = match(synth, loss, tx, networks=networks, outer=settings.outer, inner=settings.inner, see=seen)
-    if not select:
-        return alg
-    assert settings.select_every is not None
-    judge = backbone(settings.select_with, num_classes, hidden=64)
-    return selected(alg, judge, every=settings.select_every, patience=settings.patience)
+    return judged(alg, settings, num_classes, select=select)
 
 
 @dataclass(frozen=True)

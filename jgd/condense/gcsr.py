@@ -240,8 +240,13 @@ class GCSR:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        numbers = ("hidden", "steps", "student_steps", "experts", "group", "select_every", "patience")
-        check_settings(self, choices={"pairs": Pairs, "select_with": Backbone}, at_least_one=numbers)
+        check_settings(
+            self,
+            choices={"pairs": Pairs, "select_with": Backbone},
+            at_least_one=("hidden", "steps", "student_steps", "experts", "group"),
+            optional=("select_every", "patience"),
+            not_negative=("hops",),
+        )
         if min(self.alpha, self.beta) < 0 or self.alpha + self.beta <= 0:
             raise ValueError(
                 f"alpha and beta must not be negative, nor both zero, got {self.alpha}, {self.beta}"
@@ -249,8 +254,6 @@ class GCSR:
         for name in ("tau", "gamma"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in [0, 1], got {getattr(self, name)}")
-        if self.hops < 0:
-            raise ValueError(f"hops must not be negative, got {self.hops}")
         if self.stretch().at[-1] > self.expert_steps:
             raise ValueError(
                 f"an expert of {self.expert_steps} steps does not reach step {self.stretch().at[-1]}: "

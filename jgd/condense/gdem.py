@@ -28,7 +28,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +39,15 @@ from jaxtyping import Array, Float, Int
 from scipy.sparse.csgraph import connected_components
 
 from jgd.condense.bilevel import Matching, match
-from jgd.condense.common import budget, condensed_nodes, dense_features, size_of, training_part
-from jgd.condense.learned import Backbone, backbone, selected, val_examples
+from jgd.condense.common import (
+    budget,
+    check_settings,
+    condensed_nodes,
+    dense_features,
+    size_of,
+    training_part,
+)
+from jgd.condense.learned import Backbone, judged, val_examples
 from jgd.condense.matching import class_moments, one_hot
 from jgd.condense.synthesizers import Synthesizer
 from jgd.core import Algorithm, Bound, Examples, Loop, from_linen, in_memory
@@ -224,19 +231,15 @@ class GDEM:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        if self.select_with not in get_args(Backbone):
-            raise ValueError(
-                f"select_with must be one of {', '.join(get_args(Backbone))}, got {self.select_with!r}"
-            )
         if not 0 <= self.low <= 1:
             raise ValueError(f"low must be in [0, 1], got {self.low}")
-        for name in ("steps", "start_hidden", "start_steps", "eigenvalues", "select_every", "patience"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        for name in ("alpha", "beta", "gamma", "start_x_steps"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        check_settings(
+            self,
+            choices={"select_with": Backbone},
+            at_least_one=("steps", "start_hidden", "start_steps"),
+            optional=("eigenvalues", "select_every", "patience"),
+            not_negative=("alpha", "beta", "gamma", "start_x_steps"),
+        )
 
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
@@ -368,14 +371,8 @@ def _algorithm(settings: GDEM, num_classes: int, select: bool) -> Algorithm:
     u, x = settings.turns
     tx = turns(u=(u, optax.adam(settings.lr_u)), x=(x, optax.adam(settings.lr_x)))
     alg = match(eigenbasis_set(), _loss(settings, num_classes), tx)
-    if not select:
-        return alg
-    assert settings.select_every is not None
-    judge = backbone(settings.select_with, num_classes, hidden=64)
     # The adjacency is normalised already.
-    return selected(
-        alg, judge, every=settings.select_every, patience=settings.patience, see=lambda small: small
-    )
+    return judged(alg, settings, num_classes, select=select, see=lambda small: small)
 
 
 def _entry(low, steps, e1, e2, alpha, beta, gamma, lr_x, lr_u, **start) -> dict[str, Any]:

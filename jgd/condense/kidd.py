@@ -38,7 +38,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,6 +47,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jgd.condense.bilevel import Matching, match
+from jgd.condense.common import check_settings
 from jgd.condense.graphs import training_graphs
 from jgd.condense.learned import selected
 from jgd.condense.learned_graphs import (
@@ -345,30 +346,22 @@ class KIDD:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        choices = {
-            "start": GraphStart,
-            "padding": Padding,
-            "scaling": Scaling,
-            "loss": Literal["ce", "mse"],
-            "select_with": Encoder,
-            "select_pooling": Pooling,
-        }
-        for name, kind in choices.items():
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(
-                    f"{name} must be one of {', '.join(get_args(kind))}, got {getattr(self, name)!r}"
-                )
-        for name in ("graphs_per_class", "steps", "batch", "support", "anneal"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("nodes", "rank", "depth", "select_every", "patience"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1 or None, got {getattr(self, name)}")
-        for name in ("ridge", "orthogonal", "lr_x", "lr_adj"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if self.size <= 0:
             raise ValueError(f"size must be positive, got {self.size}")
+        check_settings(
+            self,
+            choices={
+                "start": GraphStart,
+                "padding": Padding,
+                "scaling": Scaling,
+                "loss": Literal["ce", "mse"],
+                "select_with": Encoder,
+                "select_pooling": Pooling,
+            },
+            at_least_one=("graphs_per_class", "steps", "batch", "support", "anneal"),
+            optional=("nodes", "rank", "depth", "select_every", "patience"),
+            not_negative=("ridge", "orthogonal", "lr_x", "lr_adj"),
+        )
 
     def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""

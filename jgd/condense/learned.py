@@ -24,13 +24,16 @@ from jgd.graph import DiagonalOperator, identity, operator
 from jgd.losses import cross_entropy, mean
 from jgd.metrics import accuracy
 from jgd.nn import GCN, SGC, features_for
-from jgd.optim import adam_l2
+from jgd.optim import adam_l2, by_part
+from jgd.optim import turns as in_turns
 
 __all__ = [
     "Backbone",
     "Start",
     "backbone",
     "condensed_set",
+    "judged",
+    "part_optimizer",
     "real_examples",
     "selected",
     "start_from",
@@ -123,6 +126,49 @@ def val_examples(name: Backbone, task: NodeTask) -> Examples | None:
         return _seen_by(name, task, task.val)
     part = task.induced(task.val)
     return _seen_by(name, part, np.ones(part.num_nodes, bool))
+
+
+def part_optimizer(
+    lr_x: float, lr_adj: float | None, turns: tuple[int, int] | None, outer: int = 1
+) -> optax.GradientTransformationExtraArgs:
+    """Adam for the features and for the adjacency of a set, both at once or in turns.
+
+    Args:
+      lr_x: learning rate of the part ``x``.
+      lr_adj: of the part ``adj``; None where there is none to learn.
+      turns: epochs of the adjacency and epochs of the features; None for both at once.
+      outer: steps of the set in an epoch.
+    """
+    x = optax.adam(lr_x)
+    if lr_adj is None:
+        return by_part(x=x)
+    if turns is None:
+        return by_part(adj=optax.adam(lr_adj), x=x)
+    epochs_adj, epochs_x = turns
+    return in_turns(adj=(epochs_adj * outer, optax.adam(lr_adj)), x=(epochs_x * outer, x))
+
+
+def judged(
+    alg: Algorithm,
+    recipe: Any,
+    num_classes: int,
+    *,
+    select: bool,
+    see: Callable[[Examples], Examples] = seen,
+) -> Algorithm:
+    """The loop of a recipe, selecting as its ``select_every``, ``select_with`` and ``patience`` say.
+
+    Args:
+      alg: the loop.
+      recipe: the method.
+      num_classes: number of classes.
+      select: whether there is anything to select by; else the loop as it is.
+      see: as in `selected`.
+    """
+    if not select:
+        return alg
+    judge = backbone(recipe.select_with, num_classes, hidden=64)
+    return selected(alg, judge, every=recipe.select_every, patience=recipe.patience, see=see)
 
 
 def selected(

@@ -37,13 +37,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import groupby, islice
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jraph
 import numpy as np
 from jaxtyping import Array, Bool
 
+from jgd.condense.common import check_settings
 from jgd.condense.graphs import condensed_graphs, training_graphs
 from jgd.core import Loop, in_memory
 from jgd.data.condensed import Condensed
@@ -121,10 +122,11 @@ class Mirage:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        for name in ("depth", "max_patterns", "max_trees", "nodes", "size_bytes"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        check_settings(
+            self,
+            choices={"weights": Weights},
+            at_least_one=("depth", "max_patterns", "max_trees", "nodes", "size_bytes"),
+        )
         shares = self.support if isinstance(self.support, tuple) else (self.support,)
         if not all(0 < share <= 1 for share in shares):
             raise ValueError(f"support is a share in (0, 1], got {self.support}: say counts=... for numbers")
@@ -133,8 +135,6 @@ class Mirage:
             raise ValueError(f"counts must be at least 1, got {self.counts}")
         if sum(x is not None for x in (self.counts, self.nodes, self.size_bytes)) > 1:
             raise ValueError("say one of counts, nodes and size_bytes: each of them sets the thresholds")
-        if self.weights not in get_args(Weights):
-            raise ValueError(f"weights must be one of {', '.join(get_args(Weights))}, got {self.weights!r}")
 
     def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task. The key has no influence."""

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jgd.condense.common import budget, condensed_nodes, size_of, training_part
-from jgd.core import Algorithm, Examples, Loop, from_linen, in_memory
+from jgd.core import Algorithm, Bound, Examples, Loop, from_linen, in_memory
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
 from jgd.graph import induced_subgraph, operator
@@ -31,7 +31,17 @@ from jgd.graph.build import adjacency
 from jgd.nn import GCN, Splits, classifier, features_for
 from jgd.optim import adam_l2
 
-__all__ = ["Degree", "Herding", "KCenter", "PageRank", "Random", "gcn_embedding", "herding", "k_center"]
+__all__ = [
+    "Degree",
+    "Herding",
+    "KCenter",
+    "PageRank",
+    "Random",
+    "fitted_gcn",
+    "gcn_embedding",
+    "herding",
+    "k_center",
+]
 
 
 def herding(x: Float[np.ndarray, "m d"], count: int) -> Int[np.ndarray, " count"]:
@@ -70,10 +80,10 @@ def _gcn(num_classes: int, hidden: int, epochs: int) -> Algorithm:
     return classifier(from_linen(net), adam_l2(0.01, 5e-4, num_steps=epochs))
 
 
-def gcn_embedding(
+def fitted_gcn(
     key: Array, task: NodeTask, loop: Loop = in_memory, *, hidden: int = 256, epochs: int = 600
-) -> Float[np.ndarray, "N C"]:
-    """Log-probabilities of a GCN trained on what a condenser may see (see `training_part`)."""
+) -> tuple[Bound, tuple]:
+    """A GCN trained on what a condenser may see (see `training_part`), and its inputs."""
     task = training_part(task)
     inputs = (operator(task.graph, normalize="sym", self_loops=True), features_for(task.graph))
     labels = jnp.asarray(task.labels)
@@ -84,7 +94,14 @@ def gcn_embedding(
     val = task.val if task.val is not None and np.any(task.val) else task.train
     alg = _gcn(task.num_classes, hidden, epochs)
     data = Splits(examples(task.train), examples(val))
-    gcn = loop("embed", alg, key, data, epochs)
+    return loop("embed", alg, key, data, epochs), inputs
+
+
+def gcn_embedding(
+    key: Array, task: NodeTask, loop: Loop = in_memory, *, hidden: int = 256, epochs: int = 600
+) -> Float[np.ndarray, "N C"]:
+    """Log-probabilities of a GCN trained on what a condenser may see."""
+    gcn, inputs = fitted_gcn(key, task, loop, hidden=hidden, epochs=epochs)
     return np.asarray(jax.jit(lambda net, x: jax.nn.log_softmax(net(*x).logits))(gcn, inputs))
 
 

@@ -51,8 +51,9 @@ from jgd.condense.learned import (
     Start,
     backbone,
     condensed_set,
+    judged,
+    part_optimizer,
     real_examples,
-    selected,
     start_from,
     val_examples,
 )
@@ -70,7 +71,6 @@ from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
 from jgd.graph import adjacency
 from jgd.graph.spectral import laplacian
-from jgd.optim import turns
 
 __all__ = [
     "OFFICIAL",
@@ -304,20 +304,11 @@ class SGDD:
         """Refuse impossible settings."""
         if not 0 <= self.mix <= 1:
             raise ValueError(f"mix must be in [0, 1], got {self.mix}")
-        counts = (
-            "hidden",
-            "graphon_hidden",
-            "epochs",
-            "outer",
-            "sinkhorn",
-            "sample",
-            "select_every",
-            "patience",
-        )
         check_settings(
             self,
             choices={"backbone": Backbone, "select_with": Backbone, "start": Start, "distance": Distance},
-            at_least_one=counts,
+            at_least_one=("hidden", "graphon_hidden", "epochs", "outer", "sinkhorn", "sample"),
+            optional=("select_every", "patience"),
             not_negative=("inner", "smooth", "structure"),
         )
 
@@ -365,20 +356,12 @@ def _loss(settings: SGDD, num_classes: int):
 def _algorithm(settings: SGDD, num_classes: int, select: bool) -> Algorithm:
     model = backbone(settings.backbone, num_classes, settings.hidden)
     networks = fresh(model, optax.adam(settings.lr_net) if settings.inner else None)
-    adj, x = settings.turns
-    tx = turns(
-        adj=(adj * settings.outer, optax.adam(settings.lr_adj)),
-        x=(x * settings.outer, optax.adam(settings.lr_x)),
-    )
+    tx = part_optimizer(settings.lr_x, settings.lr_adj, settings.turns, settings.outer)
     plan = settings.sample if settings.structure else None
     synth = node_set(graphon(settings.graphon_hidden, mix=settings.mix, plan=plan))
     loss = _loss(settings, num_classes)
     alg = match(synth, loss, tx, networks=networks, outer=settings.outer, inner=settings.inner, see=seen)
-    if not select:
-        return alg
-    assert settings.select_every is not None
-    judge = backbone(settings.select_with, num_classes, hidden=64)
-    return selected(alg, judge, every=settings.select_every, patience=settings.patience)
+    return judged(alg, settings, num_classes, select=select)
 
 
 OFFICIAL: dict[str, dict[str, Any]] = {

@@ -36,13 +36,13 @@ import optax
 from jaxtyping import Array, Float
 
 from jgd.condense.bilevel import Matching, frozen, match
-from jgd.condense.common import check_settings, propagated_features, size_of, training_part
+from jgd.condense.common import check_settings, propagations, size_of, training_part
 from jgd.condense.learned import (
     Backbone,
     Start,
-    backbone,
     condensed_set,
-    selected,
+    judged,
+    part_optimizer,
     start_from,
     val_examples,
 )
@@ -54,7 +54,6 @@ from jgd.data.tasks import NodeTask
 from jgd.graph import DenseOperator, identity, operator
 from jgd.losses import cross_entropy
 from jgd.nn import MLP, Splits, classifier
-from jgd.optim import by_part, turns
 
 __all__ = ["OFFICIAL", "SimGC", "class_statistics", "neighbour_similarity"]
 
@@ -208,14 +207,8 @@ class SimGC:
         check_settings(
             self,
             choices={"teacher": Teacher, "start": Start, "select_with": Backbone},
-            at_least_one=(
-                "teacher_hidden",
-                "teacher_steps",
-                "pge_hidden",
-                "steps",
-                "select_every",
-                "patience",
-            ),
+            at_least_one=("teacher_hidden", "teacher_steps", "pge_hidden", "steps"),
+            optional=("select_every", "patience"),
             not_negative=("align", "smooth", "threshold"),
         )
 
@@ -225,7 +218,7 @@ class SimGC:
         size = size_of(task, self.label_ratio, self.nodes)
         start = start_from(self.start, k_start, task, size, loop)
         part = training_part(task)
-        hops = [propagated_features(part, k) for k in range(3)]
+        hops = propagations(part, 2)
         factor = self.scale / max(float(np.sqrt(np.mean(hops[0] ** 2))), 1e-12)
         hops = [h * factor for h in hops]
         x = start.inputs[0] * (1 if self.start == "noise" else factor)
@@ -263,25 +256,16 @@ def _teacher(num_classes: int, hidden: int | None, learning_rate: float, every: 
 
 @lru_cache(maxsize=64)  # the same functions again, so that `jit` finds what it compiled
 def _algorithm(settings: SimGC, num_classes: int, select: bool) -> Algorithm:
-    txs: dict[str, Any] = {"adj": optax.adam(settings.lr_adj), "x": optax.adam(settings.lr_x)}
-    if settings.turns is None:
-        tx = by_part(**txs)
-    else:
-        adj, x = settings.turns
-        tx = turns(adj=(adj, txs["adj"]), x=(x, txs["x"]))
+    tx = part_optimizer(settings.lr_x, settings.lr_adj, settings.turns)
     networks = frozen(lambda data: data.real.teacher)
     synth = _scaled_set(settings.pge_hidden)
     alg = match(synth, _loss(settings, num_classes), tx, networks=networks)
-    if not select:
-        return alg
-    assert settings.select_every is not None
 
     def see(small: Examples) -> Examples:
         pruned = DenseOperator(_pruned(small, settings.threshold))
         return seen(small._replace(inputs=(pruned, small.inputs[1])))
 
-    judge = backbone(settings.select_with, num_classes, hidden=64)
-    return selected(alg, judge, every=settings.select_every, patience=settings.patience, see=see)
+    return judged(alg, settings, num_classes, select=select, see=see)
 
 
 _LINEAR = {"teacher": "linear", "lr_x": 0.05, "lr_adj": 0.01, "pge_hidden": 256}

@@ -27,7 +27,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +38,7 @@ from jaxtyping import Array, Float, Int
 
 from jgd.condense.bilevel import Matching, match
 from jgd.condense.common import (
+    check_settings,
     condensed_nodes,
     dense_features,
     size_of,
@@ -216,17 +217,13 @@ class GCSNTK:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        if self.scale not in get_args(Scale):
-            raise ValueError(f"scale must be 'average' or 'add', got {self.scale!r}")
-        for name in ("rounds", "layers", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("hops", "ridge"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("select_every", "patience"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1 or None, got {getattr(self, name)}")
+        check_settings(
+            self,
+            choices={"scale": Scale},
+            at_least_one=("rounds", "layers", "steps", "batch_size"),
+            optional=("select_every", "patience"),
+            not_negative=("hops", "ridge"),
+        )
 
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""

@@ -26,8 +26,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -37,19 +36,18 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 
 from jgd.condense.common import (
+    check_settings,
     condensed_nodes,
     dense_features,
     size_of,
     symmetric_normalization,
     training_part,
 )
-from jgd.core import Algorithm, Examples, Loop, from_linen, in_memory
+from jgd.condense.selection import fitted_gcn
+from jgd.core import Loop, in_memory
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
-from jgd.graph import operator
 from jgd.graph.build import adjacency
-from jgd.nn import GCN, Splits, classifier, features_for
-from jgd.optim import adam_l2
 
 __all__ = ["VNG", "layer_outputs", "virtual_propagation", "weighted_kmeans"]
 
@@ -97,22 +95,11 @@ def virtual_propagation(
     return np.linalg.lstsq(z.T, received.T, rcond=1e-6)[0].T
 
 
-@lru_cache(maxsize=64)  # the same functions for the same settings: nothing is compiled twice
-def _gcn(num_classes: int, hidden: int, epochs: int) -> Algorithm:
-    net = GCN(num_classes=num_classes, hidden=hidden)
-    return classifier(from_linen(net), adam_l2(0.01, 5e-4, num_steps=epochs))
-
-
 def layer_outputs(
     key: Array, task: NodeTask, loop: Loop = in_memory, *, hidden: int = 256, epochs: int = 600
 ) -> Float[np.ndarray, "N d"]:
     """Outputs of both layers of a GCN trained on what a condenser may see, side by side."""
-    part = training_part(task)
-    inputs = (operator(part.graph, normalize="sym", self_loops=True), features_for(part.graph))
-    labels = jnp.asarray(part.labels)
-    val = part.val if part.val is not None and np.any(part.val) else part.train
-    data = Splits(*(Examples(inputs, labels, jnp.asarray(m, jnp.float32)) for m in (part.train, val)))
-    gcn = loop("embed", _gcn(part.num_classes, hidden, epochs), key, data, epochs)
+    gcn, inputs = fitted_gcn(key, task, loop, hidden=hidden, epochs=epochs)
 
     def both(net, x):
         outputs = net(*x)
@@ -143,13 +130,7 @@ class VNG:
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        for name in ("hidden", "epochs", "restarts"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.messages not in get_args(Messages):
-            raise ValueError(
-                f"messages must be one of {', '.join(get_args(Messages))}, got {self.messages!r}"
-            )
+        check_settings(self, choices={"messages": Messages}, at_least_one=("hidden", "epochs", "restarts"))
 
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""

@@ -8,19 +8,19 @@ from typing import Any
 
 from jgd.files import atomic_write
 from jgd.protocols.compare_graphs import GraphComparison
-from jgd.report.markup import Markup, el, inline_svg, join
+from jgd.report.markup import Markup, el, inline_svg
 from jgd.report.parts import (
-    best_rows,
     captioned,
+    column,
     data_section,
     document,
     key_list,
     number_range,
     percent,
+    run_section,
     seconds_text,
-    setting_list,
+    set_table,
     size_text,
-    table_cell,
 )
 from jgd.report.plots import network_title, plot_accuracy
 
@@ -55,7 +55,7 @@ def write_graph_report(path: str | os.PathLike, comparison: GraphComparison, met
         {
             "results": ("Results", _table(comparison)),
             "accuracy": ("Accuracy", _figure(comparison)),
-            "run": ("What was run", _run(comparison, metrics)),
+            "run": ("What was run", run_section(metrics, _protocol(comparison))),
             "data": ("The numbers as data", data_section(metrics)),
         },
         version=metrics["versions"].get("jgd", ""),
@@ -66,40 +66,27 @@ def write_graph_report(path: str | os.PathLike, comparison: GraphComparison, met
 
 
 def _table(comparison: GraphComparison) -> Markup:
-    full, *sets = comparison.rows()
-    rows, models = [full, *sets], list(comparison.scores["full"])
-
-    def column(show, value=None, **which) -> list[Markup]:
-        best = best_rows([value(row) for row in sets], **which) if value else set()
-        return [table_cell(show(row), i - 1 in best) for i, row in enumerate(rows)]
+    rows, models = comparison.rows(), list(comparison.scores["full"])
 
     def scores(model: str) -> list[list[Markup]]:
-        def accuracy(row):
-            return row["scores"][model].test_mean
-
-        def auc(row):
-            return row["scores"][model].auc_mean
-
         def spread(values):
             return f"{100 * values.mean():.1f} ± {100 * values.std():.1f}"
 
-        return [
-            column(lambda row: spread(row["scores"][model].test), accuracy, largest=True),
-            column(lambda row: spread(row["scores"][model].auc), auc, largest=True),
-        ]
+        def of(name):
+            def values(row):
+                return getattr(row["scores"][model], name)
+
+            return column(rows, lambda row: spread(values(row)), lambda row: values(row).mean(), largest=True)
+
+        return [of("test"), of("auc")]
 
     columns = [
-        [el("th", "all graphs" if row is full else row["name"], scope="row") for row in rows],
-        column(lambda row: f"{row['graphs']:,}"),
-        column(lambda row: f"{row['nodes']:,}"),
-        column(lambda row: f"{row['edges']:,}"),
-        column(lambda row: f"{row['bytes']:,}", lambda row: row["bytes"]),
+        column(rows, lambda row: f"{row['graphs']:,}"),
+        column(rows, lambda row: f"{row['nodes']:,}"),
+        column(rows, lambda row: f"{row['edges']:,}"),
+        column(rows, lambda row: f"{row['bytes']:,}", lambda row: row["bytes"]),
         *(c for model in models for c in scores(model)),
-        column(lambda row: seconds_text(row["seconds"])),
-    ]
-    lines = [
-        el("tr", *cells, class_="method" if row["name"] == comparison.method else None)
-        for row, cells in zip(rows, zip(*columns, strict=True), strict=True)
+        column(rows, lambda row: seconds_text(row["seconds"])),
     ]
 
     def tall(text):
@@ -115,17 +102,12 @@ def _table(comparison: GraphComparison) -> Markup:
         ),
         el("tr", *(el("th", what, scope="col") for _ in models for what in ("accuracy", "ROC-AUC"))),
     )
-    caption = el(
-        "caption", el("strong", "Table 1. "), "The sets, and networks trained on them", id="table-caption"
-    )
-    table = el("table", caption, head, el("tbody", lines[0]), el("tbody", *lines[1:]))
     seeds = {len(score.test) for by_model in comparison.scores.values() for score in by_model.values()}
     note = (
         f"Mean ± standard deviation over {number_range(seeds)} seeds, on the test graphs. Seconds: to make "
         "the set. Bold with an asterisk: fewest bytes and highest scores among the condensed sets."
     )
-    scroll = el("div", table, class_="scroll", tabindex=0, role="region", aria_labelledby="table-caption")
-    return join(scroll, el("p", note, class_="note"))
+    return set_table(rows, columns, head, whole="all graphs", method=comparison.method, note=note)
 
 
 def _figure(comparison: GraphComparison) -> Markup:
@@ -150,30 +132,12 @@ def _figure(comparison: GraphComparison) -> Markup:
     )
 
 
-def _run(comparison: GraphComparison, metrics: dict[str, Any]) -> Markup:
-    command, protocol = metrics["command"], comparison.protocol
-    said = (
+def _protocol(comparison: GraphComparison) -> str:
+    """How networks were trained and tested."""
+    protocol = comparison.protocol
+    return (
         f"Every network takes {protocol.steps} steps on batches of {protocol.batch_size} graphs, or on all "
         f"where there are no more. Every {protocol.select_every} steps its {protocol.select} on the "
         "validation graphs is measured, and the state that was best there is tested on the test graphs. "
         "Baselines choose graphs with as many nodes as the method used."
     )
-    parts: list[str] = [
-        el("h3", "Command"),
-        el("pre", el("code", command), tabindex=0, role="group", aria_label="Command")
-        if command
-        else el("p", "Run from Python; no command was recorded."),
-        el("h3", "Protocol"),
-        el("p", said),
-        setting_list(metrics["protocol"]),
-    ]
-    seed = metrics["seed"]
-    groups = {
-        f"Settings of {metrics['method']}": metrics["config"],
-        "Random seed": {"seed": "not recorded" if seed is None else seed},
-        "Seconds": {name: seconds_text(value) for name, value in metrics["seconds"].items()},
-        "Versions and device": metrics["versions"],
-    }
-    for heading, values in groups.items():
-        parts += [el("h3", heading), setting_list(values)]
-    return join(*parts)

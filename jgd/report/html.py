@@ -17,22 +17,22 @@ from jgd.core.loop import atomic_write
 from jgd.protocols.compare import Comparison
 from jgd.protocols.evaluate import Score
 from jgd.report.geometry import edges_of
-from jgd.report.markup import Markup, el, inline_svg, join
+from jgd.report.markup import Markup, el, inline_svg
 from jgd.report.parts import (
     GLUE,
     accuracy_text,
-    best_rows,
     captioned,
+    column,
     data_section,
     distance_text,
     document,
     key_list,
     number_range,
     percent,
+    run_section,
     seconds_text,
-    setting_list,
+    set_table,
     size_text,
-    table_cell,
 )
 from jgd.report.plots import (
     MOST_EDGES,
@@ -75,7 +75,7 @@ def _page(comparison: Comparison, metrics: dict[str, Any]) -> str:
             "accuracy": ("Accuracy", _accuracy_figure(comparison)),
             "curves": ("Learning curves", _curves_figure(comparison)),
             "graph": ("The condensed graph", _condensed_figure(comparison)),
-            "run": ("What was run", _run(comparison, metrics)),
+            "run": ("What was run", run_section(metrics, _protocol(comparison, metrics))),
             "data": ("The numbers as data", data_section(metrics)),
         },
         version=metrics["versions"].get("jgd", ""),
@@ -145,44 +145,24 @@ def _key_numbers(comparison: Comparison, metrics: dict[str, Any]) -> Markup:
 
 
 def _table(comparison: Comparison) -> Markup:
-    full, *sets = comparison.rows()
-    rows = [full, *sets]
-
-    def column(show, value=None, **which) -> list[Markup]:
-        best = best_rows([value(row) for row in sets], **which) if value else set()
-        return [table_cell(show(row), i - 1 in best) for i, row in enumerate(rows)]
+    rows, models = comparison.rows(), list(comparison.scores["full"])
 
     def accuracy(model: str) -> list[Markup]:
         def show(row):
             return str(row["scores"][model]).removesuffix(" %")
 
-        return column(show, lambda row: row["scores"][model].test_mean, largest=True)
+        return column(rows, show, lambda row: row["scores"][model].test_mean, largest=True)
 
-    models = list(comparison.scores["full"])
     columns = [
-        [el("th", "full graph" if row is full else row["name"], scope="row") for row in rows],
-        column(lambda row: f"{row['nodes']:,}"),
-        column(lambda row: f"{row['edges']:,}"),
-        column(lambda row: f"{row['bytes']:,}", lambda row: row["bytes"]),
+        column(rows, lambda row: f"{row['nodes']:,}"),
+        column(rows, lambda row: f"{row['edges']:,}"),
+        column(rows, lambda row: f"{row['bytes']:,}", lambda row: row["bytes"]),
         *map(accuracy, models),
-        column(lambda row: distance_text(row["fid"]), lambda row: row["fid"]),
-        column(lambda row: seconds_text(row["seconds"])),
+        column(rows, lambda row: distance_text(row["fid"]), lambda row: row["fid"]),
+        column(rows, lambda row: seconds_text(row["seconds"])),
     ]
-    lines = [
-        el("tr", *cells, class_="method" if row["name"] == comparison.method else None)
-        for row, cells in zip(rows, zip(*columns, strict=True), strict=True)
-    ]
-    table = el(
-        "table",
-        el(
-            "caption", el("strong", "Table 1. "), "The sets, and networks trained on them", id="table-caption"
-        ),
-        _table_head(models),
-        el("tbody", lines[0]),
-        el("tbody", *lines[1:]),
-    )
-    scroll = el("div", table, class_="scroll", tabindex=0, role="region", aria_labelledby="table-caption")
-    return join(scroll, el("p", _table_notes(comparison), class_="note"))
+    method, note = comparison.method, _table_notes(comparison)
+    return set_table(rows, columns, _table_head(models), whole="full graph", method=method, note=note)
 
 
 def _table_head(models: Sequence[str]) -> Markup:
@@ -322,27 +302,3 @@ def _protocol(comparison: Comparison, metrics: dict[str, Any]) -> str:
         "original graph. The whole graph goes through the same procedure. Standard deviations are those of "
         "the seeds at hand (the sum of squares is divided by their number)."
     )
-
-
-def _run(comparison: Comparison, metrics: dict[str, Any]) -> Markup:
-    seed = metrics["seed"]
-    command = metrics["command"]
-    parts: list[str] = [
-        el("h3", "Command"),
-        el("pre", el("code", command), tabindex=0, role="group", aria_label="Command")
-        if command
-        else el("p", "Run from Python; no command was recorded."),
-        el("h3", "Protocol"),
-        el("p", _protocol(comparison, metrics)),
-    ]
-    if metrics.get("protocol"):
-        parts.append(setting_list(metrics["protocol"]))
-    groups = {
-        f"Settings of {metrics['method']}": metrics["config"],
-        "Random seed": {"seed": "not recorded" if seed is None else seed},
-        "Seconds": {name: seconds_text(value) for name, value in metrics["seconds"].items()},
-        "Versions and device": metrics["versions"],
-    }
-    for heading, values in groups.items():
-        parts += [el("h3", heading), setting_list(values)]
-    return join(*parts)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jgd.protocols.evaluate import Score
-from jgd.report.markup import Markup, el
+from jgd.report.markup import Markup, el, join
 from jgd.report.stylesheet import CSS
 
 __all__ = [
@@ -21,10 +21,13 @@ __all__ = [
     "distance_text",
     "document",
     "captioned",
+    "column",
     "key_list",
     "number_range",
     "percent",
+    "run_section",
     "seconds_text",
+    "set_table",
     "setting_list",
     "size_text",
 ]
@@ -153,6 +156,85 @@ def table_cell(text: str, best: bool) -> Markup:
         "span", el("span", "*", aria_hidden="true"), el("span", " best", class_="hidden"), class_="mark"
     )
     return el("td", text, mark, class_="best")
+
+
+def column(
+    rows: Sequence[Mapping[str, Any]],
+    show: Callable[[Any], str],
+    value: Callable[[Any], Any] | None = None,
+    **which: bool,
+) -> list[Markup]:
+    """Cells of one column; among all rows but the first, the whole data, the best values are marked.
+
+    Args:
+      rows: of the table.
+      show: a row as text.
+      value: what to compare; None to mark nothing.
+      **which: as in `best_rows`.
+    """
+    best = best_rows([value(row) for row in rows[1:]], **which) if value else set()
+    return [table_cell(show(row), i - 1 in best) for i, row in enumerate(rows)]
+
+
+def set_table(
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[Sequence[Markup]],
+    head: Markup,
+    *,
+    whole: str,
+    method: str,
+    note: str,
+) -> Markup:
+    """A table with a row for each set, the whole data first.
+
+    Args:
+      rows: with a ``"name"`` each.
+      columns: cells by column, see `column`.
+      head: of the table.
+      whole: what the first row is called.
+      method: name of the row to stress.
+      note: below the table.
+    """
+    names = [whole, *(row["name"] for row in rows[1:])]
+    cells = zip([el("th", name, scope="row") for name in names], *columns, strict=True)
+    lines = [
+        el("tr", *line, class_="method" if row["name"] == method else None)
+        for row, line in zip(rows, cells, strict=True)
+    ]
+    caption = "The sets, and networks trained on them"
+    table = el(
+        "table",
+        el("caption", el("strong", "Table 1. "), caption, id="table-caption"),
+        head,
+        el("tbody", lines[0]),
+        el("tbody", *lines[1:]),
+    )
+    scroll = el("div", table, class_="scroll", tabindex=0, role="region", aria_labelledby="table-caption")
+    return join(scroll, el("p", note, class_="note"))
+
+
+def run_section(metrics: Mapping[str, Any], protocol: str) -> Markup:
+    """What was run: the command, the protocol in words and numbers, settings, seconds and versions."""
+    seed, command = metrics["seed"], metrics["command"]
+    parts: list[str] = [
+        el("h3", "Command"),
+        el("pre", el("code", command), tabindex=0, role="group", aria_label="Command")
+        if command
+        else el("p", "Run from Python; no command was recorded."),
+        el("h3", "Protocol"),
+        el("p", protocol),
+    ]
+    if metrics.get("protocol"):
+        parts.append(setting_list(metrics["protocol"]))
+    groups = {
+        f"Settings of {metrics['method']}": metrics["config"],
+        "Random seed": {"seed": "not recorded" if seed is None else seed},
+        "Seconds": {name: seconds_text(value) for name, value in metrics["seconds"].items()},
+        "Versions and device": metrics["versions"],
+    }
+    for heading, values in groups.items():
+        parts += [el("h3", heading), setting_list(values)]
+    return join(*parts)
 
 
 def captioned(number: int, svg: Markup, label: str, caption: str) -> Markup:

@@ -131,7 +131,7 @@ def event(subject, first, second=None, **kw):
         "timestampNanos": 1523280000000000000,
         "subject": uuid(subject),
         "predicateObject": uuid(first),
-        "predicateObjectPath": {"string": "/tmp/a"},
+        "predicateObjectPath": {"string": "/srv/a"},
         "predicateObject2": uuid(second),
         "predicateObject2Path": None,
         "properties": {"map": {"exec": "mv"}},
@@ -170,9 +170,9 @@ def test_darpa_layout(tmp_path, packed):
     }
     assert list(zip(found.actor, found.object, strict=True)) == [("S", "F"), ("S", "G"), ("S", "N")]
     assert found.words == [
-        ("mv", "EVENT_RENAME", "/tmp/a"),
+        ("mv", "EVENT_RENAME", "/srv/a"),
         ("mv", "EVENT_RENAME"),
-        ("EVENT_CONNECT", "/tmp/a"),
+        ("EVENT_CONNECT", "/srv/a"),
     ]
     assert found.time.tolist() == [1523280000000000000] * 2 + [1523270000000000000]
     assert found.malicious == {"G"}
