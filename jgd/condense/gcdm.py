@@ -18,7 +18,9 @@ gradient of a gradient is needed, only that of an embedding::
 There is no code of the authors of GCDM. Settings and inner steps are those of GCondenser (Liu et al., 2024):
 the inner steps move θ to make the same loss smaller. Training θ on the condensed graph instead, as gradient
 matching does, sends X' against networks that know it by heart: the accuracy on Cora falls with every epoch.
-Departure from GCondenser: classes are weighted by their sizes, there all alike.
+Departures from GCondenser: classes are weighted by their sizes, there all alike; and the generator's learning
+rate is 1e-2. At the 3e-4 of the features A' is still near one half everywhere after a hundred epochs, and a
+GCN on such a graph sees one average (39 % on Cora with 70 nodes, against 81 %).
 """
 
 from __future__ import annotations
@@ -134,7 +136,7 @@ class GCDM:
     outer: int = 5
     inner: int = 10
     lr_x: float = 3e-4
-    lr_adj: float = 3e-4
+    lr_adj: float = 1e-2
     lr_net: float = 0.01
     turns: tuple[int, int] | None = (10, 20)
     threshold: float = 0.05

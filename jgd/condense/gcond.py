@@ -281,10 +281,14 @@ _FLICKR = {"outer": 10, "inner": 1, "lr_x": 0.005, "lr_adj": 0.005, "pge_hidden"
 _REDDIT = {"outer": 10, "inner": 1, "lr_x": 0.1, "lr_adj": 0.1, "pge_hidden": 256}
 OFFICIAL: dict[str, dict[str, Any]] = {
     "cora": {},
-    "citeseer": {},
+    "citeseer": {"select_every": 2},
     "pubmed": {},
     "ogbn-arxiv": _ARXIV,
     "flickr": _FLICKR,
     "reddit": _REDDIT,
 }
-"""Settings of GCond and GCond-X that differ from the defaults, by dataset."""
+"""Settings of GCond and GCond-X that differ from the defaults, by dataset.
+
+Citeseer is looked at more often: its 3703 features drift apart within some ten epochs, and the best set, near
+70 % with GCond-X, is passed early (looking every ten epochs found 47.5 ± 10.5 %).
+"""
