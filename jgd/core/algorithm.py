@@ -82,11 +82,11 @@ class TrainState(NamedTuple):
     opt_state: PyTree
 
 
-def _own_inputs(player: str):
+def _own_inputs(players):
     def prepare(key, t, data, batch):
         del key, t
         batch = data if batch is None else batch
-        return batch, {player: batch.inputs}
+        return batch, dict.fromkeys(players, batch.inputs)
 
     return prepare
 
@@ -107,7 +107,7 @@ def _descend(tx, loss_fn: Callable, params, opt_state) -> tuple[Any, Any, Array,
 
 
 def train(
-    model: Model,
+    model: Model | Mapping[str, Model],
     objective: Objective,
     tx: optax.GradientTransformation,
     *,
@@ -115,52 +115,67 @@ def train(
     prepare: Callable | None = None,
     frozen: Callable[[Any], Mapping[str, Bound]] | None = None,
 ) -> Algorithm:
-    """Supervised training of one network: the loop that most methods need.
+    """Supervised training of one network, or of several at once: the loop that most methods need.
 
     Args:
-      model: the network to train.
+      model: the network to train, or ``{player: network}`` of several that share each step and its loss.
+        What one of them may learn from another is the objective's business, see `jax.lax.stop_gradient`.
       objective: its loss; parameters of the objective are trained by the same optimiser, as
         ``{player: ..., "objective": ...}`` (use `optax.partition` to treat them apart).
       tx: optimiser. It is given ``value``, ``grad``, ``value_fn`` and ``grad_fn`` (both of the parameters,
         at this step's batch and key), for line searches and sharpness-aware methods.
-      player: the network's name in the context.
+      player: name in the context of a single network.
       prepare: ``(key, t, data, batch) -> (batch, {player: inputs})``: masking, mixing, noise, negatives, and
         what each player is given. By default the batch (the data, where there are no batches) as `Examples`.
       frozen: ``data -> {name: bound model}``, players that are only evaluated, e.g. a teacher.
 
     Returns:
-      An `Algorithm` whose product is the trained network as `Bound`.
+      An `Algorithm` whose product is the trained network as `Bound`, or ``{player: Bound}``.
     """
-    prepare = _own_inputs(player) if prepare is None else prepare
+    several = not isinstance(model, Model)
+    models: dict[str, Model] = dict(model) if several else {player: model}
+    if not models or "objective" in models:
+        raise ValueError(f'players need names other than "objective", got {sorted(models) or "none"}')
+    prepare = _own_inputs(models) if prepare is None else prepare
+
+    def keys_of(key):
+        return (
+            dict(zip(models, jax.random.split(key, len(models)), strict=True)) if several else {player: key}
+        )
+
+    def call_of(name, params, state):
+        def call(*args, params=None, key=None, train=False, _own=params):
+            params = _own if params is None else params
+            return models[name].apply(params, state, *args, key=key, train=train)[0]
+
+        return call
 
     def context(params, state, data, batch, inputs, *, key, training):
         teachers = {} if frozen is None else dict(frozen(data))
-        outputs, calls, everyone = {}, {}, {player: params[player]}
-
-        def call(*args, params=None, key=None, train=False, _own=params[player]):
-            params = _own if params is None else params
-            return model.apply(params, state[player], *args, key=key, train=train)[0]
-
-        outputs[player], own_state = model.apply(
-            params[player], state[player], *inputs[player], key=key, train=training
-        )
-        calls[player] = call
+        outputs, calls, everyone, own = {}, {}, {}, {}
+        keys = dict.fromkeys(models) if key is None else keys_of(key)
+        for name, network in models.items():
+            outputs[name], own[name] = network.apply(
+                params[name], state[name], *inputs[name], key=keys[name], train=training
+            )
+            calls[name] = call_of(name, params[name], state[name])
+            everyone[name] = params[name]
         for name, bound in teachers.items():
             bound = jax.lax.stop_gradient(bound)
             everyone[name], calls[name] = bound.params, bound
             if name in inputs:
                 outputs[name] = bound(*inputs[name])
-        return Context(outputs, calls, everyone, batch, data), own_state
+        return Context(outputs, calls, everyone, batch, data), own
 
     def init(key, data, batch):
         k_model, k_prepare, k_objective = jax.random.split(key, 3)
         batch, inputs = prepare(k_prepare, jnp.zeros((), jnp.int32), data, batch)
-        params, state = model.init(k_model, *inputs[player])
-        first = {player: params}, {player: state}
-        ctx, _ = context(*first, data, batch, inputs, key=None, training=False)
+        first = {n: models[n].init(k, *inputs[n]) for n, k in keys_of(k_model).items()}
+        params, state = ({n: pair[i] for n, pair in first.items()} for i in (0, 1))
+        ctx, _ = context(params, state, data, batch, inputs, key=None, training=False)
         o_params, o_state = objective.init(k_objective, ctx)
-        everything = {player: params, "objective": o_params}
-        return TrainState(everything, {player: state, "objective": o_state}, tx.init(everything))
+        everything = {**params, "objective": o_params}
+        return TrainState(everything, {**state, "objective": o_state}, tx.init(everything))
 
     def step(key, t, state, data, batch):
         k_prepare, k_model, k_objective = jax.random.split(key, 3)
@@ -171,14 +186,15 @@ def train(
             loss, o_state, metrics = objective.apply(
                 params["objective"], state.state["objective"], ctx, key=k_objective, step=t
             )
-            return loss, ({player: own, "objective": o_state}, metrics)
+            return loss, ({**own, "objective": o_state}, metrics)
 
         params, opt_state, loss, (inner, metrics) = _descend(tx, loss_fn, state.params, state.opt_state)
         return TrainState(params, inner, opt_state), {**metrics, "loss": loss}
 
     def result(state, data):
         del data
-        return Bound(state.params[player], state.state[player], model)
+        bound = {n: Bound(state.params[n], state.state[n], network) for n, network in models.items()}
+        return bound if several else bound[player]
 
     return Algorithm(init, step, result)
 

@@ -44,10 +44,14 @@ class Model(NamedTuple):
     True      None      batch statistics, no dropout
     True      key       training
     ========  ========  =============================================================
+
+    ``reads`` says how a network of graphs wants the adjacency, as arguments of `jgd.graph.operator`; None
+    where it does not matter.
     """
 
     init: Callable[..., tuple[PyTree, PyTree]]
     apply: Callable[..., tuple[Outputs, PyTree]]
+    reads: tuple[tuple[str, Any], ...] | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -109,7 +113,8 @@ def _from_linen(module: nn.Module) -> Model:
         y, updated = result
         return _as_outputs(y), {**state, **updated}
 
-    return Model(init, apply)
+    reads = getattr(module, "adjacency", None)
+    return Model(init, apply, None if reads is None else tuple(reads.items()))
 
 
 _cached_linen = lru_cache(maxsize=256)(_from_linen)

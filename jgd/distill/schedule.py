@@ -1,0 +1,368 @@
+"""Who teaches whom: a teacher its student, peers each other, a network itself, a chain of assistants.
+
+::
+
+    student = jgd.distill.offline(net, teacher, objective, optax.adamw(1e-3), policy=mixup())(key, task)
+    peers = jgd.distill.online({"small": net, "large": other}, objective, optax.adamw(1e-3))(key, task)
+
+Both are one recipe, `Distillation`: players that learn, networks that do not, one objective over all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+from jgd.core import (
+    Algorithm,
+    Bound,
+    Loop,
+    Model,
+    Objective,
+    ema,
+    ensemble,
+    from_linen,
+    in_memory,
+    keep_best,
+    train,
+)
+from jgd.distill.data import Rows, Source, Task, ahead, rows, source, take
+from jgd.distill.policies import Policy
+from jgd.distill.terms import supervised
+from jgd.metrics import accuracy
+
+__all__ = ["Distillation", "assistants", "generations", "offline", "online", "scratch"]
+
+Network = Model | nn.Module
+
+
+def _model(net: Network) -> Model:
+    return from_linen(net) if isinstance(net, nn.Module) else net
+
+
+@dataclass(frozen=True, eq=False)
+class Distillation:
+    """Networks that learn together, from labels, from teachers and from each other.
+
+    Attributes:
+      models: ``{player: network}`` of those that learn.
+      teachers: ``{player: bound network}`` of those that do not.
+      objective: the loss over all of them.
+      tx: optimiser of ``{player: params, "objective": params}``.
+      policy: what happens to each batch; None for nothing.
+      steps: of the optimiser.
+      batch: examples of a step; None for all at once, as graphs of nodes are always.
+      cache: whether outputs of teachers are computed once, ahead. By default where the policy keeps the
+        inputs and they take less than 256 MiB.
+      select_every: steps between looks at the validation examples, whose accuracy selects the state that is
+        returned; None for the last.
+      patience: stop after so many looks without a better one.
+      average: decay of a moving average of the parameters that is returned in their place; None for none.
+      start: ``{player: bound network}`` to start from.
+      seeds: students that are trained at once; parameters get a leading axis. None for one.
+      alone: return the bound network in place of ``{player: bound network}``.
+    """
+
+    models: Mapping[str, Model]
+    teachers: Mapping[str, Bound]
+    objective: Objective
+    tx: optax.GradientTransformation
+    policy: Policy | None = None
+    steps: int = 1500
+    batch: int | None = 64
+    cache: bool | None = None
+    select_every: int | None = None
+    patience: int | None = None
+    average: float | None = None
+    start: Mapping[str, Bound] | None = None
+    seeds: int | None = None
+    alone: bool = False
+
+    def __post_init__(self):
+        """Refuse impossible settings."""
+        for name in ("steps", "batch", "select_every", "patience", "seeds"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.average is not None and not 0 <= self.average < 1:
+            raise ValueError(f"average is a decay in [0, 1), got {self.average}")
+        if self.patience is not None and self.select_every is None:
+            raise ValueError("patience counts looks at the validation examples: set select_every too")
+        both = set(self.models) & set(self.teachers)
+        if both:
+            raise ValueError(f"{sorted(both)} cannot both learn and teach as they are: use other names")
+        unknown = set(self.start or {}) - set(self.models)
+        if unknown:
+            raise ValueError(f"start names {sorted(unknown)}, the players are {sorted(self.models)}")
+
+    def __call__(self, key: Array, task: Task, loop: Loop = in_memory) -> Any:
+        """Train all players.
+
+        Raises:
+          ValueError: for a task without training examples, a batch larger than them, a policy that changes
+            the inputs of a whole graph, or a selection without validation examples.
+        """
+        k_order, k_train = jax.random.split(key)
+        data = source(k_order, task, self.models, self.teachers)
+        graph, batch = bool(data.inputs), self.batch
+        if graph:
+            batch = None
+            if self.policy is not None and not self.policy.keeps_inputs:
+                raise ValueError("a policy cannot change the inputs of networks that see a whole graph")
+        elif batch is not None and batch > data.train.targets.shape[0]:
+            raise ValueError(f"a batch of {batch} from {data.train.targets.shape[0]} training examples")
+        if self.select_every is not None and data.val is None:
+            raise ValueError(f"select_every looks at validation examples, {task.name!r} has none")
+        data, looked_up = self._with_outputs(data)
+        if self.start is not None:
+            data = (data, {n: (net.params, net.state) for n, net in self.start.items()})
+        alg = _algorithm(
+            tuple(self.models.items()), self.objective, self.tx, self.policy, batch, looked_up,
+            task.num_classes, self.select_every, self.patience, self.average, self.start is not None,
+        )  # fmt: skip
+        if self.seeds is not None:
+            alg = ensemble(alg, self.seeds)
+        found = loop("distill", alg, k_train, data, self.steps)
+        return found[next(iter(self.models))] if self.alone else found
+
+    def _with_outputs(self, data: Source) -> tuple[Source, tuple[str, ...]]:
+        """Teachers with their outputs, where these stay the same."""
+        keeps = self.policy is None or self.policy.keeps_inputs
+        if self.cache and not keeps:
+            raise ValueError("outputs of a teacher cannot be cached: the policy changes its inputs")
+        if not keeps or self.cache is False or not self.teachers:
+            return data, ()
+        teachers, known = dict(data.teachers), []
+        for name, net in self.teachers.items():
+            if data.inputs:
+                table = _table(net, data.inputs[name])
+            else:
+                table = ahead(net, data.train, *((2**62,) if self.cache else ()))
+            if table is not None:
+                teachers[name] = table
+                known.append(name)
+        return data._replace(teachers=teachers), tuple(known)
+
+
+def _table(net: Bound, inputs: tuple) -> Bound:
+    from jgd.distill.data import _looked_up, _predict
+
+    return Bound((net.params, _predict(net, inputs)), net.state, _looked_up(net.model))
+
+
+@lru_cache(maxsize=256)  # the same functions again, so that `jit` finds what it compiled
+def _algorithm(
+    models, objective, tx, policy, batch, looked_up, num_classes, every, patience, average, started
+) -> Algorithm:
+    models = dict(models)
+
+    def parts(data) -> tuple[Source, Any]:
+        return data if started else (data, None)
+
+    def prepare(key, t, data, given):
+        del given
+        data, _ = parts(data)
+        players = [*models, *data.teachers]
+        count = data.train.targets.shape[0]
+        if data.inputs:
+            examples, inputs = data.train, dict(data.inputs)
+            index = jnp.arange(count)
+        else:
+            index = jnp.arange(count) if batch is None else rows(data.order, t, count, batch)
+            examples = take(data.train, index)
+            if policy is not None:
+                examples = policy.apply(key, t, examples, num_classes)
+            inputs = dict.fromkeys(players, examples.inputs)
+        return examples, {**inputs, **{name: (Rows(index),) for name in looked_up}}
+
+    def frozen(data):
+        return parts(data)[0].teachers
+
+    alg = train(models, objective, tx, prepare=prepare, frozen=frozen)
+    if started:
+        alg = _started(alg, tx)
+    if average is not None:
+        alg = ema(
+            alg,
+            average,
+            get=lambda state: {n: p for n, p in state.params.items() if n != "objective"},
+            put=lambda state, params: state._replace(params={**state.params, **params}),
+        )
+    if every is None:
+        return alg
+    return keep_best(alg, lambda nets, data: _score(nets, parts(data)[0]), every=every, patience=patience)
+
+
+def _started(alg: Algorithm, tx) -> Algorithm:
+    """The algorithm from given parameters: its data are ``(data, {player: (params, state)})``."""
+
+    def init(key, data, batch):
+        state = alg.init(key, data, batch)
+        params, inner = dict(state.params), dict(state.state)
+        for name, (own, other) in data[1].items():
+            params[name], inner[name] = jax.tree.map(jnp.copy, (own, other))
+        return state._replace(params=params, state=inner, opt_state=tx.init(params))
+
+    return alg._replace(init=init)
+
+
+def _score(nets: Mapping[str, Bound], data: Source) -> Array:
+    """The mean accuracy of all players on the validation examples."""
+    assert data.val is not None
+    val = data.val
+
+    def one(name, net):
+        inputs = data.val_inputs.get(name) or take(val, jnp.arange(val.targets.shape[0])).inputs
+        return accuracy(net(*inputs).logits, val.targets, val.weights)
+
+    return jnp.mean(jnp.stack([one(name, net) for name, net in nets.items()]))
+
+
+# --- what users call ----------------------------------------------------------------------------
+
+
+def offline(
+    net: Network, teacher: Bound, objective: Objective, tx: optax.GradientTransformation, **settings: Any
+) -> Distillation:
+    """A network learns from one that is trained already.
+
+    Args:
+      net: the student, ``"student"`` in the objective.
+      teacher: ``"teacher"`` in the objective.
+      objective: e.g. ``weighted(ce=(0.1, supervised()), kd=(0.9, term(losses.kd)))``.
+      tx: optimiser.
+      **settings: of `Distillation`.
+
+    Returns:
+      A recipe whose product is the student as a `Bound` network.
+    """
+    return Distillation({"student": _model(net)}, {"teacher": teacher}, objective, tx, alone=True, **settings)
+
+
+def online(
+    peers: Mapping[str, Network] | Sequence[Network],
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    **settings: Any,
+) -> Distillation:
+    """Networks that learn at the same time, from the labels and from each other.
+
+    Args:
+      peers: ``{player: network}``; of a sequence the players are ``"peer0"``, ``"peer1"``, ...
+      objective: over all of them, e.g. `mutual`.
+      tx: optimiser of all parameters.
+      **settings: of `Distillation`.
+
+    Returns:
+      A recipe whose product is ``{player: bound network}``.
+    """
+    named = peers if isinstance(peers, Mapping) else {f"peer{i}": net for i, net in enumerate(peers)}
+    return Distillation({name: _model(net) for name, net in named.items()}, {}, objective, tx, **settings)
+
+
+def scratch(
+    net: Network, tx: optax.GradientTransformation, objective: Objective | None = None, **settings: Any
+) -> Distillation:
+    """A network learns from labels alone: how teachers are made, and what students are compared with."""
+    objective = supervised() if objective is None else objective
+    return Distillation({"student": _model(net)}, {}, objective, tx, alone=True, **settings)
+
+
+@dataclass(frozen=True, eq=False)
+class _Chain:
+    """Distillations one after another, each with the network before as its teacher."""
+
+    links: tuple[Callable[[Bound | None], Distillation], ...]
+    first: Bound | None
+
+    def __call__(self, key: Array, task: Task, loop: Loop = in_memory) -> Bound:
+        """Run all of them."""
+        net = self.first
+        for i, link in enumerate(self.links):
+            recipe = link(net)
+            net = recipe(jax.random.fold_in(key, i), task, _named(loop, f"{i}"))
+        assert net is not None
+        return net
+
+
+def _named(loop: Loop, suffix: str) -> Any:
+    """The loop with stages of other names, for a recipe that runs several times."""
+
+    def run(name, *args, **kwargs):
+        return loop(f"{name}-{suffix}", *args, **kwargs)
+
+    run.stage = lambda name, fn, *args: loop.stage(f"{name}-{suffix}", fn, *args)  # pyright: ignore[reportFunctionMemberAccess]
+    return run
+
+
+def assistants(
+    nets: Sequence[Network],
+    teacher: Bound,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    **settings: Any,
+) -> _Chain:
+    """A chain from a large teacher to a small student over networks in between (Mirzadeh et al., AAAI 2020).
+
+    Args:
+      nets: the assistants, and the student last.
+      teacher: of the first of them.
+      objective: of each.
+      tx: optimiser of each.
+      **settings: of `Distillation`.
+    """
+    if not nets:
+        raise ValueError("a chain needs at least the student")
+    _one_at_a_time(settings)
+    links = tuple(
+        lambda net, own=own: offline(own, _needed(net), objective, tx, **settings)
+        for own in map(_model, nets)
+    )
+    return _Chain(links, teacher)
+
+
+def generations(
+    net: Network,
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    count: int,
+    *,
+    first: Objective | None = None,
+    **settings: Any,
+) -> _Chain:
+    """A network learns from labels, then anew from itself, and so on (Furlanello et al., ICML 2018).
+
+    Args:
+      net: the network.
+      objective: with the generation before as the teacher.
+      tx: optimiser of each generation.
+      count: generations, the first included.
+      first: objective of the first generation, cross-entropy by default.
+      **settings: of `Distillation`.
+    """
+    if count < 1:
+        raise ValueError(f"there must be at least one generation, got {count}")
+    _one_at_a_time(settings)
+    model = _model(net)
+    begin: list[Callable] = [lambda net: scratch(model, tx, first, **settings)]
+    return _Chain(
+        (*begin, *[lambda net: offline(model, _needed(net), objective, tx, **settings)] * (count - 1)), None
+    )
+
+
+def _needed(net: Bound | None) -> Bound:
+    assert net is not None
+    return net
+
+
+def _one_at_a_time(settings: Mapping[str, Any]) -> None:
+    if settings.get("seeds") is not None:
+        raise ValueError("members of an ensemble cannot teach the next in a chain: leave out seeds")

@@ -1,0 +1,222 @@
+"""Objectives from losses: what is compared, between whom, on which examples.
+
+::
+
+    objective = jgd.weighted(
+        ce=(0.1, supervised()),
+        kd=(0.9, term(losses.kd, temperature=4.0)),
+        at=(1000.0, term(losses.attention_transfer, at="stage2")),
+        hint=(100.0, term(losses.hint, at=("stage2", "stage3"), adapt=linear)),
+    )
+
+A loss is a plain function ``loss(student, teacher)``; what else it needs (``labels``, ``where``, ``key``) it
+is given because it has an argument of that name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from jgd.core import Context, Model, Objective, Outputs, from_linen, objective, weighted
+from jgd.losses import cross_entropy, mean
+
+__all__ = ["At", "linear", "mean_teacher", "mutual", "read", "supervised", "term"]
+
+At = str | Callable[[Outputs], Any]
+
+
+def read(outputs: Outputs, at: At) -> Any:
+    """A value of a network: ``"logits"``, ``"embedding"``, the name of a tap, or a function of all outputs.
+
+    Raises:
+      ValueError: for a tap that the network does not have.
+    """
+    if callable(at):
+        return at(outputs)
+    if at in ("logits", "embedding"):
+        value = getattr(outputs, at)
+        if value is None:
+            raise ValueError(f"the network returns no {at}")
+        return value
+    if at not in outputs.taps:
+        known = ", ".join(["logits", "embedding", *outputs.taps])
+        raise ValueError(f"the network has no output {at!r}, it has {known}")
+    return outputs.taps[at]
+
+
+def supervised(loss: Callable = cross_entropy, *, player: str = "student", **settings: Any) -> Objective:
+    """The loss of a network against the targets of the batch, averaged by their weights.
+
+    Args:
+      loss: ``(logits, targets, **settings) -> [B]``.
+      player: the network.
+      **settings: of the loss.
+    """
+
+    def value(ctx: Context) -> Array:
+        logits = ctx.outputs[player].logits
+        return mean(loss(logits, ctx.batch.targets, **settings), ctx.batch.weights)
+
+    return objective(value)
+
+
+def linear(student: Array, teacher: Array) -> nn.Module:
+    """A linear map from the last axis of the student's features to the teacher's."""
+    del student
+    return nn.Dense(teacher.shape[-1])
+
+
+def term(
+    loss: Callable,
+    *,
+    at: At | tuple[At, At] = "logits",
+    adapt: Callable[[Any, Any], nn.Module | Model] | None = None,
+    student: str = "student",
+    teacher: str = "teacher",
+    everywhere: bool = False,
+    schedules: Mapping[str, Callable[[Array], Any]] | None = None,
+    **settings: Any,
+) -> Objective:
+    """A loss between two networks as an objective. The teacher's side is constant.
+
+    Args:
+      loss: ``(student, teacher, **settings)``, one value for each example or a scalar. It is also given
+        ``labels`` (classes of the batch), ``where`` (bool, examples that count) and ``key``, as far as it
+        has arguments of these names.
+      at: what is compared, see `read`; or a pair, of the student and of the teacher.
+      adapt: ``(student's value, teacher's value) -> network`` that the student's value goes through first.
+        It is trained with the student, see `linear`.
+      student: who learns.
+      teacher: from whom.
+      everywhere: count all examples, also those whose weight is zero (nodes without labels).
+      schedules: settings that change, as functions of the step.
+      **settings: of the loss.
+    """
+    ours, theirs = at if isinstance(at, tuple) else (at, at)
+    wanted = inspect.signature(loss).parameters
+    changing = dict(schedules or {})
+
+    def network(x, y) -> Model:
+        assert adapt is not None
+        net = adapt(x, y)
+        return from_linen(_Quiet(net)) if isinstance(net, nn.Module) else net
+
+    def values(ctx: Context):
+        fixed = jax.lax.stop_gradient(read(ctx.outputs[teacher], theirs))
+        return read(ctx.outputs[student], ours), fixed
+
+    def init(key, ctx):
+        if adapt is None:
+            return (), ()
+        x, y = values(ctx)
+        return network(x, y).init(key, x)
+
+    def apply(params, state, ctx, *, key, step):
+        k_adapt, k_loss = jax.random.split(key)
+        x, y = values(ctx)
+        if adapt is not None:
+            out, state = network(x, y).apply(params, state, x, key=k_adapt, train=True)
+            x = out.logits
+        weights = None if everywhere else ctx.batch.weights
+        given: dict[str, Any] = {}
+        if "labels" in wanted:
+            given["labels"] = ctx.batch.targets
+        if "where" in wanted and weights is not None:
+            given["where"] = weights != 0
+        if "key" in wanted:
+            given["key"] = k_loss
+        now = {name: schedule(step) for name, schedule in changing.items()}
+        value = jnp.asarray(loss(x, y, **given, **settings, **now))
+        if value.ndim and weights is not None:
+            weights = jnp.broadcast_to(weights.reshape(weights.shape + (1,) * (value.ndim - 1)), value.shape)
+        return (mean(value, weights) if value.ndim else value), state, {}
+
+    return Objective(init, apply)
+
+
+class _Quiet(nn.Module):
+    """A module that has no use for ``train``."""
+
+    inner: nn.Module
+
+    @nn.compact
+    def __call__(self, *inputs, train):
+        takes = "train" in inspect.signature(type(self.inner).__call__).parameters
+        return self.inner(*inputs, **({"train": train} if takes else {}))
+
+
+def mutual(
+    loss: Callable, players: tuple[str, ...], *, hard: Callable = cross_entropy, weight: Any = 1.0, **settings
+) -> Objective:
+    """Every network learns from the labels and from each of the others, which it takes as they are.
+
+    Each player has ``hard`` on the labels and the mean of ``loss(own, other's)`` over the others (deep mutual
+    learning, Zhang et al., CVPR 2018, with `jgd.losses.peer`).
+
+    Args:
+      loss: ``(student, teacher, **settings)`` on logits.
+      players: names of the networks, at least two.
+      hard: loss on the labels.
+      weight: of the mean over the others, a number or a schedule.
+      **settings: of `term`.
+    """
+    if len(players) < 2:
+        raise ValueError(f"mutual learning needs at least two players, got {players}")
+    terms: dict[str, tuple[Any, Objective]] = {}
+    for one in players:
+        terms[f"{one}/hard"] = (1.0, supervised(hard, player=one))
+        for other in players:
+            if other != one:
+                share = _scaled(weight, 1 / (len(players) - 1))
+                terms[f"{one}/{other}"] = (share, term(loss, student=one, teacher=other, **settings))
+    return weighted(**terms)
+
+
+def _scaled(weight: Any, by: float) -> Any:
+    if not callable(weight):
+        return by * weight
+    schedule: Callable[[Array], Any] = weight
+    return lambda step: by * schedule(step)
+
+
+def mean_teacher(
+    loss: Callable, *, decay: float = 0.99, at: At = "logits", player: str = "student", **settings: Any
+) -> Objective:
+    """A loss between a network and the moving average of its own past (Tarvainen and Valpola, NeurIPS 2017).
+
+    The average is kept in the state of the objective and is evaluated without dropout at the inputs of the
+    batch, ``ctx.batch.inputs``.
+
+    Args:
+      loss: as in `term`.
+      decay: weight of the past in each step.
+      at: what is compared.
+      player: the network.
+      **settings: of `term`.
+    """
+    inner = term(loss, at=at, student=player, teacher="average", **settings)
+
+    def seen(average, ctx):
+        outputs = {**ctx.outputs, "average": ctx.call[player](*ctx.batch.inputs, params=average)}
+        return ctx._replace(outputs=outputs)
+
+    def init(key, ctx):
+        average = jax.tree.map(jnp.copy, ctx.params[player])
+        params, state = inner.init(key, seen(average, ctx))
+        return params, (average, state)
+
+    def apply(params, state, ctx, *, key, step):
+        average, state = state
+        current = jax.lax.stop_gradient(ctx.params[player])
+        average = jax.tree.map(lambda a, p: (decay * a + (1 - decay) * p).astype(a.dtype), average, current)
+        value, state, metrics = inner.apply(params, state, seen(average, ctx), key=key, step=step)
+        return value, (average, state), metrics
+
+    return Objective(init, apply)

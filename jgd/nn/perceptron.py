@@ -1,0 +1,39 @@
+"""A multilayer perceptron of arrays; `jgd.nn.MLP` is the one among graph networks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from jgd.core.model import Outputs
+from jgd.nn.layers import Dropout
+
+__all__ = ["Perceptron"]
+
+
+class Perceptron(nn.Module):
+    """Linear maps with ReLU in between, on flattened inputs.
+
+    Attributes:
+      num_classes: number of logits.
+      hidden: widths of the hidden layers.
+      dropout: rate after each of them.
+    """
+
+    num_classes: int
+    hidden: Sequence[int] = (128, 128)
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array | np.ndarray, "B ..."], *, train: bool) -> Outputs:
+        """Logits, the last hidden layer as the embedding, hidden layers as taps ``layer1``, ``layer2``, ..."""
+        x, taps = x.reshape(x.shape[0], -1), {}
+        for i, width in enumerate(self.hidden):
+            x = jax.nn.relu(nn.Dense(width)(x))
+            taps[f"layer{i + 1}"] = x
+            x = Dropout(self.dropout)(x, train=train)
+        return Outputs(nn.Dense(self.num_classes)(x), x, taps)
