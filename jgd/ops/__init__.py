@@ -2,6 +2,7 @@
 
 from jgd.ops.itemsets import frequent_itemsets, itemsets_by_support
 from jgd.ops.kmeans import KMeans, assign, kmeans, kmeans_plus_plus
+from jgd.ops.transport import emd_flow
 from jgd.ops.wl import Forest, Trees, unfold, wl_colors
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "KMeans",
     "Trees",
     "assign",
+    "emd_flow",
     "frequent_itemsets",
     "itemsets_by_support",
     "kmeans",

@@ -1,0 +1,654 @@
+"""Divergences of distributions, transforms of logits, and the distillation losses made of them.
+
+A divergence is a function ``(log_p, log_q) -> [*B]`` of log-probabilities: ``p`` is the target (the teacher),
+``q`` what approximates it (the student), "forward" means KL(p‖q) everywhere. Divergences differentiate
+through both arguments; a class of probability zero contributes nothing, neither to the value nor to the
+gradient. A loss such as ``kd`` softens both sides by one temperature, stops the teacher's gradient and masks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from jgd.losses.classification import cross_entropy, mean
+from jgd.losses.common import per_example, ready
+
+__all__ = [
+    "alpha_divergence",
+    "bd_kd",
+    "ctkd_scale",
+    "ctkd_temperature",
+    "dist",
+    "dkd",
+    "entropy",
+    "entropy_gate",
+    "generalized_js",
+    "hinton",
+    "jeffreys",
+    "js",
+    "kd",
+    "kl",
+    "logit_cosine",
+    "logit_mse",
+    "mix_kd",
+    "mixture",
+    "mutual",
+    "nkd",
+    "peer",
+    "reverse_gradient",
+    "reverse_kl",
+    "skew_kl",
+    "skew_reverse_kl",
+    "standardize",
+    "total_variation",
+    "weighted_kl",
+]
+
+Divergence = Callable[[Array, Array], Array]
+Transform = Callable[[Array], Array]
+Setting = Array | float | int
+
+
+def along_classes(x: Setting) -> Setting:
+    """A setting for each example ``[*B]`` (or for all) so that it multiplies ``[*B, C]``."""
+    return x[..., None] if isinstance(x, jax.Array) and x.ndim else x
+
+
+def _expectation(log_p: Float[Array, "*B C"], values: Float[Array, "*B C"]) -> Float[Array, "*B"]:
+    """The mean of values under p; what has no probability may be infinite or NaN."""
+    p = jnp.exp(log_p)
+    return jnp.sum(p * jnp.where(p > 0, values, 0), axis=-1)
+
+
+# Divergences
+
+
+def entropy(log_p: Float[Array, "*B C"]) -> Float[Array, "*B"]:
+    """Shannon entropy ``-Σ p log p`` of each row, in nats."""
+    return -_expectation(log_p, log_p)
+
+
+def kl(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
+    """The forward divergence ``KL(p‖q) = Σ p (log p - log q)``: q covers all modes of p.
+
+    Infinite where q lacks a class that p has.
+    """
+    return _expectation(log_p, log_p - log_q)
+
+
+def reverse_kl(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
+    """The reverse divergence ``KL(q‖p)``: q seeks a mode of p."""
+    return kl(log_q, log_p)
+
+
+def jeffreys(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
+    """``KL(p‖q) + KL(q‖p)``."""
+    return kl(log_p, log_q) + kl(log_q, log_p)
+
+
+def weighted_kl(
+    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Setting = 0.9
+) -> Float[Array, "*B"]:
+    """``(1 - weight) KL(p‖q) + weight KL(q‖p)``."""
+    return (1 - weight) * kl(log_p, log_q) + weight * kl(log_q, log_p)
+
+
+def total_variation(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
+    """Total variation ``½ Σ |p - q|``, between 0 and 1."""
+    return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1)
+
+
+def mixture(
+    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Setting
+) -> Float[Array, "*B C"]:
+    """``log(weight p + (1 - weight) q)``; exactly ``log_q`` at weight 0 and ``log_p`` at weight 1.
+
+    Interpolating the logarithms instead would be another divergence: a mixture of the two KLs.
+    """
+    weight = along_classes(weight)
+    p, q = log_p + jnp.log(weight), log_q + jnp.log1p(-jnp.asarray(weight, log_q.dtype))
+    absent = (p == -jnp.inf) & (q == -jnp.inf)  # of which the derivative of logaddexp makes a NaN
+    mixed = jnp.logaddexp(jnp.where(absent, 0, p), jnp.where(absent, 0, q))
+    return jnp.where(absent, -jnp.inf, mixed)
+
+
+def generalized_js(
+    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], beta: Setting = 0.5
+) -> Float[Array, "*B"]:
+    """Generalised Jensen-Shannon divergence of GKD: ``β KL(p‖m) + (1-β) KL(q‖m)``, ``m = β p + (1-β) q``.
+
+    Both ends are special, as the method defines them: ``β = 0`` is KL(p‖q) and ``β = 1`` is KL(q‖p), the
+    limits of the divergence over β and over 1-β. In between it is bounded and finite for any supports.
+
+    Paper: Agarwal et al., On-Policy Distillation of Language Models, ICLR 2024.
+
+    Args:
+      log_p: log-probabilities of the teacher.
+      log_q: log-probabilities of the student.
+      beta: the share of the teacher in the mixture, between 0 and 1, or one for each row.
+
+    Returns:
+      One value for each row.
+    """
+    middle = mixture(log_p, log_q, beta)
+    beta = jnp.asarray(beta, log_p.dtype)
+    # At an end the mixture is one of the two: its own term vanishes, and the other gets the weight 1.
+    forward, backward = jnp.where(beta == 0, 1, beta), jnp.where(beta == 1, 1, 1 - beta)
+    return forward * kl(log_p, middle) + backward * kl(log_q, middle)
+
+
+def js(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
+    """Jensen-Shannon divergence, ``generalized_js`` at β = ½; symmetric, at most log 2."""
+    return generalized_js(log_p, log_q, 0.5)
+
+
+def skew_kl(
+    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Setting = 0.1
+) -> Float[Array, "*B"]:
+    """Skew divergence ``KL(p ‖ weight p + (1 - weight) q)``, at most ``-log weight``.
+
+    Paper: Ko et al., DistiLLM, ICML 2024. The authors' code leaves out the teacher's entropy, a constant.
+    """
+    return kl(log_p, mixture(log_p, log_q, weight))
+
+
+def skew_reverse_kl(
+    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Setting = 0.1
+) -> Float[Array, "*B"]:
+    """Skew reverse divergence ``KL(q ‖ weight q + (1 - weight) p)``, at most ``-log weight``."""
+    return skew_kl(log_q, log_p, weight)
+
+
+def alpha_divergence(
+    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], alpha: Setting = 0.5
+) -> Float[Array, "*B"]:
+    """Amari's α-divergence ``(1 - Σ p^α q^(1-α)) / (α (1-α))``.
+
+    In this parametrisation α = 1 is KL(p‖q) and α = 0 is KL(q‖p) (limits, taken exactly), α = ½ is four times
+    the squared Hellinger distance ``1 - Σ √(pq)``, α = 2 half of Pearson's χ². Exchanging p and q is α → 1-α.
+    Computed from ``expm1``, so that nothing is lost near the limits.
+
+    Args:
+      log_p: log-probabilities of the teacher.
+      log_q: log-probabilities of the student.
+      alpha: any real number, or one for each row.
+
+    Returns:
+      One value for each row.
+    """
+    alpha = jnp.asarray(along_classes(alpha), log_p.dtype)
+    # Σ near (1 - (far/near)^small) / (small (1-small)), with the smaller of the two exponents.
+    swap = alpha < 0.5
+    near, far = jnp.where(swap, log_q, log_p), jnp.where(swap, log_p, log_q)
+    small = jnp.where(swap, alpha, 1 - alpha)
+    end = small == 0
+    step = jnp.where(end, 1, small)
+    mass = jnp.exp(near)
+    gap = jnp.where(mass > 0, far - near, 0)
+    reach = step * gap
+    close = reach < 1
+    power = jnp.where(
+        close,
+        mass * jnp.expm1(jnp.where(close, reach, 0)),
+        jnp.exp(near + jnp.where(close, 0, reach)) - mass,
+    )
+    change = jnp.where(end, mass * jnp.where(end, gap, 0), jnp.where(mass > 0, power, 0) / step)
+    return -jnp.sum(change / (1 - small), axis=-1)
+
+
+# Transforms of logits
+
+
+def _deviation(logits: Float[Array, "*B C"]) -> Float[Array, "*B 1"]:
+    """The standard deviation over classes (ddof 1), with a zero gradient where all are equal."""
+    num_classes = logits.shape[-1]
+    if num_classes < 3:
+        raise ValueError(
+            f"dividing {num_classes} logits by their deviation keeps only their order: with fewer than three "
+            "classes use a temperature"
+        )
+    centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
+    variance = jnp.sum(centred**2, axis=-1, keepdims=True) / (num_classes - 1)
+    flat = variance == 0
+    return jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, variance)))
+
+
+def standardize(logits: Float[Array, "*B C"], eps: float = 1e-7) -> Float[Array, "*B C"]:
+    """Each row less its mean, over ``eps`` + its standard deviation (ddof 1).
+
+    The student need not match the teacher's scale. A ``transform`` of ``kd`` and its relatives; the gradient
+    passes through both moments. Logits are finite.
+
+    Paper: Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024.
+
+    Raises:
+      ValueError: fewer than three classes, whose standardised logits are the same for every input.
+    """
+    return (logits - jnp.mean(logits, axis=-1, keepdims=True)) / (eps + _deviation(logits))
+
+
+def reverse_gradient(x: Float[Array, "..."], scale: Setting = -1.0) -> Float[Array, "..."]:
+    """``x`` itself, whose gradient is multiplied by ``scale``: -1 turns a minimiser into a maximiser."""
+    still = jax.lax.stop_gradient(x)
+    return still + jax.lax.stop_gradient(scale) * (x - still)
+
+
+def ctkd_temperature(
+    theta: Float[Array, "..."], scale: Setting = -1.0, *, low: float = 1.0, span: float = 20.0
+) -> Float[Array, "..."]:
+    """The learned temperature of CTKD, ``low + span sigmoid(θ)``, which plays against the student.
+
+    θ starts at 1 and is trained together with the student on
+    ``kd(..., temperature=ctkd_temperature(θ, scale))``; its gradient is multiplied by ``scale`` (see
+    ``ctkd_scale``), also that of the factor T².
+
+    Paper: Li et al., Curriculum Temperature for Knowledge Distillation, AAAI 2023.
+
+    Args:
+      theta: the parameter, one for all or one for each example.
+      scale: factor of its gradient; negative raises the loss.
+      low: least temperature.
+      span: width of its range.
+
+    Returns:
+      Temperatures in the shape of ``theta``.
+    """
+    return low + span * jax.nn.sigmoid(reverse_gradient(theta, scale))
+
+
+def ctkd_scale(epoch: Setting, ramp: float = 10.0) -> Float[Array, "..."]:
+    """CTKD's factor of the gradient: from 0 down to -1 along half a cosine over ``ramp`` epochs, then -1."""
+    return 0.5 * (jnp.cos(jnp.pi * jnp.clip(jnp.asarray(epoch, float) / ramp, 0, 1)) - 1)
+
+
+# Losses
+
+
+def _softened(student, teacher, temperature, transform, where) -> tuple[Array, Array]:
+    """Log-probabilities ``log_p`` of the teacher and ``log_q`` of the student at the temperature."""
+    student, teacher = ready(student, teacher, where)
+    if transform is not None:
+        student, teacher = transform(student), transform(teacher)
+    soft = along_classes(temperature)
+    return jax.nn.log_softmax(teacher / soft), jax.nn.log_softmax(student / soft)
+
+
+def labelled(labels: Array, num_classes: int, where: Array | None) -> Array:
+    """Rows that count and have a label in ``0..C-1``."""
+    known = (labels >= 0) & (labels < num_classes)
+    return known if where is None else known & where
+
+
+def kd(
+    student: Float[Array, "*B C"],
+    teacher: Float[Array, "*B C"],
+    *,
+    temperature: Setting = 4.0,
+    divergence: Divergence = kl,
+    transform: Transform | None = None,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "*B"]:
+    """Knowledge distillation: ``T² D(softmax(t/T), softmax(s/T))`` of each example.
+
+    T² keeps the gradients of KLs in scale: for KL(p‖q) the gradient is ``T (q - p)``, and for T → ∞ the loss
+    tends to ``‖(t - mean t) - (s - mean s)‖² / 2C``. Divide it out for a divergence without it (total
+    variation, GKD).
+
+    Paper: Hinton et al., Distilling the Knowledge in a Neural Network, 2015.
+
+    Args:
+      student: logits.
+      teacher: logits, constants.
+      temperature: T, one for all or one for each example; it may be learned.
+      divergence: any function ``(log_p, log_q) -> [*B]`` of this module.
+      transform: applied to the logits of both first, such as ``standardize``.
+      where: examples that count.
+
+    Returns:
+      One loss for each example; average them with ``jgd.losses.mean``.
+    """
+    log_p, log_q = _softened(student, teacher, temperature, transform, where)
+    return per_example(temperature**2 * divergence(log_p, log_q), student, where)
+
+
+def hinton(
+    student: Float[Array, "*B C"],
+    teacher: Float[Array, "*B C"],
+    labels: Shaped[Array, "*B ..."],
+    *,
+    alpha: Setting = 0.9,
+    temperature: Setting = 4.0,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "*B"]:
+    """``(1-α) CE(s, y) + α T² KL(softmax(t/T) ‖ softmax(s/T))``: labels and teacher mixed.
+
+    The smaller the share of the data that is kept, the larger the best α (Ben-Baruch et al., Distilling the
+    Knowledge in Data Pruning, ICML 2025); α = 1 needs no labels.
+
+    Args:
+      student: logits.
+      teacher: logits, constants.
+      labels: classes ``[*B]`` (unknown ones cost nothing) or probabilities ``[*B, C]``.
+      alpha: weight of the teacher.
+      temperature: T of the teacher's term; labels are learned at 1.
+      where: examples that count.
+
+    Returns:
+      One loss for each example.
+    """
+    wide, _ = ready(student, teacher, where)
+    hard = cross_entropy(wide, labels)
+    soft = kd(wide, teacher, temperature=temperature, where=where)
+    return per_example((1 - alpha) * hard + alpha * soft, student, where)
+
+
+def _target_and_rest(logits: Array, label: Array) -> tuple[Array, Array]:
+    """``log (p_y, 1-p_y)`` and the log-probabilities of the other classes among themselves."""
+    rest = jnp.where(label, -jnp.inf, logits)
+    total, others = (jax.nn.logsumexp(x, axis=-1) for x in (logits, rest))
+    target = jnp.sum(jnp.where(label, logits, 0), axis=-1)
+    return jnp.stack([target - total, others - total], axis=-1), rest - others[..., None]
+
+
+def dkd(
+    student: Float[Array, "*B C"],
+    teacher: Float[Array, "*B C"],
+    labels: Int[Array, "*B"],
+    *,
+    temperature: Setting = 4.0,
+    alpha: Setting = 1.0,
+    beta: Setting = 8.0,
+    transform: Transform | None = None,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "*B"]:
+    """Decoupled distillation: ``T² [α KL(b(p)‖b(q)) + β KL(p̂‖q̂)]`` of each example.
+
+    ``b(p) = (p_y, 1-p_y)`` is how sure one is of the label, ``p̂`` the distribution over all other classes;
+    ``kd`` is α = 1, β = 1-p_y. The label is left out of ``p̂`` exactly, where the authors' code subtracts
+    1000 from its logit. The authors let the whole loss grow over the first 20 epochs.
+
+    Paper: Zhao et al., Decoupled Knowledge Distillation, CVPR 2022.
+
+    Args:
+      student: logits.
+      teacher: logits, constants.
+      labels: classes; an example whose label is outside ``0..C-1`` costs nothing.
+      temperature: T.
+      alpha: weight of the label's part.
+      beta: weight of the other classes (2, 6 or 8 on CIFAR-100, 0.5 with T = 1 on ImageNet).
+      transform: applied to the logits of both first.
+      where: examples that count.
+
+    Returns:
+      One loss for each example.
+    """
+    where = labelled(labels, student.shape[-1], where)
+    log_p, log_q = _softened(student, teacher, temperature, transform, where)
+    label = labels[..., None] == jnp.arange(student.shape[-1])
+    (sure_p, rest_p), (sure_q, rest_q) = _target_and_rest(log_p, label), _target_and_rest(log_q, label)
+    loss = alpha * kl(sure_p, sure_q) + beta * kl(rest_p, rest_q)
+    return per_example(temperature**2 * loss, student, where)
+
+
+def nkd(
+    student: Float[Array, "*B C"],
+    teacher: Float[Array, "*B C"],
+    labels: Int[Array, "*B"],
+    *,
+    temperature: Setting = 1.0,
+    gamma: Setting = 1.5,
+    transform: Transform | None = None,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "*B"]:
+    """Normalised distillation: ``-p_y log q_y - γ T² Σ_{c≠y} p̂_c log q̂_c`` of each example.
+
+    The first term is at temperature 1, the second over the classes other than the label at temperature T, a
+    cross-entropy (its minimum is not zero). It is added to the ordinary cross-entropy.
+
+    Paper: Yang et al., From Knowledge Distillation to Self-Knowledge Distillation, ICCV 2023.
+
+    Args:
+      student: logits.
+      teacher: logits, constants.
+      labels: classes; an example whose label is outside ``0..C-1`` costs nothing.
+      temperature: T of the second term.
+      gamma: weight of the second term (3.5 with T = 3 on CIFAR-100).
+      transform: applied to the logits of both first.
+      where: examples that count.
+
+    Returns:
+      One loss for each example.
+    """
+    where = labelled(labels, student.shape[-1], where)
+    log_p, log_q = _softened(student, teacher, 1.0, transform, where)
+    label = labels[..., None] == jnp.arange(student.shape[-1])
+    target = -jnp.sum(jnp.where(label, jnp.exp(log_p) * log_q, 0), axis=-1)
+    soft_p, soft_q = _softened(student, teacher, temperature, transform, where)
+    rest = -_expectation(_target_and_rest(soft_p, label)[1], _target_and_rest(soft_q, label)[1])
+    return per_example(target + gamma * temperature**2 * rest, student, where)
+
+
+def _norm(x: Array, axis: int) -> Array:
+    """Euclidean norm with a zero gradient at zero."""
+    square = jnp.sum(x**2, axis=axis)
+    return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+
+
+def _cosine(x: Array, y: Array, axis: int, eps: float = 1e-8) -> Array:
+    return jnp.sum(x * y, axis=axis) / (_norm(x, axis) * _norm(y, axis) + eps)
+
+
+def dist(
+    student: Float[Array, "*B C"],
+    teacher: Float[Array, "*B C"],
+    *,
+    temperature: Setting = 1.0,
+    beta: Setting = 1.0,
+    gamma: Setting = 1.0,
+    transform: Transform | None = None,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, ""]:
+    """DIST: ``T² [β (1 - mean_i ρ(q_i·, p_i·)) + γ (1 - mean_c ρ(q_·c, p_·c))]``, a relation of the batch.
+
+    ρ is Pearson's correlation of probabilities: of each example over classes and of each class over examples,
+    so that the student need match the teacher only up to shift and scale. A constant row or column has ρ = 0
+    and no gradient. The authors weigh the sum by 2 beside the cross-entropy and use T = 4 on CIFAR-100.
+
+    Paper: Huang et al., Knowledge Distillation from a Stronger Teacher, NeurIPS 2022.
+
+    Args:
+      student: logits; all leading axes together are the batch.
+      teacher: logits, constants.
+      temperature: T, one for all.
+      beta: weight of relations between classes (rows).
+      gamma: weight of relations within classes (columns).
+      transform: applied to the logits of both first.
+      where: examples that count; the others take no part in any correlation.
+
+    Returns:
+      A scalar, zero where no example counts.
+    """
+    log_p, log_q = _softened(student, teacher, temperature, transform, where)
+    p, q = (jnp.exp(x).reshape(-1, x.shape[-1]) for x in (log_p, log_q))
+    counts = jnp.ones(len(p), bool) if where is None else where.reshape(-1)
+    num = jnp.sum(counts)
+
+    def centred(x: Array) -> Array:
+        middle = jnp.sum(jnp.where(counts[:, None], x, 0), axis=0) / jnp.maximum(num, 1)
+        return jnp.where(counts[:, None], x - middle, 0)
+
+    rows = _cosine(*(x - jnp.mean(x, axis=1, keepdims=True) for x in (q, p)), axis=1)
+    columns = _cosine(centred(q), centred(p), axis=0)
+    between, within = mean(1 - rows, counts), jnp.where(num > 0, 1 - jnp.mean(columns), 0)
+    return (temperature**2 * (beta * between + gamma * within)).astype(student.dtype)
+
+
+def mix_kd(
+    student: Float[Array, "*B C"],
+    teacher: Float[Array, "*B C"],
+    labels: Shaped[Array, "*B ..."],
+    *,
+    gamma: Setting = 0.1,
+    alpha: Setting = 0.9,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "*B"]:
+    """MIX-KD: ``γ CE(ŝ, y) + α KL(softmax(t̂) ‖ softmax(ŝ))`` with every row of logits over its own
+    deviation.
+
+    There is no temperature: every example has its own. Made for mixed examples, whose labels are mixed as
+    well. The authors only divide; ``ŝ = standardize(s)`` also subtracts the mean, which no softmax sees and
+    which keeps numbers small. The loss does not see the scale of the student's logits: calibrate ``ŝ``, not
+    ``s``.
+
+    Paper: Choi et al., Understanding the Role of Mixup in Knowledge Distillation, WACV 2023.
+
+    Args:
+      student: logits of at least three classes.
+      teacher: logits at the same (mixed) inputs, constants.
+      labels: classes ``[*B]`` or probabilities ``[*B, C]``.
+      gamma: weight of the labels.
+      alpha: weight of the teacher.
+      where: examples that count.
+
+    Returns:
+      One loss for each example.
+
+    Raises:
+      ValueError: fewer than three classes.
+    """
+    wide, still = ready(student, teacher, where)
+    wide, still = standardize(wide), standardize(still)
+    soft = kl(jax.nn.log_softmax(still), jax.nn.log_softmax(wide))
+    return per_example(gamma * cross_entropy(wide, labels) + alpha * soft, student, where)
+
+
+def logit_mse(
+    student: Float[Array, "*B C"], teacher: Float[Array, "*B C"], *, where: Bool[Array, "*B"] | None = None
+) -> Float[Array, "*B"]:
+    """Mean over classes of the squared difference of logits, for each example."""
+    wide, still = ready(student, teacher, where)
+    return per_example(jnp.mean((wide - still) ** 2, axis=-1), student, where)
+
+
+def logit_cosine(
+    student: Float[Array, "*B C"], teacher: Float[Array, "*B C"], *, where: Bool[Array, "*B"] | None = None
+) -> Float[Array, "*B"]:
+    """``1 - cos(s, t)`` of the logits of each example; 1 without a gradient where either is zero."""
+    wide, still = ready(student, teacher, where)
+    return per_example(1 - _cosine(wide, still, axis=-1), student, where)
+
+
+# Networks that teach each other
+
+
+def entropy_gate(
+    log_ps: Float[Array, "*B C"],
+    log_pt: Float[Array, "*B C"],
+    *,
+    delta: Setting = 2.0,
+    kappa: Setting | None = None,
+) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
+    """Weights of the forward and the reverse KL by the gap ``g = H(p_t) - H(p_s)`` of entropies.
+
+    Where the student is the more confident (g > 0) the forward divergence gets the weight δ, otherwise the
+    reverse one does; the other has the weight 1. With κ the choice is smooth, ``1 + (δ-1) sigmoid(±κ g)``.
+    The two weights sum to 1 + δ and carry no gradient.
+
+    Args:
+      log_ps: log-probabilities of the student.
+      log_pt: log-probabilities of the teacher.
+      delta: weight of the preferred divergence, at least 1; 1 gives the plain sum.
+      kappa: sharpness of a smooth choice; None chooses one.
+
+    Returns:
+      Weights ``(nu, rho)`` of KL(p_t‖p_s) and of KL(p_s‖p_t).
+    """
+    gap = jax.lax.stop_gradient(entropy(log_pt) - entropy(log_ps))
+    forward = (gap > 0).astype(gap.dtype) if kappa is None else jax.nn.sigmoid(kappa * gap)
+    return 1 + (delta - 1) * forward, 1 + (delta - 1) * (1 - forward)
+
+
+def bd_kd(
+    student: Float[Array, "*B C"],
+    teacher: Float[Array, "*B C"],
+    *,
+    temperature: Setting = 3.0,
+    delta: Setting = 2.0,
+    kappa: Setting | None = None,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "*B"]:
+    """BD-KD's student: ``T² [ν KL(p_t‖p_s) + ρ KL(p_s‖p_t)]``, balanced for each example by ``entropy_gate``.
+
+    The cross-entropy is added outside. The teacher, trained together with the student, has ``peer``. The
+    paper's weights are not public: δ is a setting.
+
+    Paper: Amara et al., BD-KD: Balancing the Divergences for Online Knowledge Distillation, 2022.
+
+    Args:
+      student: logits.
+      teacher: logits of the same examples, constants.
+      temperature: T of both divergences and of the entropies.
+      delta: weight of the preferred divergence.
+      kappa: sharpness of a smooth choice; None chooses one.
+      where: examples that count.
+
+    Returns:
+      One loss for each example.
+    """
+    log_p, log_q = _softened(student, teacher, temperature, None, where)
+    nu, rho = entropy_gate(log_q, log_p, delta=delta, kappa=kappa)
+    loss = nu * kl(log_p, log_q) + rho * kl(log_q, log_p)
+    return per_example(temperature**2 * loss, student, where)
+
+
+def peer(
+    own: Float[Array, "*B C"],
+    other: Float[Array, "*B C"],
+    *,
+    temperature: Setting = 1.0,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "*B"]:
+    """Mutual learning from one peer: ``T² KL(p_other ‖ p_own)``, the peer a constant.
+
+    ``kd`` at the temperature of mutual learning; ``peer(teacher, student)`` is the teacher's side of an
+    online pair.
+
+    Paper: Zhang et al., Deep Mutual Learning, CVPR 2018 (T = 1).
+    """
+    return kd(own, other, temperature=temperature, where=where)
+
+
+def mutual(
+    logits: Float[Array, "K *B C"],
+    *,
+    temperature: Setting = 1.0,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "K *B"]:
+    """Mutual learning of K peers: for each, the mean of ``peer`` over the K-1 others.
+
+    Args:
+      logits: of all peers, stacked.
+      temperature: T.
+      where: examples that count.
+
+    Returns:
+      One loss for each peer and example.
+
+    Raises:
+      ValueError: a single network has no peers.
+    """
+    num = len(logits)
+    if num < 2:
+        raise ValueError(
+            "mutual learning needs two networks at least: stack their logits along the first axis"
+        )
+
+    def learn(own: Array, other: Array) -> Array:
+        return peer(own, other, temperature=temperature, where=where)
+
+    table = jax.vmap(lambda own: jax.vmap(lambda other: learn(own, other))(logits))(logits)
+    return jnp.sum(table, axis=1) / (num - 1)  # a network agrees with itself: the diagonal is zero

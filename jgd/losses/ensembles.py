@@ -1,0 +1,162 @@
+"""Teachers made of several networks: functions of stacked logits ``[K, *B, C]``.
+
+Each gives logits to teach with, as ``kd(student, ensemble)``, or weights for ``weighted_logits``; among peers
+that teach each other ``jax.vmap(kd, in_axes=(0, None))(logits, ensemble)`` is the loss of every one.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+from jgd.losses.classification import cross_entropy, mean
+
+__all__ = [
+    "best_logits",
+    "general_weights",
+    "linear_weights",
+    "mean_logits",
+    "min_logits",
+    "weighted_logits",
+    "weighted_probabilities",
+]
+
+
+def _wide(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def mean_logits(logits: Float[Array, "K *B C"]) -> Float[Array, "*B C"]:
+    """The mean of the networks' logits."""
+    return jnp.mean(logits, axis=0)
+
+
+def _combine(weights: Array, x: Array) -> Array:
+    weights = weights.reshape(weights.shape + (1,) * (x.ndim - weights.ndim))
+    return jnp.sum(weights * x, axis=0)
+
+
+def weighted_logits(logits: Float[Array, "K *B C"], weights: Float[Array, "K ..."]) -> Float[Array, "*B C"]:
+    """``Σ_k w_k z_k``: weights ``[K]``, or ``[K, *B]`` such as the gate of ONE (Lan et al., NeurIPS 2018)."""
+    return _combine(weights, logits)
+
+
+def weighted_probabilities(
+    logits: Float[Array, "K *B C"], weights: Float[Array, "K ..."]
+) -> Float[Array, "*B C"]:
+    """``log Σ_k w_k softmax(z_k)``: the mixture as log-probabilities, which serve as logits."""
+    log_p = jax.nn.log_softmax(logits)
+    top = jax.lax.stop_gradient(jnp.max(log_p, axis=0))
+    top = jnp.where(top == -jnp.inf, 0, top)
+    return jnp.log(_combine(weights, jnp.exp(log_p - top))) + top
+
+
+def best_logits(logits: Float[Array, "K *B C"], labels: Int[Array, "*B"]) -> Float[Array, "*B C"]:
+    """For each example the logits of the network with the lowest cross-entropy (KDCL-Naive).
+
+    Paper: Guo et al., Online Knowledge Distillation via Collaborative Learning, CVPR 2020.
+    """
+    costs = jax.vmap(cross_entropy, in_axes=(0, None))(_wide(logits), labels)
+    choice = jnp.argmin(costs, axis=0)
+    return jnp.take_along_axis(logits, choice[None, ..., None], axis=0)[0]
+
+
+def min_logits(logits: Float[Array, "K *B C"], labels: Int[Array, "*B"]) -> Float[Array, "*B C"]:
+    """The elementwise minimum of the networks' margins over the label (KDCL-MinLogit).
+
+    Each network's logits are taken less its logit of the label, then the minimum over networks. The label's
+    logit becomes 0 and no network's margin is exceeded. Labels are in ``0..C-1``.
+
+    Paper: Guo et al., Online Knowledge Distillation via Collaborative Learning, CVPR 2020.
+    """
+    label = labels[..., None] == jnp.arange(logits.shape[-1])
+    target = jnp.sum(jnp.where(label, logits, 0), axis=-1, keepdims=True)
+    return jnp.min(logits - target, axis=0)
+
+
+def linear_weights(
+    logits: Float[Array, "K *B C"],
+    labels: Shaped[Array, "*B ..."],
+    *,
+    num_steps: int = 100,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "K"]:
+    """Weights of the convex combination of logits with the least cross-entropy on the batch (KDCL-Linear).
+
+    A convex problem on the simplex, solved by exponentiated gradients; the step doubles when it lowers the
+    loss and halves when it does not, so the loss never rises above that of equal weights.
+
+    Paper: Guo et al., Online Knowledge Distillation via Collaborative Learning, CVPR 2020.
+
+    Args:
+      logits: of all networks, stacked.
+      labels: classes or probabilities.
+      num_steps: steps of the solver.
+      where: examples that count.
+
+    Returns:
+      Weights that sum to one, constants.
+    """
+    logits = jax.lax.stop_gradient(_wide(logits))
+    if where is not None:
+        logits = jnp.where(where[..., None], logits, 0)
+
+    def cost(weights: Array) -> Array:
+        return mean(cross_entropy(weighted_logits(logits, weights), labels), where)
+
+    value_and_grad = jax.value_and_grad(cost)
+
+    def step(state, _):
+        log_w, value, gradient, rate = state
+        trial = jax.nn.log_softmax(log_w - rate * gradient)
+        new, new_gradient = value_and_grad(jnp.exp(trial))
+        better = new < value
+        state = jax.tree.map(
+            lambda a, b: jnp.where(better, a, b), (trial, new, new_gradient), (log_w, value, gradient)
+        )
+        return (*state, jnp.where(better, 2 * rate, 0.5 * rate)), None
+
+    log_w = jnp.full(len(logits), -jnp.log(len(logits)), logits.dtype)
+    value, gradient = value_and_grad(jnp.exp(log_w))
+    spread = jnp.max(gradient) - jnp.min(gradient)
+    start = (log_w, value, gradient, 1 / jnp.where(spread > 0, spread, 1))
+    return jnp.exp(jax.lax.scan(step, start, length=num_steps)[0][0])
+
+
+def general_weights(
+    logits: Float[Array, "K *B C"],
+    labels: Int[Array, "*B"],
+    *,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "K"]:
+    """Weights ``Σ⁻¹1 / 1ᵀΣ⁻¹1`` of the least expected error (KDCL-General), from held-out examples.
+
+    ``Σ_jk = mean_i ⟨e_ji, e_ki⟩`` is the covariance of the networks' errors ``e = softmax(z) - onehot(y)``:
+    networks that err alike share a weight. Weights may be negative. A relative ridge of 1e-6 makes copies
+    share equally.
+
+    Paper: Guo et al., Online Knowledge Distillation via Collaborative Learning, CVPR 2020.
+
+    Args:
+      logits: of all networks on validation examples, stacked.
+      labels: classes.
+      where: examples that count.
+
+    Returns:
+      Weights that sum to one, constants.
+    """
+    logits = jax.lax.stop_gradient(_wide(logits))
+    if where is not None:
+        logits = jnp.where(where[..., None], logits, 0)
+    label = labels[..., None] == jnp.arange(logits.shape[-1])
+    errors = jax.nn.softmax(logits) - label
+    if where is not None:
+        errors = jnp.where(where[..., None], errors, 0)
+    errors = errors.reshape(len(errors), -1)
+    # The number of examples scales Σ and cancels; so does the trace, which makes the ridge relative.
+    covariance = errors @ errors.T
+    trace = jnp.trace(covariance)
+    covariance = covariance / jnp.where(trace > 0, trace, 1) + 1e-6 * jnp.eye(len(errors), dtype=errors.dtype)
+    weights = jnp.linalg.solve(covariance, jnp.ones(len(errors), errors.dtype))
+    return weights / jnp.sum(weights)

@@ -1,0 +1,519 @@
+"""Losses between hidden features of a student and of a teacher: maps, vectors, and how layers are paired.
+
+A map is ``[B, H, W, C]`` (channels last), a vector ``[*B, D]``. What makes the two comparable (adaptors,
+connectors, fusion modules, paraphrasers) has parameters and is none of these functions: they take what it
+returns. Losses of several stages are the sum of a stage each.
+
+SimKD is `hint` at the last map, with a projected student; the hidden mean squared error of a Transformer is
+`hidden_mse`; a teacher's embedding regressed by a student is either.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+from jgd.losses.common import per_example, ready
+
+__all__ = [
+    "adaptive_average_pool",
+    "attention_transfer",
+    "cosine_distance",
+    "factor_transfer",
+    "flow",
+    "fsp",
+    "hcl",
+    "hidden_cross_entropy",
+    "hidden_mse",
+    "hint",
+    "ickd",
+    "layer_map",
+    "length",
+    "nst",
+    "ofd",
+    "ofd_margin",
+    "pkd",
+    "unit",
+    "vid",
+    "vid_raw_scale",
+]
+
+# --- parts --------------------------------------------------------------------------------------
+
+
+def _scaled(x: Array, axis: int | tuple[int, ...] | None) -> tuple[Array, Array, Array]:
+    """Numbers within ±1, the largest magnitude, and the sum of their squares (1 where all are zero)."""
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
+    x = x / jnp.where(largest > 0, largest, 1)
+    return x, largest, jnp.where(largest > 0, jnp.sum(x**2, axis=axis, keepdims=True), 1)
+
+
+def length(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = -1) -> Float[Array, "..."]:
+    """Euclidean norm along axes, without overflow; the gradient at zero is zero."""
+    _, largest, square = _scaled(x, axis)
+    return jnp.squeeze(largest * jnp.sqrt(square), axis)
+
+
+def unit(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = -1) -> Float[Array, "..."]:
+    """Vectors along axes divided by their Euclidean norm; zero stays zero, and has no gradient."""
+    x, largest, square = _scaled(x, axis)
+    return jnp.where(largest > 0, x * jax.lax.rsqrt(square), 0)
+
+
+def _bins(size: int, bins: int) -> np.ndarray:
+    """``[bins, size]``: row i averages positions ``floor(i size / bins) .. ceil((i+1) size / bins)``."""
+    i, position = np.arange(bins)[:, None], np.arange(size)
+    inside = (position >= i * size // bins) & (position < -(-(i + 1) * size // bins))
+    return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def adaptive_average_pool(x: Float[Array, "*B H W C"], size: tuple[int, int]) -> Float[Array, "*B h w C"]:
+    """Average maps down to a given height and width, in bins as even as possible.
+
+    Bins overlap where a size does not divide the other one, as in PyTorch's layer of that name.
+    """
+    rows, columns = (jnp.asarray(_bins(n, to), x.dtype) for n, to in zip(x.shape[-3:-1], size, strict=True))
+    return jnp.einsum("hH,wW,...HWC->...hwC", rows, columns, x, precision="highest")
+
+
+def _ready(student: Array, teacher: Array, where: Array | None) -> tuple[Array, Array]:
+    """`ready` for examples of any shape."""
+    flat = ready(student.reshape(student.shape[0], -1), teacher.reshape(teacher.shape[0], -1), where)
+    return flat[0].reshape(student.shape), flat[1].reshape(teacher.shape)
+
+
+def _per_example(values: Array, student: Array, where: Array | None) -> Array:
+    return per_example(values, student.reshape(*values.shape, -1), where)
+
+
+def _example_mean(x: Array) -> Array:
+    return jnp.mean(x.reshape(x.shape[0], -1), axis=-1)
+
+
+def _common_size(a: Array, b: Array) -> tuple[Array, Array]:
+    """The larger of two maps averaged to the size of the smaller one."""
+    size = (min(a.shape[-3], b.shape[-3]), min(a.shape[-2], b.shape[-2]))
+    a, b = (x if x.shape[-3:-1] == size else adaptive_average_pool(x, size) for x in (a, b))
+    return a, b
+
+
+def _positions(x: Array) -> Array:
+    """``[B, H, W, C]`` as ``[B, HW, C]``."""
+    return x.reshape(x.shape[0], -1, x.shape[-1])
+
+
+# --- maps ---------------------------------------------------------------------------------------
+
+
+def hint(
+    student: Float[Array, "B *S"], teacher: Float[Array, "B *S"], *, where: Bool[Array, " B"] | None = None
+) -> Float[Array, " B"]:
+    """FitNet's hint: the mean squared difference over all numbers of an example.
+
+    With a student projected onto the teacher's last map this is the loss of SimKD. FitNet weighs it 100.
+
+    Args:
+      student: features after the adaptor.
+      teacher: features, constant.
+      where: examples that count.
+
+    Returns:
+      One value for each example.
+
+    References:
+      Romero et al., "FitNets: Hints for Thin Deep Nets", ICLR 2015; Chen et al., "Knowledge Distillation
+      with the Reused Teacher Classifier", CVPR 2022.
+    """
+    s, t = _ready(student, teacher, where)
+    return _per_example(_example_mean((s - t) ** 2), student, where)
+
+
+def attention_transfer(
+    student: Float[Array, "B H W C"],
+    teacher: Float[Array, "B G V D"],
+    *,
+    squared: bool = True,
+    where: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """Attention transfer: where in a map the activations are strong.
+
+    The attention of an example is ``Q = a / |a|`` with ``a = mean_c f_c^2`` at every position. The larger map
+    is averaged to the size of the smaller one first.
+
+    Args:
+      student: map.
+      teacher: map, of any size and number of channels, constant.
+      squared: the mean over positions of ``(Q_s - Q_t)^2`` (weight 1000), or the distance ``|Q_s - Q_t|`` as
+        in the paper.
+      where: examples that count.
+
+    Returns:
+      One value for each example.
+
+    References:
+      Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017.
+    """
+    s, t = (unit(jnp.mean(_positions(x) ** 2, -1)) for x in _common_size(*_ready(student, teacher, where)))
+    return _per_example(jnp.mean((s - t) ** 2, -1) if squared else length(s - t), student, where)
+
+
+def nst(
+    student: Float[Array, "B H W C"],
+    teacher: Float[Array, "B G V D"],
+    *,
+    where: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """Neuron selectivity transfer: the maximum mean discrepancy of two sets of channels.
+
+    Channels are maps of unit length; the kernel is ``k(a, b) = (a·b)^2``. An example costs
+    ``mean k(t, t) + mean k(s, s) - 2 mean k(s, t)``, means over all pairs of channels. The larger map is
+    averaged to the size of the smaller one first. Weight 50.
+
+    Args:
+      student: map.
+      teacher: map, of any size and number of channels, constant.
+      where: examples that count.
+
+    Returns:
+      One value for each example.
+
+    References:
+      Huang and Wang, "Like What You Like: Knowledge Distill via Neuron Selectivity Transfer", 2017.
+    """
+    s, t = (unit(_positions(x), axis=1) for x in _common_size(*_ready(student, teacher, where)))
+
+    def kernel(a, b):
+        return jnp.mean(jnp.einsum("bpc,bpd->bcd", a, b, precision="highest") ** 2, axis=(1, 2))
+
+    return _per_example(kernel(t, t) + kernel(s, s) - 2 * kernel(s, t), student, where)
+
+
+def vid_raw_scale(variance: float = 5.0, *, eps: float = 1e-5) -> Float[Array, ""]:
+    """The raw scale ρ with ``softplus(ρ) + eps`` equal to a variance: where the scales of `vid` begin."""
+    return jnp.log(jnp.expm1(jnp.asarray(variance - eps)))
+
+
+def vid(
+    prediction: Float[Array, "B *S C"],
+    teacher: Float[Array, "B *S C"],
+    raw_scale: Float[Array, " C"],
+    *,
+    eps: float = 1e-5,
+    where: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """Variational information distillation: the negative log-likelihood of a teacher's features.
+
+    ``mean 0.5 [(m - f)^2 / v + log v]`` with a variance ``v = softplus(ρ) + eps`` for every channel: a bound
+    on the mutual information, up to a constant. The scales are parameters: they must be trained.
+
+    Args:
+      prediction: means m that a regressor makes of the student's features.
+      teacher: features, constant.
+      raw_scale: ρ, see `vid_raw_scale`.
+      eps: least variance.
+      where: examples that count.
+
+    Returns:
+      One value for each example.
+
+    References:
+      Ahn et al., "Variational Information Distillation for Knowledge Transfer", CVPR 2019.
+    """
+    m, f = _ready(prediction, teacher, where)
+    variance = jax.nn.softplus(raw_scale.astype(m.dtype)) + eps
+    return _per_example(_example_mean(0.5 * ((m - f) ** 2 / variance + jnp.log(variance))), prediction, where)
+
+
+def ofd_margin(mean: Float[Array, " C"], scale: Float[Array, " C"]) -> Float[Array, " C"]:
+    """The expected negative activation of each channel, from the teacher's last batch normalisation.
+
+    Before a ReLU a channel is taken as normal with mean m (the bias) and deviation s (the magnitude of the
+    scale): ``E[x | x < 0] = m - s φ(m/s) / Φ(-m/s)``. Channels that are negative in less than one case of a
+    thousand get ``-3 s``, as the authors chose; those without variance get ``min(m, 0)``.
+
+    Args:
+      mean: biases of the normalisation.
+      scale: its scales, of any sign.
+
+    Returns:
+      Margins, never positive.
+
+    References:
+      Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019.
+    """
+    scale = jnp.abs(scale)
+    ratio = mean / jnp.where(scale > 0, scale, 1)
+    log_below = jax.scipy.stats.norm.logcdf(-ratio)
+    expected = mean - scale * jnp.exp(jax.scipy.stats.norm.logpdf(ratio) - log_below)
+    margin = jnp.where(log_below > jnp.log(0.001), expected, -3 * scale)
+    return jax.lax.stop_gradient(jnp.where(scale > 0, margin, jnp.minimum(mean, 0)))
+
+
+def ofd(
+    student: Float[Array, "B *S C"],
+    teacher: Float[Array, "B *S C"],
+    margin: Float[Array, " C"],
+    *,
+    where: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """Overhaul of feature distillation: a partial distance before the ReLU, summed over an example.
+
+    The target is ``max(teacher, margin)``. A positive target is to be met; where it is not positive, the
+    student pays only for being above it. Stage l of n counts ``2^-(n-l)``, all of it 1e-3.
+
+    Args:
+      student: pre-activation features after the connector.
+      teacher: pre-activation features, constant.
+      margin: see `ofd_margin`.
+      where: examples that count.
+
+    Returns:
+      One value for each example: a sum over positions and channels.
+
+    References:
+      Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019.
+    """
+    s, t = _ready(student, teacher, where)
+    target = jnp.maximum(t, jax.lax.stop_gradient(margin.astype(t.dtype)))
+    gap = jnp.where((target > 0) | (s > target), s - target, 0)
+    return _per_example(jnp.sum(gap.reshape(gap.shape[0], -1) ** 2, axis=-1), student, where)
+
+
+def hcl(
+    student: Float[Array, "B H W C"],
+    teacher: Float[Array, "B H W C"],
+    *,
+    sizes: tuple[int, ...] = (4, 2, 1),
+    where: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """The hierarchical context loss of ReviewKD: mean squared differences at several resolutions.
+
+    The full size counts 1, averages of 4x4, 2x2 and 1x1 bins count 1/2, 1/4, 1/8 (those smaller than the
+    map's height), divided by the sum of weights.
+
+    Args:
+      student: fused map.
+      teacher: map of the same shape, constant.
+      sizes: bins of the coarser resolutions.
+      where: examples that count.
+
+    Returns:
+      One value for each example.
+
+    References:
+      Chen et al., "Distilling Knowledge via Knowledge Review", CVPR 2021.
+    """
+    s, t = _ready(student, teacher, where)
+    gap = s - t  # averaging is linear
+    levels = [gap, *(adaptive_average_pool(gap, (n, n)) for n in sizes if n < gap.shape[1])]
+    weights = [0.5**i for i in range(len(levels))]
+    total = sum(w * _example_mean(x**2) for w, x in zip(weights, levels, strict=True)) / sum(weights)
+    return _per_example(jnp.asarray(total), student, where)
+
+
+def flow(first: Float[Array, "*B H W C"], last: Float[Array, "*B G V D"]) -> Float[Array, "*B C D"]:
+    """The FSP matrix: inner products of the channels of two layers, a mean over positions.
+
+    The larger map is averaged to the size of the smaller one.
+    """
+    first, last = _common_size(first, last)
+    products = jnp.einsum("...hwc,...hwd->...cd", first, last, precision="highest")
+    return products / (first.shape[-3] * first.shape[-2])
+
+
+def fsp(
+    student: tuple[Float[Array, "B H1 W1 C"], Float[Array, "B H2 W2 D"]],
+    teacher: tuple[Float[Array, "B H3 W3 C"], Float[Array, "B H4 W4 D"]],
+    *,
+    where: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """Flow of the solution procedure: the mean squared difference of two FSP matrices. Weight 50.
+
+    Args:
+      student: the maps at the two ends of a stage.
+      teacher: the same of a teacher with equal numbers of channels, constant.
+      where: examples that count.
+
+    Returns:
+      One value for each example.
+
+    References:
+      Yim et al., "A Gift from Knowledge Distillation", CVPR 2017.
+    """
+    (s_first, t_first), (s_last, t_last) = (
+        _ready(s, t, where) for s, t in zip(student, teacher, strict=True)
+    )
+    gap = flow(s_first, s_last) - flow(t_first, t_last)
+    return _per_example(_example_mean(gap**2), student[0], where)
+
+
+def factor_transfer(
+    student: Float[Array, "B *S"], teacher: Float[Array, "B *S"], *, where: Bool[Array, " B"] | None = None
+) -> Float[Array, " B"]:
+    """Factor transfer: the mean absolute difference of factors of unit length. Weight 200.
+
+    Args:
+      student: factors of the student's translator.
+      teacher: factors of the teacher's paraphraser, constant.
+      where: examples that count.
+
+    Returns:
+      One value for each example.
+
+    References:
+      Kim et al., "Paraphrasing Complex Network: Network Compression via Factor Transfer", NeurIPS 2018.
+    """
+    s, t = (unit(x.reshape(x.shape[0], -1)) for x in _ready(student, teacher, where))
+    return _per_example(jnp.mean(jnp.abs(s - t), -1), student, where)
+
+
+def ickd(
+    student: Float[Array, "B H W C"],
+    teacher: Float[Array, "B G V C"],
+    *,
+    where: Bool[Array, " B"] | None = None,
+) -> Float[Array, " B"]:
+    """Inter-channel correlation: rows of the channels' Gram matrices, of unit length, compared.
+
+    An example costs ``|N(F^T F)_s - N(F^T F)_t|_F^2 / C`` with F its positions by channels. Maps may differ
+    in size. (Some implementations divide by the batch size a second time; leave that to the weight.)
+
+    Args:
+      student: map with the teacher's number of channels.
+      teacher: map, constant.
+      where: examples that count.
+
+    Returns:
+      One value for each example.
+
+    References:
+      Liu et al., "Exploring Inter-Channel Correlation for Diversity-preserved Knowledge Distillation", ICCV
+      2021.
+    """
+
+    def rows(x):
+        x = _positions(x)
+        return unit(jnp.einsum("bpc,bpd->bcd", x, x, precision="highest"))
+
+    s, t = (rows(x) for x in _ready(student, teacher, where))
+    return _per_example(jnp.sum((s - t) ** 2, axis=(1, 2)) / s.shape[-1], student, where)
+
+
+# --- vectors ------------------------------------------------------------------------------------
+
+
+def hidden_mse(
+    student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
+) -> Float[Array, "*B"]:
+    """The mean squared difference of hidden states, at each token.
+
+    The masked mean of the values is the reference's sum over valid tokens by their number times D.
+
+    Args:
+      student: hidden states, of the teacher's width.
+      teacher: hidden states, constant.
+      where: tokens that count.
+
+    Returns:
+      One value for each token.
+
+    References:
+      Jiao et al., "TinyBERT", EMNLP Findings 2020; He et al., "Distiller", SustaiNLP 2021.
+    """
+    s, t = ready(student, teacher, where)
+    return per_example(jnp.mean((s - t) ** 2, axis=-1), student, where)
+
+
+def hidden_cross_entropy(
+    student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
+) -> Float[Array, "*B"]:
+    """Cross-entropy of hidden states as if they were logits: ``-Σ_d softmax(t)_d log softmax(s)_d``.
+
+    Args:
+      student: hidden states, of the teacher's width.
+      teacher: hidden states, constant.
+      where: tokens that count.
+
+    Returns:
+      One value for each token.
+
+    References:
+      He et al., "Distiller: A Systematic Study of Model Distillation Methods in NLP", SustaiNLP 2021.
+    """
+    s, t = ready(student, teacher, where)
+    return per_example(-jnp.sum(jax.nn.softmax(t) * jax.nn.log_softmax(s), axis=-1), student, where)
+
+
+def cosine_distance(
+    student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
+) -> Float[Array, "*B"]:
+    """``1 - cos`` of the angle between two vectors, in 0..2; 1 where one of them is zero.
+
+    Args:
+      student: vectors.
+      teacher: vectors, constant.
+      where: vectors that count.
+
+    Returns:
+      One value for each vector.
+
+    References:
+      Sanh et al., "DistilBERT", 2019.
+    """
+    s, t = ready(student, teacher, where)
+    return per_example(1 - jnp.sum(unit(s) * unit(t), axis=-1), student, where)
+
+
+def pkd(
+    student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
+) -> Float[Array, "*B"]:
+    """Patient knowledge distillation: ``|s/|s| - t/|t||^2``, twice the cosine distance.
+
+    Args:
+      student: hidden states, usually of the first token.
+      teacher: the same, constant.
+      where: vectors that count.
+
+    Returns:
+      One value for each vector.
+
+    References:
+      Sun et al., "Patient Knowledge Distillation for BERT Model Compression", EMNLP 2019.
+    """
+    s, t = ready(student, teacher, where)
+    return per_example(jnp.sum((unit(s) - unit(t)) ** 2, axis=-1), student, where)
+
+
+# --- layers -------------------------------------------------------------------------------------
+
+
+def layer_map(kind: Literal["skip", "last"], n_teacher: int, n_student: int) -> tuple[tuple[int, int], ...]:
+    """Which layer of the teacher a layer of the student learns from; layer 0 is the embedding.
+
+    Args:
+      kind: "skip" pairs i with ``floor(i n_teacher / n_student)``, "last" with
+        ``n_teacher - n_student + i``.
+      n_teacher: layers of the teacher, without the embedding.
+      n_student: layers of the student.
+
+    Returns:
+      Pairs (student, teacher) for student layers ``0..n_student``.
+
+    Raises:
+      ValueError: for an unknown kind, fewer than one layer, or a "last" map onto a shallower teacher.
+    """
+    if min(n_teacher, n_student) < 1:
+        raise ValueError(f"both need at least one layer, got {n_teacher} and {n_student}")
+    if kind == "skip":
+        return tuple((i, i * n_teacher // n_student) for i in range(n_student + 1))
+    if kind != "last":
+        raise ValueError(f"kind must be 'skip' or 'last', got {kind!r}")
+    if n_teacher < n_student:
+        raise ValueError(
+            f"the last {n_student} layers of a teacher with {n_teacher} do not exist; use 'skip'"
+        )
+    return tuple((i, n_teacher - n_student + i) for i in range(n_student + 1))

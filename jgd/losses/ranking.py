@@ -1,0 +1,200 @@
+"""Losses of rankings: likelihoods of an order of classes under a Plackett-Luce model.
+
+The student's logits ``s`` are strengths: the ranking ``π`` is drawn one pick after the other, each with
+probability ``exp s_{π_k} / Σ_{l≥k} exp s_{π_l}`` among what is left.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from jgd.losses.common import per_example, ready
+from jgd.losses.divergence import Setting, along_classes, labelled
+
+__all__ = ["listmle", "p_listmle", "plackett_luce_nll", "pld", "teacher_ranking"]
+
+
+def teacher_ranking(teacher: Float[Array, "*B C"], labels: Int[Array, "*B"]) -> Int[Array, "*B C"]:
+    """The classes in the order they are to be ranked: the label, then the others by descending teacher logit.
+
+    Ties are broken by the index of the class. A label outside ``0..C-1`` leaves the teacher's own order.
+    """
+    label = labels[..., None] == jnp.arange(teacher.shape[-1])
+    return jnp.argsort(jnp.where(label, -jnp.inf, -teacher), axis=-1, stable=True)
+
+
+def _floor(x: Array) -> Array:
+    """Stands for log 0 where infinities would make NaNs: sums and differences of two such are finite."""
+    return jnp.asarray(jnp.finfo(x.dtype).min / 4, x.dtype)
+
+
+def _passes(size: int) -> int:
+    return max(size - 1, 0).bit_length()
+
+
+@jax.jit
+def _logsumexp_of_rest(x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+    """Log-sum-exp of each position and all after it, by doubling.
+
+    ``jax.lax.cumlogsumexp`` gives the same; log C passes over the row in a loop have linear memory, are
+    faster on a CPU than its window, and make a program whose size does not grow with C, unlike an associative
+    scan.
+    """
+    size, axis = x.shape[-1], x.ndim - 1
+    nothing = jnp.full_like(x, _floor(x))
+
+    def double(i: Array, x: Array) -> Array:
+        after = jax.lax.dynamic_slice_in_dim(jnp.concatenate([x, nothing], -1), 2**i, size, axis)
+        return jnp.maximum(x, after) + jnp.log1p(jnp.exp(-jnp.abs(x - after)))
+
+    return jax.lax.fori_loop(0, _passes(size), double, x)
+
+
+@jax.jit
+def _share_of_picks(weights: Float[Array, "*B C"], left: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+    """``Σ_{k≤j} w_k exp(left_j - left_k)`` by doubling; ``left`` falls, so that no exponent is positive."""
+    size, axis = left.shape[-1], left.ndim - 1
+    nobody, endless = jnp.zeros_like(weights), jnp.full_like(left, -_floor(left))
+
+    def double(i: Array, total: Array) -> Array:
+        before, left_before = (
+            jax.lax.dynamic_slice_in_dim(jnp.concatenate(x, -1), size - 2**i, size, axis)
+            for x in ([nobody, total], [endless, left])
+        )
+        return total + jnp.exp(left - left_before) * before
+
+    return jax.lax.fori_loop(0, _passes(size), double, weights)
+
+
+@jax.custom_jvp
+def _weighted_nll(strengths: Float[Array, "*B C"], weights: Float[Array, "*B C"]) -> Float[Array, "*B"]:
+    left = _logsumexp_of_rest(strengths)
+    return jnp.sum(weights * (left - strengths), axis=-1)
+
+
+@_weighted_nll.defjvp
+def _weighted_nll_jvp(primals, tangents):
+    """The closed form ``∂L/∂s_j = Σ_{k≤j} w_k exp(s_j - lse_k) - w_j``, itself differentiable.
+
+    Linear in memory, where the derivative of a scan keeps all its levels.
+    """
+    (strengths, weights), (d_strengths, d_weights) = primals, tangents
+    left = _logsumexp_of_rest(strengths)
+    costs = left - strengths
+    gradient = jnp.exp(-costs) * _share_of_picks(weights, left) - weights
+    return jnp.sum(weights * costs, axis=-1), jnp.sum(gradient * d_strengths + costs * d_weights, axis=-1)
+
+
+def plackett_luce_nll(
+    student: Float[Array, "*B C"], ranking: Int[Array, "*B C"], weights: Float[Array, "*B C"]
+) -> Float[Array, "*B"]:
+    """``Σ_k w_k [logsumexp_{l≥k} s_{π_l} - s_{π_k}]``: a weighted negative log-likelihood of a ranking.
+
+    Time C log C, memory C, stable for any logits; forward and reverse mode of any order. A class at ``-inf``
+    takes no part: it is never picked, is not among what is left, and its weight does not count.
+
+    Args:
+      student: the strengths.
+      ranking: the classes, best first.
+      weights: of the picks in the order of the ranking; differentiable.
+
+    Returns:
+      One loss for each row.
+    """
+    strengths = jnp.take_along_axis(student, ranking, axis=-1)
+    present = strengths > -jnp.inf
+    top = jax.lax.stop_gradient(jnp.max(strengths, axis=-1, keepdims=True))
+    strengths = jnp.where(present, strengths - jnp.where(top > -jnp.inf, top, 0), _floor(strengths))
+    return _weighted_nll(strengths, jnp.where(present, weights, 0))
+
+
+def _ranked(student, teacher, labels, where) -> tuple[Array, Array, Array, Array]:
+    where = labelled(labels, student.shape[-1], where)
+    student, teacher = ready(student, teacher, where)
+    return student, teacher, teacher_ranking(teacher, labels), where
+
+
+def pld(
+    student: Float[Array, "*B C"],
+    teacher: Float[Array, "*B C"],
+    labels: Int[Array, "*B"],
+    *,
+    temperature: Setting = 1.0,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "*B"]:
+    """Plackett-Luce distillation: likelihood of the teacher's ranking, picks weighted by its probabilities.
+
+    ``Σ_k softmax(t/τ)_{π_k} [logsumexp_{l≥k} s_{π_l} - s_{π_k}]`` with ``π = teacher_ranking(t, y)``. It is
+    the whole objective: there is no cross-entropy beside it (the first pick is the label's). The temperature
+    softens the weights only: the student's logits are never divided, and there is no T². With a teacher that
+    has memorised its examples the weights at τ = 1 are those of cross-entropy: soften them.
+
+    Paper: Bassam et al., PLD: A Choice-Theoretic List-Wise Knowledge Distillation, NeurIPS 2025.
+
+    Args:
+      student: logits.
+      teacher: logits, constants; ``-inf`` rules a class out.
+      labels: classes; an example whose label is outside ``0..C-1`` costs nothing.
+      temperature: τ of the weights (1 on ImageNet, 4 on CIFAR-100), one for all or one for each example.
+      where: examples that count.
+
+    Returns:
+      One loss for each example.
+    """
+    wide, still, ranking, where = _ranked(student, teacher, labels, where)
+    weights = jnp.take_along_axis(jax.nn.softmax(still / along_classes(temperature)), ranking, axis=-1)
+    return per_example(plackett_luce_nll(wide, ranking, jax.lax.stop_gradient(weights)), student, where)
+
+
+def listmle(
+    student: Float[Array, "*B C"],
+    teacher: Float[Array, "*B C"],
+    labels: Int[Array, "*B"],
+    *,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "*B"]:
+    """ListMLE: the likelihood of the teacher's ranking, all picks alike (``pld`` at τ → ∞ is a C-th of it).
+
+    Paper: Xia et al., Listwise Approach to Learning to Rank, ICML 2008.
+
+    Args:
+      student: logits.
+      teacher: logits, constants, of which only the order counts.
+      labels: classes, ranked first.
+      where: examples that count.
+
+    Returns:
+      One loss for each example.
+    """
+    wide, _, ranking, where = _ranked(student, teacher, labels, where)
+    return per_example(plackett_luce_nll(wide, ranking, jnp.ones_like(wide)), student, where)
+
+
+def p_listmle(
+    student: Float[Array, "*B C"],
+    teacher: Float[Array, "*B C"],
+    labels: Int[Array, "*B"],
+    *,
+    where: Bool[Array, "*B"] | None = None,
+) -> Float[Array, "*B"]:
+    """Position-aware ListMLE: the k-th pick weighs in proportion to ``2^(C-k) - 1``, 1 in all.
+
+    Paper: Lan et al., Position-Aware ListMLE, UAI 2014 (there the weights are not normalised).
+
+    Args:
+      student: logits.
+      teacher: logits, constants, of which only the order counts.
+      labels: classes, ranked first.
+      where: examples that count.
+
+    Returns:
+      One loss for each example.
+    """
+    wide, _, ranking, where = _ranked(student, teacher, labels, where)
+    num_classes = student.shape[-1]
+    gains = np.exp2(-np.arange(1.0, num_classes + 1)) - np.exp2(-float(num_classes))
+    gains = jnp.asarray(gains / max(gains.sum(), np.finfo(float).tiny), wide.dtype)
+    return per_example(plackett_luce_nll(wide, ranking, jnp.broadcast_to(gains, wide.shape)), student, where)
