@@ -11,12 +11,24 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from jgd.core import Bound, Examples, Model
+from jgd.core import Bound, Context, Examples, Model
 from jgd.data.tasks import ArrayTask, NodeTask, SequenceTask
 from jgd.graph import operator
 from jgd.nn import features_for
 
-__all__ = ["Rows", "Source", "ahead", "examples", "inputs_of", "predict", "rows", "source", "take"]
+__all__ = [
+    "Rows",
+    "Source",
+    "ahead",
+    "examples",
+    "inputs_of",
+    "outputs_of_all",
+    "predict",
+    "rows",
+    "source",
+    "source_of",
+    "take",
+]
 
 Task = ArrayTask | NodeTask | SequenceTask
 
@@ -131,6 +143,18 @@ def take(all_examples: Examples, index: Int[Array, " B"]) -> Examples:
     )
 
 
+def source_of(data: Any) -> Source:
+    """The source among the data of a loop, see `Context.data`.
+
+    Raises:
+      ValueError: where an objective that remembers each example runs in another loop.
+    """
+    found = data if isinstance(data, Source) else data[0] if isinstance(data, tuple) and data else None
+    if not isinstance(found, Source):
+        raise ValueError("this objective needs all training examples: run it by offline or online")
+    return found
+
+
 # --- outputs of teachers, once ------------------------------------------------------------------
 
 
@@ -176,3 +200,15 @@ def _looked_up(model: Model) -> Model:
         return model.apply(own, state, *inputs, key=key, train=train)
 
     return Model(model.init, apply, model.reads)
+
+
+def outputs_of_all(ctx: Context, player: str, batch: int = 512) -> Any:
+    """Outputs of a player on all training examples, in a traced function such as an objective's ``init``."""
+    data = source_of(ctx.data)
+    if data.inputs:
+        return ctx.call[player](*data.inputs[player])
+    count = data.train.targets.shape[0]
+    size = min(batch, count)
+    index = jnp.arange(-(-count // size) * size).reshape(-1, size) % count
+    pieces = jax.lax.map(lambda i: ctx.call[player](*take(data.train, i).inputs), index)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], pieces)

@@ -299,7 +299,10 @@ def _named(loop: Loop, suffix: str) -> Any:
     def run(name, *args, **kwargs):
         return loop(f"{name}-{suffix}", *args, **kwargs)
 
-    run.stage = lambda name, fn, *args: loop.stage(f"{name}-{suffix}", fn, *args)  # pyright: ignore[reportFunctionMemberAccess]
+    def stage(name, fn, *args):
+        return loop.stage(f"{name}-{suffix}", fn, *args)
+
+    setattr(run, "stage", stage)  # noqa: B010 - a function has no such attribute for a type checker
     return run
 
 
