@@ -538,7 +538,7 @@ class Datasets:
             for d in found
         ]
         listing(["name", "kind", "size", "classes", "present", "licence"], rows, left=("kind",))
-        print("\nsize is the number of nodes, or of graphs. Sources:")
+        print("\nsize is the number of nodes, graphs, images or texts. Sources:")
         for source in dict.fromkeys(d.source for d in found):
             names = [d.name for d in found if d.source == source]
             print(f"  {names[0]}{' ...' if len(names) > 1 else ''}: {source}")

@@ -1,4 +1,4 @@
-"""Handwritten digits as a graph: real data that needs no download."""
+"""Handwritten digits, as a graph and as images: real data that needs no download."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
+from jgd.data.images import image_task
 from jgd.data.prepare import per_class
-from jgd.data.tasks import NodeTask
+from jgd.data.storage import DataError
+from jgd.data.subsets import with_validation
+from jgd.data.tasks import ArrayTask, NodeTask
 from jgd.graph.build import knn_graph
 
-__all__ = ["digits_knn"]
+__all__ = ["digits_images", "digits_knn"]
 
 
 def digits_knn(k: int = 8, *, seed: int = 0) -> NodeTask:
@@ -33,3 +36,26 @@ def digits_knn(k: int = 8, *, seed: int = 0) -> NodeTask:
         num_classes=10,
         name="digits",
     )
+
+
+def digits_images(train: int = 1000, *, val: int = 0, seed: int | None = None) -> ArrayTask:
+    """The 1797 digits of scikit-learn as images ``[N, 8, 8, 1]`` in 0..1.
+
+    Args:
+      train: training images; the others are for testing.
+      val: training images to set apart for validation, equally many of each class.
+      seed: of the split; None for the first ``train`` images in the order of the file.
+
+    Raises:
+      DataError: where nothing would be left to test on.
+    """
+    data: Any = load_digits()
+    size = len(data.target)
+    if not 0 < train < size:
+        raise DataError(f"there are {size} digits: train must be in 1..{size - 1}, got {train}")
+    order = np.arange(size) if seed is None else np.random.default_rng(seed).permutation(size)
+    part = np.full(size, 2)
+    part[order[:train]] = 0
+    x, y = np.asarray(data.images, np.float32) / 16, np.asarray(data.target, np.int32)
+    task = image_task(x, y, part, num_classes=10, name="digits-images")
+    return with_validation(task, val, 0 if seed is None else seed) if val else task

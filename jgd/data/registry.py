@@ -8,15 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
+from jgd.data import cifar as _cifar
 from jgd.data import cpf as _cpf
+from jgd.data import mnist as _mnist
 from jgd.data import planetoid as _planetoid
+from jgd.data import texts as _texts
 from jgd.data import tu as _tu
 from jgd.data import webkb as _webkb
-from jgd.data.digits import digits_knn
+from jgd.data.digits import digits_images, digits_knn
 from jgd.data.generate import contextual_sbm, power_law
 from jgd.data.storage import DataError, Remote, present
 
 __all__ = ["Dataset", "datasets", "load"]
+
+Kind = Literal["node", "graph", "image", "text"]
 
 
 @dataclass(frozen=True)
@@ -25,8 +30,8 @@ class Dataset:
 
     Attributes:
       name: what `load` takes.
-      kind: ``"node"`` or ``"graph"`` classification.
-      size: nodes, or graphs; of generated data by default.
+      kind: classification of a ``"node"``, a ``"graph"``, an ``"image"`` or a ``"text"``.
+      size: nodes, graphs, images or texts; of generated data by default.
       classes: number of classes.
       source: where it comes from.
       licence: as its authors state it.
@@ -34,7 +39,7 @@ class Dataset:
     """
 
     name: str
-    kind: Literal["node", "graph"]
+    kind: Kind
     size: int
     classes: int
     source: str
@@ -47,6 +52,8 @@ _PLANETOID = ("https://github.com/kimiyoung/planetoid", "MIT (repository)")
 _GEOM_GCN = ("https://github.com/graphdml-uiuc-jlu/geom-gcn", _UNSTATED)
 _TU = ("https://chrsmrrs.github.io/datasets", _UNSTATED)
 _CPF = ("https://github.com/BUPT-GAMMA/CPF", _UNSTATED)
+_DIGITS = ("https://archive.ics.uci.edu/dataset/80 (in scikit-learn)", "CC BY 4.0")
+_CIFAR = ("https://www.cs.toronto.edu/~kriz/cifar.html", _UNSTATED)
 
 # name -> size, classes, (source, licence)
 _NODE_SETS: dict[str, tuple[int, int, tuple[str, str]]] = {
@@ -61,7 +68,7 @@ _NODE_SETS: dict[str, tuple[int, int, tuple[str, str]]] = {
     "film": (7600, 5, _GEOM_GCN),
     "cpf:cora": (2485, 7, _CPF),
     "cpf:citeseer": (2110, 6, _CPF),
-    "digits": (1797, 10, ("https://archive.ics.uci.edu/dataset/80 (in scikit-learn)", "CC BY 4.0")),
+    "digits": (1797, 10, _DIGITS),
     "sbm": (2000, 4, ("generated", "none")),
     "power-law": (170_000, 40, ("generated", "none")),
 }
@@ -78,6 +85,23 @@ _GRAPH_SETS: dict[str, tuple[int, int, tuple[str, str]]] = {
     "tu:COLLAB": (5000, 3, _TU),
     "tu:REDDIT-BINARY": (2000, 2, _TU),
 }
+_IMAGE_SETS: dict[str, tuple[int, int, tuple[str, str]]] = {
+    "mnist": (70_000, 10, ("http://yann.lecun.com/exdb/mnist", _UNSTATED)),
+    "cifar10": (60_000, 10, _CIFAR),
+    "cifar100": (60_000, 100, _CIFAR),
+    "cifar10-jpeg": (60_000, 10, ("JPEG-compressed copies of CIFAR-10, no address of their own", _UNSTATED)),
+    "digits-images": (1797, 10, _DIGITS),
+}
+_TEXT_SETS: dict[str, tuple[int, int, tuple[str, str]]] = {
+    "sst2": (70_042, 2, ("https://gluebenchmark.com (SST-2)", _UNSTATED)),
+    "tweets": (6364, 4, ("https://github.com/Cli212/Distiller", _UNSTATED)),
+}
+_SETS: dict[Kind, dict[str, tuple[int, int, tuple[str, str]]]] = {
+    "node": _NODE_SETS,
+    "graph": _GRAPH_SETS,
+    "image": _IMAGE_SETS,
+    "text": _TEXT_SETS,
+}
 
 
 def _no_files() -> tuple[Remote, ...]:
@@ -92,6 +116,13 @@ _LOADERS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Remote, ...]]]]
     "digits": (digits_knn, _no_files),
     "sbm": (contextual_sbm, _no_files),
     "power-law": (power_law, _no_files),
+    "mnist": (_mnist.mnist, _mnist.remotes),
+    "cifar10": (_cifar.cifar10, partial(_cifar.remotes, 10)),
+    "cifar100": (_cifar.cifar100, partial(_cifar.remotes, 100)),
+    "cifar10-jpeg": (_cifar.cifar10_jpeg, lambda: (_cifar.JPEG,)),
+    "digits-images": (digits_images, _no_files),
+    "sst2": (_texts.sst2, _texts.sst2_remotes),
+    "tweets": (_texts.tweets, _texts.tweets_remotes),
 }
 
 
@@ -100,11 +131,11 @@ def load(name: str, **options: Any) -> Any:
 
     Args:
       name: one of `datasets`, or ``"tu:<NAME>"`` for any set of TUDataset.
-      **options: of its loader: `planetoid`, `webkb`, `tu`, `cpf`, `digits_knn`, `contextual_sbm` or
-        `power_law`.
+      **options: of its loader: `planetoid`, `webkb`, `tu`, `cpf`, `digits_knn`, `contextual_sbm`,
+        `power_law`, `mnist`, `cifar10`, `cifar100`, `cifar10_jpeg`, `digits_images`, `sst2` or `tweets`.
 
     Returns:
-      The task.
+      The task; a `Corpus` for texts (see `jgd.data.tokenized`).
 
     Raises:
       DataError: for an unknown name (saying which are close), and for files that are missing or damaged.
@@ -112,7 +143,7 @@ def load(name: str, **options: Any) -> Any:
     if name.startswith("tu:"):
         return _tu.tu(name.removeprefix("tu:"), **options)
     if name not in _LOADERS:
-        known = {key.lower(): key for key in (*_NODE_SETS, *_GRAPH_SETS)}
+        known = {key.lower(): key for sets in _SETS.values() for key in sets}
         close = [known[key] for key in difflib.get_close_matches(name.lower(), known, cutoff=0.5)]
         hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known.values())}"
         raise DataError(f"no dataset is called {name!r}: {hint}")
@@ -128,11 +159,8 @@ def datasets() -> list[Dataset]:
             return _tu.edge_file(name).is_file() or all(map(present, _tu.remotes(name)))
         return all(map(present, _LOADERS[name][1]()))
 
-    def row(name: str, kind: Literal["node", "graph"], facts: tuple[int, int, tuple[str, str]]) -> Dataset:
+    def row(name: str, kind: Kind, facts: tuple[int, int, tuple[str, str]]) -> Dataset:
         size, classes, (source, licence) = facts
         return Dataset(name, kind, size, classes, source, licence, is_present(name))
 
-    return [
-        *(row(name, "node", facts) for name, facts in _NODE_SETS.items()),
-        *(row(name, "graph", facts) for name, facts in _GRAPH_SETS.items()),
-    ]
+    return [row(name, kind, facts) for kind, sets in _SETS.items() for name, facts in sets.items()]

@@ -34,6 +34,7 @@ from jgd.files import atomic_write
 __all__ = [
     "DataError",
     "Remote",
+    "archive_files",
     "check_sha256",
     "data_dir",
     "present",
@@ -348,6 +349,39 @@ def _inside(name: str) -> PurePosixPath:
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or "\0" in name:
         raise DataError(f"it holds {name!r}, which leads out of the folder")
     return path
+
+
+def archive_files(
+    archive: str | os.PathLike[str], *, limit: int = _LIMIT
+) -> Iterator[tuple[PurePosixPath, bytes]]:
+    """Read a zip or tar archive file by file, in its order, without unpacking it.
+
+    Args:
+      archive: the file.
+      limit: bytes that may be read.
+
+    Yields:
+      The path within the archive and the content of each file.
+
+    Raises:
+      DataError: for a damaged archive, links, devices, paths that lead elsewhere, or too many bytes.
+    """
+    with reading(archive), _members(Path(archive)) as members:
+        for member in members:
+            try:
+                path = _inside(member.name)
+                if member.kind not in ("file", "folder"):
+                    raise DataError(f"{member.name!r} is a {member.kind}")
+            except DataError as error:
+                raise DataError(f"{archive} was not read: {error}") from None
+            source = member.open() if member.kind == "file" else None
+            if source is not None:
+                with source:
+                    content = source.read(limit + 1)
+                limit -= len(content)
+                if limit < 0:
+                    raise DataError(f"{archive} holds more than the limit allows")
+                yield path, content
 
 
 def unpack(

@@ -1,6 +1,15 @@
 """Numbers about predictions, samples and graphs."""
 
 from jgd.metrics.accuracy import accuracy
+from jgd.metrics.calibration import (
+    ReliabilityBins,
+    adaptive_calibration_error,
+    brier_score,
+    calibration_error,
+    classwise_calibration_error,
+    negative_log_likelihood,
+    reliability,
+)
 from jgd.metrics.detection import strict_scores, tolerant_scores
 from jgd.metrics.frechet import frechet_distance, within_cluster_variance
 from jgd.metrics.graph import (
@@ -15,15 +24,22 @@ from jgd.metrics.graph import (
 from jgd.metrics.ranking import one_vs_rest_auc, roc_auc
 
 __all__ = [
+    "ReliabilityBins",
     "accuracy",
+    "adaptive_calibration_error",
+    "brier_score",
+    "calibration_error",
+    "classwise_calibration_error",
     "clustering_coefficient",
     "davies_bouldin",
     "degree_statistics",
     "frechet_distance",
     "graph_properties",
     "homophily",
+    "negative_log_likelihood",
     "one_vs_rest_auc",
     "property_preservation",
+    "reliability",
     "roc_auc",
     "spectrum",
     "strict_scores",

@@ -30,7 +30,7 @@ class Perceptron(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array | np.ndarray, "B ..."], *, train: bool) -> Outputs:
-        """Logits, the last hidden layer as the embedding, hidden layers as taps ``layer1``, ``layer2``, ..."""
+        """Logits, the last hidden layer as embedding, all of them as taps ``layer1``, ``layer2``, ..."""
         x, taps = x.reshape(x.shape[0], -1), {}
         for i, width in enumerate(self.hidden):
             x = jax.nn.relu(nn.Dense(width)(x))

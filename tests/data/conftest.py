@@ -1,7 +1,10 @@
 """Small files in the official formats, real data where it is at hand, and no network."""
 
+import gzip
+import io
 import os
 import pickle
+import tarfile
 import types
 import urllib.error
 import urllib.request
@@ -33,6 +36,7 @@ def data_root(tmp_path, monkeypatch):
     root = tmp_path / "data"
     root.mkdir()
     monkeypatch.setenv("JGD_DATA_DIR", str(root))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return root
 
 
@@ -135,11 +139,123 @@ def write_cpf(root, name="cora", names=None):
     np.savez(root / "cpf" / f"{name}.npz", **arrays, node_names=strings)
 
 
+def idx(array):
+    """The content of an idx file."""
+    array = np.asarray(array, np.uint8)
+    header = bytes([0, 0, 8, array.ndim]) + np.asarray(array.shape, ">u4").tobytes()
+    return gzip.compress(header + array.tobytes())
+
+
+def write_mnist(root, train=40, test=20):
+    folder = root / "mnist"
+    folder.mkdir(exist_ok=True)
+    rng = np.random.default_rng(0)
+    for part, n in (("train", train), ("t10k", test)):
+        x, y = rng.integers(0, 256, (n, 28, 28)), np.arange(n) % 10
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(idx(x))
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(idx(y))
+
+
+def write_tar(path, files):
+    """An archive of ``{name: content}``; content None is a link out of the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w:gz") as archive:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            if content is None:
+                entry.type, entry.linkname = tarfile.SYMTYPE, "/etc/passwd"
+                archive.addfile(entry)
+            else:
+                entry.size = len(content)
+                archive.addfile(entry, io.BytesIO(content))
+
+
+def write_cifar(root, classes=10, binary=False):
+    """Two images of each class in training, one in testing; returns them, channels first, and labels."""
+    names = ["train", "test"] if classes == 100 else [*(f"data_batch_{i}" for i in range(1, 6)), "test_batch"]
+    rng = np.random.default_rng(0)
+    y = np.arange(3 * classes) % classes
+    x = rng.integers(0, 256, (3 * classes, 3, 32, 32)).astype(np.uint8)
+    cuts = [*np.array_split(np.arange(2 * classes), len(names) - 1), np.arange(2 * classes, 3 * classes)]
+    files = {}
+    for name, cut in zip(names, cuts, strict=True):
+        data, fine, coarse = x[cut].reshape(len(cut), -1), y[cut], y[cut] // 5
+        labels = [coarse, fine] if classes == 100 else [fine]
+        if binary:
+            rows = np.concatenate([np.stack(labels, 1).astype(np.uint8), data], 1)
+            files[f"cifar-{classes}-binary/{name}.bin"] = rows.tobytes()
+        else:
+            keys = ["coarse_labels", "fine_labels"] if classes == 100 else ["labels"]
+            batch = {"data": data, **{k: v.tolist() for k, v in zip(keys, labels, strict=True)}}
+            files[f"cifar-{classes}-batches-py/{name}"] = pickle.dumps(batch, protocol=2)
+    files["readme.html"] = b"text"
+    write_tar(root / "cifar" / f"cifar-{classes}-{'binary' if binary else 'python'}.tar.gz", files)
+    return x, y
+
+
+def picture(colour, size=(8, 8), form="PNG"):
+    """The content of an image file of one colour."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.new("RGB", size, colour).save(file, form)
+    return file.getvalue()
+
+
+def write_jpegs(root):
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    files = {
+        f"{part}/{name}/{i:04}.jpg": picture((20 * c, 100, 10 * i), (32, 32), "JPEG")
+        for part, count in (("test", 1), ("train", 3))
+        for c, name in enumerate(classes)
+        for i in range(count)
+    }
+    write_tar(root / "cifar10-jpeg" / "cifar10-jpeg.tar.gz", files)
+
+
+def write_sst2(root, zipped=False):
+    train = "".join(f'phrase {i} of "it \t{i % 2}\n' for i in range(20))
+    texts = {
+        "train": "sentence\tlabel\n" + train,
+        "dev": "sentence\tlabel\na fine film . \t1\nno .\t0\n",
+        "test": "index\tsentence\n0\tunknown\n1\tmore\n2\tless\n",
+    }
+    if zipped:
+        with zipfile.ZipFile(root / "sst2.zip", "w") as archive:
+            for part, text in texts.items():
+                archive.writestr(f"SST-2/{part}.tsv", text)
+                archive.writestr(f"SST-2/original/{part}.txt", "other")
+        return
+    (root / "sst2").mkdir()
+    for part, text in texts.items():
+        (root / "sst2" / f"{part}.tsv").write_text(text)
+
+
+def write_tweets(root):
+    (root / "distiller").mkdir()
+    header = "Text_ID,Product_Description,Product_Type,Sentiment\n"
+    rows = [f'{i},"so, a ""phone"" {i}",{i % 10},{i % 4}\n' for i in range(20)]
+    (root / "distiller" / "Train.csv").write_text(header + "".join(rows))
+    (root / "distiller" / "Dev.csv").write_text(header + "".join(rows[:5]))
+
+
 @pytest.fixture
 def official():
     """Writers of small files in the official formats."""
     return types.SimpleNamespace(
-        planetoid=write_planetoid, split=write_split, geom_gcn=write_geom_gcn, tu=write_tu, cpf=write_cpf
+        planetoid=write_planetoid,
+        split=write_split,
+        geom_gcn=write_geom_gcn,
+        tu=write_tu,
+        cpf=write_cpf,
+        idx=idx,
+        mnist=write_mnist,
+        tar=write_tar,
+        cifar=write_cifar,
+        picture=picture,
+        jpegs=write_jpegs,
+        sst2=write_sst2,
+        tweets=write_tweets,
     )
 
 

@@ -6,7 +6,9 @@ from jgd.data import DataError, GraphTask, datasets, load
 
 def test_every_row_can_be_loaded_by_name(data_root, official):
     rows = {row.name: row for row in datasets()}
-    assert {name for name, row in rows.items() if row.present} == {"digits", "sbm", "power-law"}
+    assert {name for name, row in rows.items() if row.present} == {
+        "digits", "digits-images", "sbm", "power-law",
+    }  # fmt: skip
     for name in ("cora", "citeseer", "pubmed"):
         official.planetoid(data_root, name)
     for name in ("cornell", "texas", "wisconsin", "chameleon", "squirrel", "film"):
@@ -16,7 +18,13 @@ def test_every_row_can_be_loaded_by_name(data_root, official):
     for name in rows:
         if name.startswith("tu:"):
             official.tu(data_root, name.removeprefix("tu:"))
-    options = {"power-law": {"num_nodes": 100, "num_edges": 200, "num_classes": 4}}
+    official.mnist(data_root)
+    official.cifar(data_root, 10)
+    official.cifar(data_root, 100)
+    official.jpegs(data_root)
+    official.sst2(data_root)
+    official.tweets(data_root)
+    options = {"power-law": {"num_nodes": 100, "num_edges": 200, "num_classes": 4}, "sst2": {"val": 2}}
     for name in ("cpf:cora", "cpf:citeseer"):
         options[name] = {"train_per_class": 1, "val_per_class": 1}
     for row in datasets():

@@ -1,0 +1,120 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky, 2009) from their official archives, or CIFAR-10 from JPEG copies.
+
+The archives for Python hold pickles of ``data`` ``[N, 3072]`` (red, green and blue planes of 32 x 32) and
+``labels`` (``fine_labels`` and ``coarse_labels`` in CIFAR-100); they are read by the restricted unpickler.
+The binary archives hold the same as records: one byte for the class (CIFAR-100: coarse, fine), then the 3072.
+Either serves; a file that is there is preferred to a download.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jgd.data.hashes import SHA256
+from jgd.data.images import image_folder, image_task
+from jgd.data.storage import DataError, Remote, archive_files, present, reading, require, restricted_loads
+from jgd.data.subsets import with_validation
+from jgd.data.tasks import ArrayTask
+
+__all__ = ["cifar10", "cifar10_jpeg", "cifar100", "remotes"]
+
+CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
+_ADDRESS = "https://www.cs.toronto.edu/~kriz/"
+_PIXELS = 3 * 32 * 32
+JPEG = Remote("cifar10-jpeg/cifar10-jpeg.tar.gz", ())
+
+
+def remotes(classes: int) -> tuple[Remote, ...]:
+    """The archive of CIFAR-10 or CIFAR-100: the binary one if only that is there, else the one for Python."""
+    python, binary = (
+        Remote(path, (_ADDRESS + Path(path).name,), SHA256[path])
+        for path in (f"cifar/cifar-{classes}-{kind}.tar.gz" for kind in ("python", "binary"))
+    )
+    return (binary if present(binary) and not present(python) else python,)
+
+
+def cifar10(*, val: int = 0, seed: int = 0) -> ArrayTask:
+    """50 000 training and 10 000 test images of 10 classes, ``[N, 32, 32, 3]`` in 0..1.
+
+    Args:
+      val: training images to set apart for validation, equally many of each class.
+      seed: of that choice.
+
+    Raises:
+      DataError: for an archive that is missing or damaged.
+    """
+    return _cifar(10, val, seed)
+
+
+def cifar100(*, val: int = 0, seed: int = 0) -> ArrayTask:
+    """50 000 training and 10 000 test images of 100 classes; ``extras["coarse"]`` are the 20 superclasses.
+
+    Args:
+      val: training images to set apart for validation, equally many of each class.
+      seed: of that choice.
+
+    Raises:
+      DataError: for an archive that is missing or damaged.
+    """
+    return _cifar(100, val, seed)
+
+
+def cifar10_jpeg(*, val: int = 0, seed: int = 0) -> ArrayTask:
+    """CIFAR-10 from JPEG-compressed copies, in the order of its files: not the images of published numbers.
+
+    The first use decodes 60 000 files; later ones read what was kept in the user's cache.
+
+    Args:
+      val: training images to set apart for validation, equally many of each class.
+      seed: of that choice.
+
+    Raises:
+      DataError: for an archive that is missing or damaged.
+    """
+    task = image_folder(require(JPEG), name="cifar10 (JPEG copies)")
+    return with_validation(task, val, seed) if val else task
+
+
+def _cifar(classes: int, val: int, seed: int) -> ArrayTask:
+    (remote,) = remotes(classes)
+    path = require(remote)
+    binary = "-binary" in path.name
+    wanted = (
+        ("train", "test") if classes == 100 else (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+    )
+    names = [f"{name}.bin" if binary else name for name in wanted]
+    found: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    for inner, content in archive_files(path):
+        if inner.name in names:
+            with reading(path):
+                found[inner.name] = (_binary if binary else _python)(content, classes)
+    if missing := [name for name in names if name not in found]:
+        raise DataError(f"{path} lacks {', '.join(missing)}: delete it and download it again")
+    x, y, coarse = (np.concatenate([found[name][i] for name in names]) for i in range(3))
+    part = np.concatenate([np.full(len(found[name][1]), 2 * name.startswith("test")) for name in names])
+    extras = {"coarse": coarse.astype(np.int32)} if classes == 100 else {}
+    x = x.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+    task = image_task(x, y.astype(np.int32), part, num_classes=classes, name=f"cifar{classes}", **extras)
+    return with_validation(task, val, seed) if val else task
+
+
+def _python(content: bytes, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    batch: dict[str, Any] = restricted_loads(content)
+    fine = np.asarray(batch["fine_labels" if classes == 100 else "labels"])
+    coarse = np.asarray(batch["coarse_labels"]) if classes == 100 else fine
+    x = np.asarray(batch["data"])
+    if x.dtype != np.uint8 or x.shape != (len(fine), _PIXELS) or len(coarse) != len(fine):
+        raise ValueError(f"it has {len(fine)} labels and images {x.dtype} {x.shape}")
+    return x, fine, coarse
+
+
+def _binary(content: bytes, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    labels = 2 if classes == 100 else 1
+    if not content or len(content) % (labels + _PIXELS):
+        raise ValueError(f"{len(content)} bytes are no records of {labels + _PIXELS}")
+    rows = np.frombuffer(content, np.uint8).reshape(-1, labels + _PIXELS)
+    return rows[:, labels:], rows[:, labels - 1], rows[:, 0]

@@ -1,0 +1,75 @@
+"""MNIST (LeCun, Bottou, Bengio and Haffner, 1998) from its four official files.
+
+An idx file: two zero bytes, the type (8 for bytes), the number of dimensions, each dimension as a big-endian
+32-bit number, and the content, row by row; here compressed by gzip.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+
+import numpy as np
+
+from jgd.data.hashes import SHA256
+from jgd.data.images import image_task
+from jgd.data.storage import DataError, Remote, reading, require
+from jgd.data.subsets import with_validation
+from jgd.data.tasks import ArrayTask
+
+__all__ = ["mnist", "read_idx", "remotes"]
+
+MNIST_MEAN, MNIST_STD = (0.1307,), (0.3081,)
+_FILES = tuple(
+    f"mnist/{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
+)
+_ADDRESSES = (
+    "https://ossci-datasets.s3.amazonaws.com/",
+    "https://storage.googleapis.com/cvdf-datasets/",
+)
+
+
+def remotes() -> tuple[Remote, ...]:
+    """The four files."""
+    return tuple(Remote(path, tuple(a + path for a in _ADDRESSES), SHA256[path]) for path in _FILES)
+
+
+def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read a gzip-compressed idx file of bytes.
+
+    Raises:
+      DataError: where it is missing, truncated or something else.
+    """
+    with reading(path):
+        with gzip.open(path) as file:
+            content = file.read()
+        if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
+            raise ValueError(f"it begins with {content[:4].hex()}, which no idx file of bytes does")
+        shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
+        start = 4 + 4 * len(shape)
+        if len(content) - start != int(np.prod(shape)):
+            raise ValueError(f"it holds {len(content) - start} bytes, not those of shape {tuple(shape)}")
+        return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def mnist(*, val: int = 0, seed: int = 0) -> ArrayTask:
+    """60 000 training and 10 000 test images of digits, ``[N, 28, 28, 1]`` in 0..1.
+
+    Args:
+      val: training images to set apart for validation, equally many of each class.
+      seed: of that choice.
+
+    Raises:
+      DataError: for files that are missing, damaged or at odds with each other.
+    """
+    arrays = [read_idx(require(remote)) for remote in remotes()]
+    x, y = arrays[::2], arrays[1::2]
+    for images, labels, path in zip(x, y, _FILES[::2], strict=True):
+        if images.ndim != 3 or labels.shape != (len(images),):
+            raise DataError(
+                f"{path} has shape {images.shape}, its labels {labels.shape}: download them again"
+            )
+    part = np.repeat([0, 2], [len(labels) for labels in y])
+    labels = np.concatenate(y).astype(np.int32)
+    task = image_task(np.concatenate(x), labels, part, num_classes=10, name="mnist")
+    return with_validation(task, val, seed) if val else task

@@ -1,0 +1,224 @@
+"""How far predicted probabilities can be trusted.
+
+Every function takes logits; log-probabilities are logits too, so an averaged prediction ``p`` is given as
+``log p``. Examples of weight zero, and those whose label is outside ``0..C-1`` (unknown), do not count. A
+result over no examples is 0; a NaN in a prediction that counts gives NaN.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
+
+from jgd.losses.classification import cross_entropy, mean
+
+__all__ = [
+    "ReliabilityBins",
+    "adaptive_calibration_error",
+    "brier_score",
+    "calibration_error",
+    "classwise_calibration_error",
+    "negative_log_likelihood",
+    "reliability",
+]
+
+
+class ReliabilityBins(NamedTuple):
+    """Examples by confidence, for a reliability diagram.
+
+    Attributes:
+      confidence: mean confidence of each bin; 0 where it is empty.
+      accuracy: share of right predictions of each bin; 0 where it is empty.
+      share: weight of each bin in all; they add up to one.
+    """
+
+    confidence: Float[Array, " M"]
+    accuracy: Float[Array, " M"]
+    share: Float[Array, " M"]
+
+
+def _counted(logits, labels, where):
+    """Flat logits in float32, labels and weights; rows that do not count are zeros."""
+    classes = logits.shape[-1]
+    weights = jnp.ones(labels.shape) if where is None else where.astype(float)
+    weights = jnp.where((labels >= 0) & (labels < classes), weights, 0).reshape(-1)
+    logits = logits.reshape(-1, classes).astype(jnp.promote_types(logits.dtype, jnp.float32))
+    return jnp.where(weights[:, None] != 0, logits, 0), labels.reshape(-1), weights
+
+
+def _equal_width(confidence, num_bins):
+    """Bin ``m`` holds ``(m / M, (m + 1) / M]``; the first one 0, too."""
+    return jnp.clip(jnp.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+
+
+def _equal_mass(confidence, weights, num_bins):
+    """Bins of equal weight; equal confidences share one, so that the order of examples does not matter."""
+    order = jnp.argsort(confidence)
+    ranked = confidence[order]
+    mass = jnp.concatenate([jnp.zeros(1), jnp.cumsum(weights[order])])
+    below, to = (mass[jnp.searchsorted(ranked, confidence, side=side)] for side in ("left", "right"))
+    total = jnp.where(mass[-1] == 0, 1, mass[-1])
+    return jnp.clip(((below + to) / 2 / total * num_bins).astype(int), 0, num_bins - 1)
+
+
+def _binned(confidence, hit, weights, bins, num_bins) -> ReliabilityBins:
+    def total(values):
+        return jax.ops.segment_sum(weights * values, bins, num_bins)
+
+    mass = total(jnp.ones_like(confidence))
+    safe = jnp.where(mass == 0, 1, mass)
+    every = jnp.sum(mass)
+    return ReliabilityBins(
+        total(confidence) / safe, total(hit) / safe, mass / jnp.where(every == 0, 1, every)
+    )
+
+
+def _gap(bins: ReliabilityBins) -> Array:
+    return jnp.sum(bins.share * jnp.abs(bins.accuracy - bins.confidence))
+
+
+def _top(logits, labels):
+    """Confidence of the prediction, and whether it is right."""
+    confidence = jnp.max(jax.nn.softmax(logits), -1)
+    return confidence, (jnp.argmax(logits, -1) == labels).astype(confidence.dtype)
+
+
+def reliability(
+    logits: Float[Array, "*B C"],
+    labels: Int[Array, "*B"],
+    *,
+    num_bins: int = 15,
+    where: Shaped[Array, "*B"] | None = None,
+) -> ReliabilityBins:
+    """Confidence, accuracy and weight of bins of equal width in the largest probability.
+
+    Args:
+      logits: predictions.
+      labels: classes.
+      num_bins: bins ``(m / M, (m + 1) / M]``.
+      where: weights or a mask of the examples; all count by default.
+
+    Returns:
+      `ReliabilityBins`.
+    """
+    logits, labels, weights = _counted(logits, labels, where)
+    confidence, hit = _top(logits, labels)
+    return _binned(confidence, hit, weights, _equal_width(confidence, num_bins), num_bins)
+
+
+def calibration_error(
+    logits: Float[Array, "*B C"],
+    labels: Int[Array, "*B"],
+    *,
+    num_bins: int = 15,
+    where: Shaped[Array, "*B"] | None = None,
+) -> Float[Array, ""]:
+    """The expected calibration error (ECE): ``sum_m share_m |accuracy_m - confidence_m|``.
+
+    Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. With few examples it is biased
+    upwards: compare on one test set, and read `negative_log_likelihood` and `brier_score` beside it, which
+    need no bins.
+
+    Args:
+      logits: predictions.
+      labels: classes.
+      num_bins: bins of equal width.
+      where: weights or a mask of the examples; all count by default.
+
+    Returns:
+      A number in 0..1.
+    """
+    return _gap(reliability(logits, labels, num_bins=num_bins, where=where))
+
+
+def adaptive_calibration_error(
+    logits: Float[Array, "*B C"],
+    labels: Int[Array, "*B"],
+    *,
+    num_bins: int = 15,
+    where: Shaped[Array, "*B"] | None = None,
+) -> Float[Array, ""]:
+    """The calibration error with bins of equal weight, which follow where the confidences lie.
+
+    Nguyen and O'Connor, "Posterior calibration and exploratory analysis for natural language processing
+    models", EMNLP 2015. Equal confidences share a bin.
+
+    Args:
+      logits: predictions.
+      labels: classes.
+      num_bins: bins of equal weight.
+      where: weights or a mask of the examples; all count by default.
+
+    Returns:
+      A number in 0..1.
+    """
+    logits, labels, weights = _counted(logits, labels, where)
+    confidence, hit = _top(logits, labels)
+    return _gap(_binned(confidence, hit, weights, _equal_mass(confidence, weights, num_bins), num_bins))
+
+
+def classwise_calibration_error(
+    logits: Float[Array, "*B C"],
+    labels: Int[Array, "*B"],
+    *,
+    num_bins: int = 15,
+    where: Shaped[Array, "*B"] | None = None,
+) -> Float[Array, ""]:
+    """The mean over classes of the calibration error of the probability of each class.
+
+    Kull et al., "Beyond temperature scaling", NeurIPS 2019.
+
+    Args:
+      logits: predictions.
+      labels: classes.
+      num_bins: bins of equal width.
+      where: weights or a mask of the examples; all count by default.
+
+    Returns:
+      A number in 0..1.
+    """
+    logits, labels, weights = _counted(logits, labels, where)
+
+    def of_class(c, p):
+        hit = (labels == c).astype(p.dtype)
+        return _gap(_binned(p, hit, weights, _equal_width(p, num_bins), num_bins))
+
+    return jnp.mean(jax.vmap(of_class)(jnp.arange(logits.shape[1]), jax.nn.softmax(logits).T))
+
+
+def negative_log_likelihood(
+    logits: Float[Array, "*B C"], labels: Int[Array, "*B"], where: Shaped[Array, "*B"] | None = None
+) -> Float[Array, ""]:
+    """The mean of ``-log p_y``, in nats: lower is better, and only the true probabilities are best.
+
+    Args:
+      logits: predictions.
+      labels: classes.
+      where: weights or a mask of the examples; all count by default.
+
+    Returns:
+      A number from 0 on.
+    """
+    logits, labels, weights = _counted(logits, labels, where)
+    return mean(cross_entropy(logits, labels), weights)
+
+
+def brier_score(
+    logits: Float[Array, "*B C"], labels: Int[Array, "*B"], where: Shaped[Array, "*B"] | None = None
+) -> Float[Array, ""]:
+    """The mean of ``sum_c (p_c - [y = c])^2`` (Brier, 1950), of all classes: 0 is perfect, 2 the worst.
+
+    Args:
+      logits: predictions.
+      labels: classes.
+      where: weights or a mask of the examples; all count by default.
+
+    Returns:
+      A number in 0..2.
+    """
+    logits, labels, weights = _counted(logits, labels, where)
+    truth = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
+    return mean(jnp.sum((jax.nn.softmax(logits) - truth) ** 2, -1), weights)

@@ -1,0 +1,154 @@
+"""Attention networks for token sequences and for image patches, normalised before each layer.
+
+Taps of both: ``layer0`` is what the first block reads, ``layer1`` ... what each block returns, ``tokens`` the
+last of them normalised, and ``query1``, ``key1``, ``value1`` ... ``[B, heads, T, d]`` of each attention.
+"""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from jgd.core.model import Outputs
+from jgd.losses import patchify
+from jgd.nn.layers import Dropout, Linear
+
+__all__ = ["TextTransformer", "VisionTransformer"]
+
+_small = nn.initializers.normal(0.02)
+
+
+class _Attention(nn.Module):
+    heads: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x, mask, *, train):
+        width = x.shape[-1]
+        if width % self.heads:
+            raise ValueError(f"the width must be a multiple of the {self.heads} heads, got {width}")
+
+        def project(name):
+            y = nn.Dense(width, name=name)(x)
+            return y.reshape(*y.shape[:2], self.heads, -1).swapaxes(1, 2)
+
+        q, k, v = project("query"), project("key"), project("value")
+        scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
+        scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+        if mask is not None:  # a finite number: a row of padding only stays finite
+            scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
+        weights = Dropout(self.dropout)(jax.nn.softmax(scores).astype(x.dtype), train=train)
+        y = jnp.einsum("bhqk,bhkd->bqhd", weights, v).reshape(x.shape)
+        return nn.Dense(width, name="out")(y), {"query": q, "key": k, "value": v}
+
+
+class _Encoder(nn.Module):
+    """Blocks of attention and perceptron, each added to what it reads."""
+
+    depth: int
+    heads: int
+    ratio: int
+    dropout: float
+
+    @nn.compact
+    def __call__(self, x, mask, *, train):
+        taps, width = {"layer0": x}, x.shape[-1]
+        for layer in range(1, self.depth + 1):
+            y, seen = _Attention(self.heads, self.dropout)(nn.LayerNorm()(x), mask, train=train)
+            x = x + Dropout(self.dropout)(y, train=train)
+            y = nn.gelu(nn.Dense(self.ratio * width)(nn.LayerNorm()(x)))
+            x = x + Dropout(self.dropout)(nn.Dense(width)(y), train=train)
+            taps |= {f"{name}{layer}": value for name, value in seen.items()} | {f"layer{layer}": x}
+        taps["tokens"] = nn.LayerNorm()(x)
+        return taps
+
+
+class TextTransformer(nn.Module):
+    """Classify token sequences by the mean of their last hidden states.
+
+    Further tap ``words``: the embeddings of the tokens alone. Embeddings can be given in place of tokens, for
+    example to mix those of two texts.
+
+    Attributes:
+      num_classes: width of the output.
+      vocab_size: number of tokens.
+      width: of the hidden states.
+      depth: number of blocks.
+      heads: of the attention; they share the width.
+      ratio: how much wider a perceptron is inside.
+      length: of the longest sequence.
+      dropout: rate on embeddings, attention weights and the outputs of layers.
+    """
+
+    num_classes: int
+    vocab_size: int
+    width: int = 128
+    depth: int = 4
+    heads: int = 4
+    ratio: int = 4
+    length: int = 512
+    dropout: float = 0.1
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: Int[Array, "B T"] | Float[Array, "B T D"],
+        mask: Bool[Array, "B T"] | None = None,
+        *,
+        train: bool = False,
+    ) -> Outputs:
+        """Classify sequences.
+
+        Args:
+          tokens: their ids, or their embeddings.
+          mask: which tokens are real; all by default. What stands at the others changes nothing.
+          train: whether to drop out.
+        """
+        if tokens.shape[1] > self.length:
+            raise ValueError(f"sequences of {tokens.shape[1]} tokens are longer than length={self.length}")
+        embed = nn.Embed(self.vocab_size, self.width, embedding_init=_small)
+        words = embed(tokens) if tokens.ndim == 2 else tokens
+        positions = self.param("positions", _small, (self.length, self.width))
+        x = Dropout(self.dropout)(words + positions[: words.shape[1]], train=train)
+        taps = _Encoder(self.depth, self.heads, self.ratio, self.dropout)(x, mask, train=train)
+        last = taps["tokens"]
+        if mask is None:
+            pooled = last.mean(1)
+        else:
+            count = jnp.maximum(mask.sum(1, keepdims=True), 1)
+            pooled = jnp.where(mask[..., None], last, 0).sum(1) / count
+        return Outputs(Linear(self.num_classes)(pooled), pooled, taps | {"words": words})
+
+
+class VisionTransformer(nn.Module):
+    """Classify images by attention between their patches (Dosovitskiy et al., ICLR 2021), pooled by the mean.
+
+    Attributes:
+      num_classes: width of the output.
+      patch: pixels of a patch in each direction.
+      width: of the hidden states.
+      depth: number of blocks.
+      heads: of the attention; they share the width.
+      ratio: how much wider a perceptron is inside.
+      dropout: rate on embeddings, attention weights and the outputs of layers.
+    """
+
+    num_classes: int
+    patch: int = 4
+    width: int = 192
+    depth: int = 6
+    heads: int = 4
+    ratio: int = 4
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], *, train: bool = False) -> Outputs:
+        """Classify images."""
+        tokens = nn.Dense(self.width)(patchify(x, self.patch))
+        tokens = tokens + self.param("positions", _small, tokens.shape[1:])
+        seen = Dropout(self.dropout)(tokens, train=train)
+        taps = _Encoder(self.depth, self.heads, self.ratio, self.dropout)(seen, None, train=train)
+        pooled = taps["tokens"].mean(1)
+        return Outputs(Linear(self.num_classes)(pooled), pooled, taps)
