@@ -239,6 +239,7 @@ def _algorithms(settings: GEOM, num_classes: int) -> tuple[Algorithm, Algorithm,
 
 
 _CITESEER = {
+    "student_lr": 0.3,  # see `jgd.condense.sfgc.OFFICIAL`
     "expert_optimizer": "adam",
     "expert_lr": 1e-3,
     "expert_decay": 5e-4,
@@ -293,13 +294,13 @@ OFFICIAL: dict[tuple[str, float], dict[str, Any]] = {
     ("cora", 1.0): {"steps": 2000, "length": 1500},
     ("citeseer", 0.25): _CITESEER
     | {"student_steps": 200, "first_start": 1, "max_start": 30, "lr_x": 1e-4, "knowledge": 0.1}
-    | {"student_lr": 1.0, "steps": 500},
+    | {"steps": 500},
     ("citeseer", 0.5): _CITESEER
     | {"student_steps": 200, "first_start": 10, "max_start": 80, "lr_x": 7e-4, "knowledge": 0.05}
-    | {"student_lr": 1.0, "steps": 2000},
+    | {"steps": 2000},
     ("citeseer", 1.0): _CITESEER
     | {"student_steps": 400, "first_start": 1, "max_start": 20, "lr_x": 5e-4, "knowledge": 0.1}
-    | {"student_lr": 0.6, "steps": 2000},
+    | {"steps": 2000},
     ("ogbn-arxiv", 0.001): _ARXIV
     | {"length": 1100, "student_steps": 650, "first_start": 30, "max_start": 50, "lr_x": 0.25}
     | {"student_lr": 0.2, "steps": 200},
