@@ -184,6 +184,7 @@ def set_table(
     whole: str,
     method: str,
     note: str,
+    caption: str = "The sets, and networks trained on them",
 ) -> Markup:
     """A table with a row for each set, the whole data first.
 
@@ -194,6 +195,7 @@ def set_table(
       whole: what the first row is called.
       method: name of the row to stress.
       note: below the table.
+      caption: above it.
     """
     names = [whole, *(row["name"] for row in rows[1:])]
     cells = zip([el("th", name, scope="row") for name in names], *columns, strict=True)
@@ -201,7 +203,6 @@ def set_table(
         el("tr", *line, class_="method" if row["name"] == method else None)
         for row, line in zip(rows, cells, strict=True)
     ]
-    caption = "The sets, and networks trained on them"
     table = el(
         "table",
         el("caption", el("strong", "Table 1. "), caption, id="table-caption"),
@@ -240,7 +241,7 @@ def run_section(metrics: Mapping[str, Any], protocol: str) -> Markup:
 def captioned(number: int, svg: Markup, label: str, caption: str) -> Markup:
     """A figure that scrolls where the page is narrow, with a caption."""
     scroll = el("div", svg, class_="scroll", tabindex=0, role="group", aria_label=label)
-    return el("captioned", scroll, el("figcaption", el("strong", f"Figure {number}. "), caption))
+    return el("figure", scroll, el("figcaption", el("strong", f"Figure {number}. "), caption))
 
 
 def _plain(value: Any) -> str:

@@ -1,0 +1,165 @@
+"""Objectives against each other: the same student, teacher, data and optimiser for all.
+
+::
+
+    objectives = {"CE": supervised(), "KD": hinton(), "PLD": pld()}
+    comparison = compare_students(objectives, net, teacher, task, optax.adamw(2e-3), seeds=8)
+    print(comparison)
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from jgd.core import Bound, Objective
+from jgd.data.tasks import NodeTask
+from jgd.distill.data import Task, examples
+from jgd.distill.schedule import Network, offline
+from jgd.metrics import ReliabilityBins, reliability
+from jgd.protocols.classifiers import Classified, classified, logits_on
+from jgd.protocols.compare import versions
+
+__all__ = ["StudentComparison", "compare_students"]
+
+
+@dataclass(frozen=True)
+class StudentComparison:
+    """What `compare_students` found.
+
+    Attributes:
+      dataset: name of the task.
+      scores: ``{objective: scores}`` on the test examples, each an array over seeds.
+      bins: ``{objective: bins}`` of confidence and accuracy, over the students of all seeds.
+      seconds: ``{objective: seconds}`` to train all its students, compilation included.
+      teacher: scores of the teacher.
+      teacher_bins: likewise.
+      settings: of the training.
+      versions: of what the numbers depend on, and the device.
+    """
+
+    dataset: str
+    scores: Mapping[str, Classified]
+    bins: Mapping[str, ReliabilityBins]
+    seconds: Mapping[str, float]
+    teacher: Classified
+    teacher_bins: ReliabilityBins
+    settings: Mapping[str, Any]
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """A row for the teacher and each objective: name, scores by name as arrays, seconds."""
+
+        def row(name, scores, seconds):
+            values = {
+                k: np.atleast_1d(np.asarray(v, float)) for k, v in scores._asdict().items() if v is not None
+            }
+            return {"name": name, **values, "seconds": seconds}
+
+        own = [row(name, scores, self.seconds[name]) for name, scores in self.scores.items()]
+        return [row("teacher", self.teacher, None), *own]
+
+    def metrics(self, *, command: str = "") -> dict[str, Any]:
+        """Everything as what JSON can say."""
+        rows = [
+            {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in r.items()} for r in self.rows()
+        ]
+        bins = {"teacher": self.teacher_bins, **self.bins}
+        return {
+            "dataset": self.dataset,
+            "rows": rows,
+            "bins": {
+                name: {k: np.asarray(v).tolist() for k, v in b._asdict().items()} for name, b in bins.items()
+            },
+            "settings": dict(self.settings),
+            "versions": dict(self.versions),
+            "command": command,
+        }
+
+    def __str__(self) -> str:
+        """A table."""
+        lines = [f"{'':24} accuracy %    ECE %         NLL            agreement %"]
+        for row in self.rows():
+
+            def spread(name, scale, digits, row=row):
+                if name not in row:
+                    return "-"
+                return f"{scale * row[name].mean():.{digits}f} ± {scale * row[name].std():.{digits}f}"
+
+            cells = (
+                spread("accuracy", 100, 1),
+                spread("ece", 100, 1),
+                spread("nll", 1, 3),
+                spread("agreement", 100, 1),
+            )
+            lines.append(f"{row['name']:24} " + " ".join(f"{c:13}" for c in cells).rstrip())
+        return "\n".join(lines)
+
+
+def compare_students(
+    objectives: Mapping[str, Objective | tuple[Network, Objective]],
+    net: Network,
+    teacher: Bound,
+    task: Task,
+    tx: optax.GradientTransformation,
+    *,
+    seeds: int = 5,
+    key: Array | None = None,
+    **settings: Any,
+) -> StudentComparison:
+    """Train students with each objective and test them.
+
+    Args:
+      objectives: ``{name: objective}``, or ``{name: (network, objective)}`` for one that needs another
+        network, such as LELP with its subclasses.
+      net: the student.
+      teacher: whom all learn from.
+      task: with training and test examples.
+      tx: optimiser.
+      seeds: students of each objective; they are trained at once.
+      key: random key; 0 by default. The order of the examples is the same for all.
+      **settings: of `jgd.distill.offline`.
+
+    Raises:
+      ValueError: for no objectives, or a task without what it takes.
+    """
+    if not objectives:
+        raise ValueError('there is nothing to compare: give objectives by name, e.g. {"KD": hinton()}')
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1, got {seeds}")
+    key = jax.random.key(0) if key is None else key
+    scores, bins, seconds = {}, {}, {}
+    for name, given in objectives.items():
+        own, objective = given if not isinstance(given, Objective) else (net, given)
+        start = time.perf_counter()
+        nets = jax.block_until_ready(offline(own, teacher, objective, tx, seeds=seeds, **settings)(key, task))
+        seconds[name] = time.perf_counter() - start
+        scores[name] = classified(nets, task, teacher=teacher, several=True)
+        bins[name] = _bins(logits_on(nets, task, several=True), task)
+    return StudentComparison(
+        dataset=task.name,
+        scores=scores,
+        bins=bins,
+        seconds=seconds,
+        teacher=classified(teacher, task),
+        teacher_bins=_bins(logits_on(teacher, task)[None], task),
+        settings={"seeds": seeds, **{k: v for k, v in settings.items() if isinstance(v, int | float | str)}},
+        versions=versions(),
+    )
+
+
+def _bins(logits: Array, task: Task) -> ReliabilityBins:
+    """Confidence and accuracy of the predictions of all members together."""
+    some = examples(task, "test")
+    members = logits.shape[0]
+    labels = jnp.tile(some.targets, members)
+    where = jnp.tile(some.weights, members) if isinstance(task, NodeTask) else None
+    return reliability(logits.reshape(-1, logits.shape[-1]), labels, where=where)
