@@ -6,19 +6,43 @@ data policy; a method is a short file that names its point in that grid.
 
 from jgd.distill.crd import crd
 from jgd.distill.data import predict
+from jgd.distill.dot import apart, by_source
+from jgd.distill.features import (
+    attention,
+    cc,
+    factor_transfer,
+    fitnet,
+    fsp,
+    ickd,
+    nst,
+    ofd,
+    pkt,
+    review,
+    rkd,
+    similarity,
+    vid,
+)
+from jgd.distill.layers import emd, layers
 from jgd.distill.lelp import lelp, random_subclasses, subclassed
 from jgd.distill.logits import bd_kd, ctkd, dist, dkd, hinton, kdcl, mix_kd, nkd, pld, ramp, standardized
 from jgd.distill.mi_alpha import mi_alpha
+from jgd.distill.one import Branched, one, sigmoid_ramp
 from jgd.distill.policies import Policy, chain, crop_flip, cutmix, gaussian_noise, mixup
 from jgd.distill.schedule import Distillation, assistants, generations, offline, online, scratch
+from jgd.distill.simkd import reusing, simkd
 from jgd.distill.terms import linear, mean_teacher, mutual, supervised, term
 from jgd.distill.trg import trg
 
 __all__ = [
+    "Branched",
     "Distillation",
     "Policy",
+    "apart",
     "assistants",
+    "attention",
     "bd_kd",
+    "by_source",
+    "cc",
     "chain",
     "crd",
     "crop_flip",
@@ -26,10 +50,16 @@ __all__ = [
     "cutmix",
     "dist",
     "dkd",
+    "emd",
+    "factor_transfer",
+    "fitnet",
+    "fsp",
     "gaussian_noise",
     "generations",
     "hinton",
+    "ickd",
     "kdcl",
+    "layers",
     "lelp",
     "linear",
     "mean_teacher",
@@ -38,16 +68,27 @@ __all__ = [
     "mixup",
     "mutual",
     "nkd",
+    "nst",
+    "ofd",
     "offline",
+    "one",
     "online",
+    "pkt",
     "pld",
     "predict",
     "ramp",
     "random_subclasses",
+    "reusing",
+    "review",
+    "rkd",
     "scratch",
+    "sigmoid_ramp",
+    "similarity",
+    "simkd",
     "standardized",
     "subclassed",
     "supervised",
     "term",
     "trg",
+    "vid",
 ]

@@ -28,6 +28,7 @@ __all__ = [
     "source",
     "source_of",
     "take",
+    "with_table",
 ]
 
 Task = ArrayTask | NodeTask | SequenceTask
@@ -188,16 +189,22 @@ def ahead(net: Bound, given: Examples, limit: int = 256 * 2**20) -> Bound | None
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
     if size * given.inputs[0].shape[0] > limit:
         return None
-    return Bound((net.params, predict(net, given)), net.state, _looked_up(net.model))
+    return with_table(net, predict(net, given))
+
+
+def with_table(net: Bound, table: Any) -> Bound:
+    """The network with outputs on all examples, which are part of its state."""
+    return Bound(net.params, (net.state, table), _looked_up(net.model))
 
 
 @lru_cache(maxsize=64)
 def _looked_up(model: Model) -> Model:
     def apply(params, state, *inputs, key=None, train=False):
-        own, table = params
+        own, table = state
         if isinstance(inputs[0], Rows):
             return jax.tree.map(lambda values: values[inputs[0].index], table), state
-        return model.apply(own, state, *inputs, key=key, train=train)
+        out, own = model.apply(params, own, *inputs, key=key, train=train)
+        return out, (own, table)
 
     return Model(model.init, apply, model.reads)
 

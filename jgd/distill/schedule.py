@@ -34,7 +34,7 @@ from jgd.core import (
     keep_best,
     train,
 )
-from jgd.distill.data import Rows, Source, Task, ahead, rows, source, take
+from jgd.distill.data import Rows, Source, Task, ahead, rows, source, take, with_table
 from jgd.distill.policies import Policy
 from jgd.distill.terms import supervised
 from jgd.metrics import accuracy
@@ -143,19 +143,13 @@ class Distillation:
         teachers, known = dict(data.teachers), []
         for name, net in self.teachers.items():
             if data.inputs:
-                table = _table(net, data.inputs[name])
+                table = with_table(net, jax.jit(lambda n, inputs: n(*inputs))(net, data.inputs[name]))
             else:
                 table = ahead(net, data.train, *((2**62,) if self.cache else ()))
             if table is not None:
                 teachers[name] = table
                 known.append(name)
         return data._replace(teachers=teachers), tuple(known)
-
-
-def _table(net: Bound, inputs: tuple) -> Bound:
-    from jgd.distill.data import _looked_up, _predict
-
-    return Bound((net.params, _predict(net, inputs)), net.state, _looked_up(net.model))
 
 
 @lru_cache(maxsize=256)  # the same functions again, so that `jit` finds what it compiled

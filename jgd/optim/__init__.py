@@ -1,6 +1,7 @@
 """What Optax lacks, as Optax transformations."""
 
+from jgd.optim.dot import dot, scale_by_dot
 from jgd.optim.parts import by_part, turns
 from jgd.optim.schedules import adam_l2, restart_at
 
-__all__ = ["adam_l2", "by_part", "restart_at", "turns"]
+__all__ = ["adam_l2", "by_part", "dot", "restart_at", "scale_by_dot", "turns"]
