@@ -55,7 +55,7 @@ from jgd.core import Algorithm, Bound, Examples, Loop, Model, in_memory
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
 
-__all__ = ["DM", "GCDM", "GCDMX", "OFFICIAL", "distribution_matching", "matched"]
+__all__ = ["DM", "GCDM", "GCDMX", "OFFICIAL", "OFFICIAL_DM", "distribution_matching", "matched"]
 
 
 def _class_means(net: Bound, examples: Examples, num_classes: int) -> Float[Array, "C D"]:
@@ -199,10 +199,16 @@ class DM(GCDMX):
 _LARGE = {"lr_x": 0.01, "lr_adj": 0.01, "pge_hidden": 256}
 OFFICIAL: dict[str, dict[str, Any]] = {
     "cora": {},
-    "citeseer": {},
+    "citeseer": {"lr_x": 1e-4, "select_every": 4},
     "pubmed": {},
     "ogbn-arxiv": _LARGE,
     "flickr": _LARGE,
     "reddit": _LARGE,
 }
-"""Settings of GCDM that differ from the defaults, by dataset: GCondenser's, from the middle of its grids."""
+"""Settings of GCDM that differ from the defaults, by dataset: GCondenser's, from the middle of its grids.
+
+On Citeseer the least rate of its grid, and more looks: at 3e-4 the 3703 features drift apart (63 % where 1e-4
+gives 70). DM takes one step with each network where GCDM takes five, and needs neither.
+"""
+OFFICIAL_DM: dict[str, dict[str, Any]] = {**OFFICIAL, "citeseer": {}}
+"""Likewise of DM."""

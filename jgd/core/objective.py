@@ -68,7 +68,7 @@ def objective(fn: Callable[[Context], ArrayLike]) -> Objective:
 
 
 def weighted(
-    **terms: tuple[float | Callable[[Array], ArrayLike], Objective | Callable[[Context], ArrayLike]],
+    **terms: tuple[ArrayLike | Callable[[Array], ArrayLike], Objective | Callable[[Context], ArrayLike]],
 ) -> Objective:
     """The weighted sum of named objectives.
 

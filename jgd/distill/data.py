@@ -19,6 +19,7 @@ from jgd.nn import features_for
 __all__ = [
     "Rows",
     "Source",
+    "Table",
     "ahead",
     "examples",
     "inputs_of",
@@ -192,19 +193,30 @@ def ahead(net: Bound, given: Examples, limit: int = 256 * 2**20) -> Bound | None
     return with_table(net, predict(net, given))
 
 
-def with_table(net: Bound, table: Any) -> Bound:
-    """The network with outputs on all examples, which are part of its state."""
-    return Bound(net.params, (net.state, table), _looked_up(net.model))
+class Table(NamedTuple):
+    """State of a network whose outputs on all examples are known.
+
+    Attributes:
+      state: its own.
+      outputs: a row for each example.
+    """
+
+    state: Any
+    outputs: Any
+
+
+def with_table(net: Bound, outputs: Any) -> Bound:
+    """The network with its outputs on all examples, which it looks up where it is given `Rows`."""
+    return Bound(net.params, Table(net.state, outputs), _looked_up(net.model))
 
 
 @lru_cache(maxsize=64)
 def _looked_up(model: Model) -> Model:
     def apply(params, state, *inputs, key=None, train=False):
-        own, table = state
         if isinstance(inputs[0], Rows):
-            return jax.tree.map(lambda values: values[inputs[0].index], table), state
-        out, own = model.apply(params, own, *inputs, key=key, train=train)
-        return out, (own, table)
+            return jax.tree.map(lambda values: values[inputs[0].index], state.outputs), state
+        out, own = model.apply(params, state.state, *inputs, key=key, train=train)
+        return out, Table(own, state.outputs)
 
     return Model(model.init, apply, model.reads)
 

@@ -34,12 +34,21 @@ from jgd.core import (
     keep_best,
     train,
 )
-from jgd.distill.data import Rows, Source, Task, ahead, rows, source, take, with_table
+from jgd.distill.data import Rows, Source, Table, Task, ahead, rows, source, source_of, take, with_table
 from jgd.distill.policies import Policy
 from jgd.distill.terms import supervised
 from jgd.metrics import accuracy
 
-__all__ = ["Distillation", "assistants", "generations", "offline", "online", "scratch"]
+__all__ = [
+    "Distillation",
+    "assistants",
+    "generations",
+    "learning",
+    "mean_accuracy",
+    "offline",
+    "online",
+    "scratch",
+]
 
 Network = Model | nn.Module
 
@@ -111,76 +120,93 @@ class Distillation:
             the inputs of a whole graph, or a selection without validation examples.
         """
         k_order, k_train = jax.random.split(key)
-        data = source(k_order, task, self.models, self.teachers)
-        graph, batch = bool(data.inputs), self.batch
-        if graph:
-            batch = None
-            if self.policy is not None and not self.policy.keeps_inputs:
-                raise ValueError("a policy cannot change the inputs of networks that see a whole graph")
-        elif batch is not None and batch > data.train.targets.shape[0]:
-            raise ValueError(f"a batch of {batch} from {data.train.targets.shape[0]} training examples")
-        if self.select_every is not None and data.val is None:
-            raise ValueError(f"select_every looks at validation examples, {task.name!r} has none")
-        data, looked_up = self._with_outputs(data)
+        data: Any = self.source(k_order, task)
         if self.start is not None:
             data = (data, {n: (net.params, net.state) for n, net in self.start.items()})
-        alg = _algorithm(
-            tuple(self.models.items()), self.objective, self.tx, self.policy, batch, looked_up,
-            task.num_classes, self.select_every, self.patience, self.average, self.start is not None,
+        alg = _cached(
+            tuple(self.models.items()), self.objective, self.tx, self.policy, self.batch, task.num_classes,
+            self.select_every, self.patience, self.average, self.start is not None,
         )  # fmt: skip
         if self.seeds is not None:
             alg = ensemble(alg, self.seeds)
         found = loop("distill", alg, k_train, data, self.steps)
         return found[next(iter(self.models))] if self.alone else found
 
-    def _with_outputs(self, data: Source) -> tuple[Source, tuple[str, ...]]:
-        """Teachers with their outputs, where these stay the same."""
+    def source(self, key: Array, task: Task) -> Source:
+        """The data of its loop, with outputs of teachers where these stay the same.
+
+        Args:
+          key: of the order of the examples.
+          task: with training examples.
+        """
+        data = source(key, task, self.models, self.teachers)
         keeps = self.policy is None or self.policy.keeps_inputs
+        if data.inputs and not keeps:
+            raise ValueError("a policy cannot change the inputs of networks that see a whole graph")
+        count = data.train.targets.shape[0]
+        if self.batch is not None and self.batch > count and not data.inputs:
+            raise ValueError(f"a batch of {self.batch} from {count} training examples")
+        if self.select_every is not None and data.val is None:
+            raise ValueError(f"select_every looks at validation examples, {task.name!r} has none")
         if self.cache and not keeps:
             raise ValueError("outputs of a teacher cannot be cached: the policy changes its inputs")
-        if not keeps or self.cache is False or not self.teachers:
-            return data, ()
-        teachers, known = dict(data.teachers), []
-        for name, net in self.teachers.items():
+        if not keeps or self.cache is False:
+            return data
+
+        def known(name: str, net: Bound) -> Bound:
             if data.inputs:
-                table = with_table(net, jax.jit(lambda n, inputs: n(*inputs))(net, data.inputs[name]))
-            else:
-                table = ahead(net, data.train, *((2**62,) if self.cache else ()))
-            if table is not None:
-                teachers[name] = table
-                known.append(name)
-        return data._replace(teachers=teachers), tuple(known)
+                return with_table(net, jax.jit(lambda n, inputs: n(*inputs))(net, data.inputs[name]))
+            return ahead(net, data.train, *((2**62,) if self.cache else ())) or net
+
+        return data._replace(teachers={name: known(name, net) for name, net in self.teachers.items()})
 
 
-@lru_cache(maxsize=256)  # the same functions again, so that `jit` finds what it compiled
-def _algorithm(
-    models, objective, tx, policy, batch, looked_up, num_classes, every, patience, average, started
+def learning(
+    models: Mapping[str, Model],
+    objective: Objective,
+    tx: optax.GradientTransformation,
+    *,
+    policy: Policy | None = None,
+    batch: int | None = 64,
+    num_classes: int = 0,
 ) -> Algorithm:
-    models = dict(models)
+    """The loop of `Distillation` over its `Source`; settings in ``objective`` and ``tx`` may be traced.
 
-    def parts(data) -> tuple[Source, Any]:
-        return data if started else (data, None)
+    Args:
+      models: ``{player: network}`` of those that learn.
+      objective: over all players and teachers.
+      tx: optimiser.
+      policy: what happens to each batch.
+      batch: examples of a step; None for all, as graphs of nodes are always.
+      num_classes: of the task, for policies.
+
+    Returns:
+      An `Algorithm` whose product is ``{player: Bound}``.
+    """
 
     def prepare(key, t, data, given):
         del given
-        data, _ = parts(data)
-        players = [*models, *data.teachers]
+        data = source_of(data)
         count = data.train.targets.shape[0]
         if data.inputs:
-            examples, inputs = data.train, dict(data.inputs)
-            index = jnp.arange(count)
+            examples, inputs, index = data.train, dict(data.inputs), jnp.arange(count)
         else:
             index = jnp.arange(count) if batch is None else rows(data.order, t, count, batch)
             examples = take(data.train, index)
             if policy is not None:
                 examples = policy.apply(key, t, examples, num_classes)
-            inputs = dict.fromkeys(players, examples.inputs)
-        return examples, {**inputs, **{name: (Rows(index),) for name in looked_up}}
+            inputs = dict.fromkeys([*models, *data.teachers], examples.inputs)
+        known = [name for name, net in data.teachers.items() if isinstance(net.state, Table)]
+        return examples, {**inputs, **{name: (Rows(index),) for name in known}}
 
-    def frozen(data):
-        return parts(data)[0].teachers
+    return train(models, objective, tx, prepare=prepare, frozen=lambda data: source_of(data).teachers)
 
-    alg = train(models, objective, tx, prepare=prepare, frozen=frozen)
+
+@lru_cache(maxsize=256)  # the same functions again, so that `jit` finds what it compiled
+def _cached(
+    models, objective, tx, policy, batch, num_classes, every, patience, average, started
+) -> Algorithm:
+    alg = learning(dict(models), objective, tx, policy=policy, batch=batch, num_classes=num_classes)
     if started:
         alg = _started(alg, tx)
     if average is not None:
@@ -192,7 +218,8 @@ def _algorithm(
         )
     if every is None:
         return alg
-    return keep_best(alg, lambda nets, data: _score(nets, parts(data)[0]), every=every, patience=patience)
+    score = lambda nets, data: mean_accuracy(nets, source_of(data))  # noqa: E731
+    return keep_best(alg, score, every=every, patience=patience)
 
 
 def _started(alg: Algorithm, tx) -> Algorithm:
@@ -208,7 +235,7 @@ def _started(alg: Algorithm, tx) -> Algorithm:
     return alg._replace(init=init)
 
 
-def _score(nets: Mapping[str, Bound], data: Source) -> Array:
+def mean_accuracy(nets: Mapping[str, Bound], data: Source) -> Array:
     """The mean accuracy of all players on the validation examples."""
     assert data.val is not None
     val = data.val

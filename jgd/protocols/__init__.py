@@ -1,7 +1,10 @@
 """Evaluation protocols: the same question asked of every method."""
 
+from jgd.protocols.classifiers import Classified, classified
 from jgd.protocols.compare import Comparison, compare
 from jgd.protocols.compare_graphs import GraphComparison, compare_graphs
+from jgd.protocols.compare_students import StudentComparison, compare_students
+from jgd.protocols.continual import Continual, average_accuracy, average_forgetting, continual
 from jgd.protocols.evaluate import (
     NETWORKS,
     PUBLISHED,
@@ -21,7 +24,9 @@ __all__ = [
     "Architecture",
     "BASELINES",
     "CORRUPTIONS",
+    "Classified",
     "Comparison",
+    "Continual",
     "GRAPH_BASELINES",
     "GRAPH_METHODS",
     "GraphComparison",
@@ -34,10 +39,16 @@ __all__ = [
     "Protocol",
     "Score",
     "Search",
+    "StudentComparison",
     "attack_edges",
+    "average_accuracy",
+    "average_forgetting",
+    "classified",
     "compare",
     "compare_graphs",
     "compare_methods",
+    "compare_students",
+    "continual",
     "cross_architecture",
     "evaluate",
     "evaluate_graphs",

@@ -28,6 +28,7 @@ from jgd.condense.doscond_graphs import DosCondGraphs
 from jgd.condense.doscond_graphs import official as doscond_settings
 from jgd.condense.gcdm import DM, GCDM, GCDMX
 from jgd.condense.gcdm import OFFICIAL as GCDM_SETTINGS
+from jgd.condense.gcdm import OFFICIAL_DM as DM_SETTINGS
 from jgd.condense.gcond import OFFICIAL as GCOND
 from jgd.condense.gcond import DosCond, DosCondX, GCond, GCondX
 from jgd.condense.gcsr import GCSR
@@ -193,7 +194,7 @@ METHODS: dict[str, Method] = {
         _ANY,
         "seconds",
         "match class means of embeddings of fresh networks",
-        GCDM_SETTINGS,
+        DM_SETTINGS,
     ),
     "simgc": Method(
         SimGC, "Xiao et al. 2024", _ANY, "minutes", "match statistics seen by a trained SGC", SIMGC_SETTINGS

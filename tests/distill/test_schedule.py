@@ -11,6 +11,7 @@ from jgd.data.generate import contextual_sbm
 from jgd.data.tasks import ArrayTask
 from jgd.distill import assistants, generations, mixup, mutual, offline, online, scratch, supervised, term
 from jgd.distill.data import Rows, ahead, examples, inputs_of, predict, rows, take
+from jgd.distill.schedule import learning
 from jgd.losses import cross_entropy
 from jgd.nn import GCN, MLP
 
@@ -272,11 +273,8 @@ def test_impossible_data_are_refused():
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_a_step_lowers(platform):
-    from jgd.distill.data import source
-    from jgd.distill.schedule import _algorithm
-
     recipe = offline(NET, random_teacher(), SOFT, TX, batch=8, policy=mixup())
-    data = source(KEY, TASK, recipe.models, recipe.teachers)
-    alg = _algorithm(tuple(recipe.models.items()), SOFT, TX, recipe.policy, 8, (), 3, None, None, None, False)
+    data = recipe.source(KEY, TASK)
+    alg = learning(recipe.models, SOFT, TX, policy=recipe.policy, batch=8, num_classes=3)
     state = alg.init(KEY, data, None)
     jax.export.export(jax.jit(alg.step), platforms=[platform])(KEY, jnp.asarray(0), state, data, None)
