@@ -415,8 +415,8 @@ OFFICIAL: dict[tuple[str, float], dict[str, Any]] = {
 }
 """Settings of the authors' runs that differ from the defaults, by dataset and ratio.
 
-On Citeseer a student starts at a step size of 0.3, where the authors have 1 and 0.6: experts that Adam trained
-have weights on which 200 steps of that size do not stay finite.
+On Citeseer a student starts at a step size of 0.3, where the authors have 1 and 0.6: experts that Adam
+trained have weights on which 200 steps of that size do not stay finite.
 """
 
 

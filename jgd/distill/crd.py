@@ -19,7 +19,6 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from jgd import losses
 from jgd.core import Objective, from_linen
@@ -27,10 +26,6 @@ from jgd.distill.data import source_of
 from jgd.distill.terms import At, read
 
 __all__ = ["crd"]
-
-
-def _unit(x: Array) -> Array:
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-8)
 
 
 def crd(
@@ -94,7 +89,9 @@ def crd(
             total = total + losses.mean(each, ctx.batch.weights)
             used.append(norm)
         moved = [
-            bank.at[index].set(_unit(momentum * bank[index] + (1 - momentum) * jax.lax.stop_gradient(e)))
+            bank.at[index].set(
+                losses.unit(momentum * bank[index] + (1 - momentum) * jax.lax.stop_gradient(e))
+            )
             for bank, e in zip(banks, own, strict=True)
         ]
         return total, (tuple(moved), jnp.stack(used)), {}
@@ -108,4 +105,4 @@ class _Map(nn.Module):
     @nn.compact
     def __call__(self, x, *, train):
         del train
-        return _unit(nn.Dense(self.dim)(x))
+        return losses.unit(nn.Dense(self.dim)(x))

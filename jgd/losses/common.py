@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 
-__all__ = ["per_example", "ready"]
+__all__ = ["per_example", "ready", "widened"]
 
 
-def _wide(x: Array) -> Array:
+def widened(x: Array) -> Array:
     """At least float32, for half precision loses differences of logits."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -21,7 +21,7 @@ def ready(
 
     The rows are filled before anything is computed with them: a NaN in padding has no way into a gradient.
     """
-    student, teacher = _wide(student), jax.lax.stop_gradient(_wide(teacher))
+    student, teacher = widened(student), jax.lax.stop_gradient(widened(teacher))
     if where is not None:
         student, teacher = (jnp.where(where[..., None], x, 0) for x in (student, teacher))
     return student, teacher

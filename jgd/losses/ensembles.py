@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jgd.losses.classification import cross_entropy, mean
+from jgd.losses.common import widened
 
 __all__ = [
     "best_logits",
@@ -21,10 +22,6 @@ __all__ = [
     "weighted_logits",
     "weighted_probabilities",
 ]
-
-
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def mean_logits(logits: Float[Array, "K *B C"]) -> Float[Array, "*B C"]:
@@ -57,7 +54,7 @@ def best_logits(logits: Float[Array, "K *B C"], labels: Int[Array, "*B"]) -> Flo
 
     Paper: Guo et al., Online Knowledge Distillation via Collaborative Learning, CVPR 2020.
     """
-    costs = jax.vmap(cross_entropy, in_axes=(0, None))(_wide(logits), labels)
+    costs = jax.vmap(cross_entropy, in_axes=(0, None))(widened(logits), labels)
     choice = jnp.argmin(costs, axis=0)
     return jnp.take_along_axis(logits, choice[None, ..., None], axis=0)[0]
 
@@ -98,7 +95,7 @@ def linear_weights(
     Returns:
       Weights that sum to one, constants.
     """
-    logits = jax.lax.stop_gradient(_wide(logits))
+    logits = jax.lax.stop_gradient(widened(logits))
     if where is not None:
         logits = jnp.where(where[..., None], logits, 0)
 
@@ -146,7 +143,7 @@ def general_weights(
     Returns:
       Weights that sum to one, constants.
     """
-    logits = jax.lax.stop_gradient(_wide(logits))
+    logits = jax.lax.stop_gradient(widened(logits))
     if where is not None:
         logits = jnp.where(where[..., None], logits, 0)
     label = labels[..., None] == jnp.arange(logits.shape[-1])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jgd.losses.classification import mean
-from jgd.losses.common import per_example, ready
+from jgd.losses.common import per_example, ready, widened
 from jgd.losses.divergence import (
     Divergence,
     Setting,
@@ -49,10 +49,6 @@ __all__ = [
 ]
 
 
-def _wide(x: Array) -> Array:
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 # Tokens
 
 
@@ -81,7 +77,7 @@ def token_log_prob(
     logits: Float[Array, "*B V"], tokens: Int[Array, "*B"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
     """``log softmax(logits)`` at the tokens, differentiable; zero where they do not count."""
-    wide = _wide(logits)
+    wide = widened(logits)
     if where is not None:
         wide = jnp.where(where[..., None], wide, 0)
     return per_example(_at(wide, tokens), logits, where)
@@ -111,7 +107,7 @@ def sequence_log_prob(
     Returns:
       One value for each sequence, zero where no token counts.
     """
-    total = jnp.sum(token_log_prob(_wide(logits), tokens, where=where), axis=-1)
+    total = jnp.sum(token_log_prob(widened(logits), tokens, where=where), axis=-1)
     if normalize:
         count = tokens.shape[-1] if where is None else jnp.sum(where, axis=-1)
         total = total / jnp.maximum(count, 1)
@@ -255,7 +251,7 @@ def importance_weight(
 
     Sample from ``mixture(log_p, log_q, mix)``; MiniLLM weighs every token by itself, not by its prefix.
     """
-    log_student, log_teacher = (jax.lax.stop_gradient(_wide(x)) for x in (log_student, log_teacher))
+    log_student, log_teacher = (jax.lax.stop_gradient(widened(x)) for x in (log_student, log_teacher))
     return jnp.exp(log_student - mixture(log_teacher, log_student, mix))
 
 
@@ -335,7 +331,7 @@ def clipped_surrogate(
       One loss for each token.
     """
     dtype = log_prob.dtype
-    log_prob, old_log_prob, advantages = (_wide(x) for x in (log_prob, old_log_prob, advantages))
+    log_prob, old_log_prob, advantages = (widened(x) for x in (log_prob, old_log_prob, advantages))
     gap = log_prob - jax.lax.stop_gradient(old_log_prob)
     if where is not None:
         gap, advantages = jnp.where(where, gap, 0), jnp.where(where, advantages, 0)
@@ -350,16 +346,16 @@ def clipped_surrogate(
 
 
 def _margin(chosen, rejected, reference_chosen, reference_rejected) -> Array:
-    chosen, rejected = _wide(chosen), _wide(rejected)
+    chosen, rejected = widened(chosen), widened(rejected)
     reference_chosen, reference_rejected = (
-        jax.lax.stop_gradient(_wide(x)) for x in (reference_chosen, reference_rejected)
+        jax.lax.stop_gradient(widened(x)) for x in (reference_chosen, reference_rejected)
     )
     return (chosen - reference_chosen) - (rejected - reference_rejected)
 
 
 def bradley_terry(chosen: Float[Array, "*B"], rejected: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """``-log σ(r_w - r_l)`` of each pair: the loss of a reward model."""
-    return jax.nn.softplus(_wide(rejected) - _wide(chosen)).astype(chosen.dtype)
+    return jax.nn.softplus(widened(rejected) - widened(chosen)).astype(chosen.dtype)
 
 
 def dpo(
@@ -433,7 +429,7 @@ def rrhf(
     Returns:
       One loss for each prompt.
     """
-    wide = _wide(log_probs)
+    wide = widened(log_probs)
     worse = rewards[..., :, None] < rewards[..., None, :]
     if where is not None:
         wide = jnp.where(where, wide, 0)
@@ -463,7 +459,7 @@ def pro(
     Returns:
       One loss for each prompt.
     """
-    wide = _wide(log_probs)
+    wide = widened(log_probs)
     if where is not None:
         wide = jnp.where(where, wide, -jnp.inf)
     ranking = jnp.argsort(-rewards, axis=-1, stable=True)
