@@ -208,3 +208,25 @@ def test_recommended_distillations_are_better_than_random_ones():
     scores = {json.dumps(r["pipeline"]): r["score"] for r in every["runs"]}
     assert len(scores) == len(every["runs"]) == len(halving["runs"])
     assert scores[json.dumps(halving["runs"][0]["pipeline"])] > sum(scores.values()) / len(scores)
+
+
+def test_every_loss_of_distillation_was_measured():
+    record = load("kd")
+    for n in (100, 200, 1000):
+        rows = record[f"digits-{n}"]
+        assert len(rows) >= 20
+        assert all(len(row["accuracy"]) >= 8 for name, row in rows.items() if name != "teacher")
+        assert all({"ece", "nll", "agreement"} <= set(row) for name, row in rows.items() if name != "teacher")
+
+
+def test_teachers_help_where_labels_are_few():
+    def mean(part, row):
+        values = load("kd")[part][row]["accuracy"]
+        return sum(values) / len(values)
+
+    few = "digits-100"
+    for row in ("KD (T 4)", "PLD (T 4)", "DKD", "standardised logits"):
+        assert mean(few, row) > mean(few, "CE") + 0.02, row
+    # A teacher that knows its images by heart has nothing to say at temperature one.
+    assert abs(mean(few, "KD alone (T 1)") - mean(few, "CE")) < 0.01
+    assert mean("parity", "LELP") > mean("parity", "random subclasses")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -31,9 +32,10 @@ class Perceptron(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array | np.ndarray, "B ..."], *, train: bool) -> Outputs:
         """Logits, the last hidden layer as embedding, all of them as taps ``layer1``, ``layer2``, ..."""
-        x, taps = x.reshape(x.shape[0], -1), {}
+        h: Any = x.reshape(x.shape[0], -1)
+        taps = {}
         for i, width in enumerate(self.hidden):
-            x = jax.nn.relu(nn.Dense(width)(x))
-            taps[f"layer{i + 1}"] = x
-            x = Dropout(self.dropout)(x, train=train)
-        return Outputs(nn.Dense(self.num_classes)(x), x, taps)
+            h = jax.nn.relu(nn.Dense(width)(h))
+            taps[f"layer{i + 1}"] = h
+            h = Dropout(self.dropout)(h, train=train)
+        return Outputs(nn.Dense(self.num_classes)(h), h, taps)

@@ -30,6 +30,7 @@ from jgd.condense.gcdm import DM, GCDM, GCDMX
 from jgd.condense.gcdm import OFFICIAL as GCDM_SETTINGS
 from jgd.condense.gcdm import OFFICIAL_DM as DM_SETTINGS
 from jgd.condense.gcond import OFFICIAL as GCOND
+from jgd.condense.gcond import OFFICIAL_DOSCOND as DOSCOND
 from jgd.condense.gcond import DosCond, DosCondX, GCond, GCondX
 from jgd.condense.gcsr import GCSR
 from jgd.condense.gcsr import OFFICIAL as GCSR_SETTINGS
@@ -165,6 +166,7 @@ METHODS: dict[str, Method] = {
         _ANY,
         "minutes",
         "match gradients of fresh networks; features and adjacency",
+        DOSCOND,
     ),
     "doscond-x": Method(
         DosCondX, "Jin et al. 2022", _ANY, "minutes", "match gradients of fresh networks; features alone"
