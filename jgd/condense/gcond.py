@@ -294,4 +294,4 @@ Citeseer is looked at more often: its 3703 features drift apart within some ten 
 70 % with GCond-X, is passed early (looking every ten epochs found 47.5 ± 10.5 %).
 """
 OFFICIAL_DOSCOND: dict[str, dict[str, Any]] = {"citeseer": {"lr_x": 1e-4}}
-"""Likewise of DosCond: at 1e-2 the features of Citeseer run away from its generator (30 %, where 1e-4 gives 66)."""
+"""Likewise of DosCond: at 1e-2 the features of Citeseer run away from its generator (30 %; 66 with 1e-4)."""
