@@ -1,0 +1,600 @@
+"""Losses of distillation under one protocol: digits, MNIST, sentiments, tweets, Cora.
+
+    JGD_DATA_DIR=... python experiments/kd_table.py                 # what is missing; about an hour on two cores
+    JGD_DATA_DIR=... python experiments/kd_table.py --only digits   # parts whose name starts so
+
+All students of a row are trained at once (vmapped), from keys of their own; teacher, data and order of the
+examples are shared by the rows of a part. Last state, no selection. A part that is on disk is not run again
+(``--fresh`` does).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import measure
+
+import jgd
+from jgd import distill, losses
+from jgd.core import weighted
+from jgd.data.digits import digits_images
+from jgd.data.subsets import noisy_labels, subset
+from jgd.distill import offline, online, scratch, supervised, term
+from jgd.nn import GCN, MLP, TextTransformer, VisionTransformer
+from jgd.nn.perceptron import Perceptron
+from jgd.protocols.classifiers import classified
+
+KEY, SEEDS = jax.random.key(0), 8
+NAME = "kd"
+
+
+def adamw(rate: float, steps: int, decay: float = 1e-4) -> optax.GradientTransformation:
+    """AdamW along a cosine to zero."""
+    return optax.adamw(optax.cosine_decay_schedule(rate, steps), weight_decay=decay)
+
+
+def scores(nets: Any, task: Any, teacher: Any = None, several: bool = True) -> dict[str, Any]:
+    """What a row keeps."""
+    found = classified(nets, task, teacher=teacher, several=several)
+    return {k: np.atleast_1d(v).tolist() for k, v in found._asdict().items() if v is not None}
+
+
+def timed(run: Callable[[], Any]) -> tuple[Any, float]:
+    """A result and its seconds, compilation included."""
+    start = time.perf_counter()
+    result = jax.block_until_ready(run())
+    return result, time.perf_counter() - start
+
+
+# --- digits: every loss -------------------------------------------------------------------------
+
+HARD = supervised()
+
+
+def with_ce(weight: float, objective: Any) -> Any:
+    """Cross-entropy and something more."""
+    return weighted(ce=(1.0, HARD), more=(weight, objective))
+
+
+def at_hidden(loss: Callable, weight: float, **settings: Any) -> Any:
+    """A loss between embeddings, beside cross-entropy."""
+    return with_ce(weight, term(loss, at="embedding", **settings))
+
+
+def logit_losses() -> dict[str, Any]:
+    """Objectives on logits."""
+    return {
+        "CE": HARD,
+        "KD (T 4)": distill.hinton(),
+        "KD alone (T 4)": distill.hinton(hard=0.0, soft=1.0),
+        "KD alone (T 1)": distill.hinton(hard=0.0, soft=1.0, temperature=1.0),
+        "reverse KL (T 4)": distill.hinton(hard=0.0, soft=1.0, divergence=losses.reverse_kl),
+        "JS (T 4)": distill.hinton(hard=0.0, soft=1.0, divergence=losses.js),
+        "total variation (T 4)": distill.hinton(hard=0.1, soft=0.9, divergence=losses.total_variation),
+        "DKD": distill.dkd(),
+        "NKD (T 3, gamma 3.5)": distill.nkd(temperature=3.0, gamma=3.5),
+        "DIST": distill.dist(),
+        "standardised logits": distill.standardized(),
+        "CTKD": distill.ctkd(ramp_steps=300),
+        "MIX-KD, nothing mixed": distill.mix_kd(),
+        "PLD (T 1)": distill.pld(temperature=1.0),
+        "PLD (T 4)": distill.pld(temperature=4.0),
+        "ListMLE": term(losses.listmle),
+        "p-ListMLE": term(losses.p_listmle),
+        "BD-KD's loss, offline": with_ce(1.0, term(losses.bd_kd)),
+    }
+
+
+def feature_losses() -> dict[str, Any]:
+    """Objectives on the last hidden layer."""
+    return {
+        "FitNet (linear map)": at_hidden(losses.hint, 1.0, adapt=distill.linear),
+        "RKD": weighted(
+            ce=(1.0, HARD),
+            distance=(25.0, term(losses.rkd_distance, at="embedding")),
+            angle=(50.0, term(losses.rkd_angle, at="embedding")),
+        ),
+        "SP": at_hidden(losses.similarity_preserving, 3000.0),
+        "PKT": at_hidden(losses.pkt, 30000.0),
+        "CRD": with_ce(0.8, distill.crd(negatives=64)),
+        "MI-alpha 0.9": with_ce(0.1, distill.mi_alpha(hidden=(128,))),
+    }
+
+
+@cache
+def digits_teacher():
+    """The network that teaches: 64-256-256-10 on 1000 digits."""
+    recipe = scratch(Perceptron(10, (256, 256)), adamw(2e-3, 1500))
+    return recipe(jax.random.fold_in(KEY, 99), digits_images(1000, seed=0))
+
+
+def digits(n: int) -> dict[str, Any]:
+    """Students 64-32-10 on n of the teacher's images."""
+    task, teacher = subset(digits_images(1000, seed=0), n, seed=0), digits_teacher()
+    rows = {"teacher": scores(teacher, task, several=False)}
+    for name, objective in (logit_losses() | feature_losses()).items():
+        recipe = offline(Perceptron(10, (32,)), teacher, objective, adamw(2e-3, 1500), seeds=SEEDS)
+        nets, seconds = timed(partial(recipe, KEY, task))
+        rows[name] = {**scores(nets, task, teacher), "seconds": seconds}
+        print(f"  {n} {name}: {100 * np.mean(rows[name]['accuracy']):.1f} ({seconds:.0f} s)", flush=True)
+    return rows
+
+
+def peers(rate: float) -> dict[str, Any]:
+    """Two networks that learn together on 300 digits with wrong labels, and alternatives."""
+    task = noisy_labels(subset(digits_images(1000, seed=0), 300, seed=0), rate)
+    student, teacher = Perceptron(10, (64,)), Perceptron(10, (128, 128))
+    hard = {f"{p}_ce": (1.0, supervised(player=p)) for p in ("student", "teacher")}
+    mutual = {
+        t: weighted(
+            **hard,
+            to_student=(1.0, term(losses.peer, temperature=t)),
+            to_teacher=(1.0, term(losses.peer, temperature=t, student="teacher", teacher="student")),
+        )
+        for t in (1.0, 3.0)
+    }
+    rows = {
+        "CE": weighted(**hard),
+        "DML (T 1)": mutual[1.0],
+        "DML (T 3)": mutual[3.0],
+        "both KLs, unweighted (T 3)": distill.bd_kd(delta=1.0),
+        "BD-KD (delta 2, T 3)": distill.bd_kd(),
+        "BD-KD (delta 2, T 1)": distill.bd_kd(temperature=1.0),
+        "BD-KD (delta 4, T 3)": distill.bd_kd(delta=4.0),
+        "KDCL (min logit, T 2)": distill.kdcl(("student", "teacher")),
+    }
+    found = {}
+    for name, objective in rows.items():
+        players = {"student": student, "teacher": teacher}
+        recipe = online(players, objective, adamw(3e-3, 900), steps=900, seeds=SEEDS)
+        nets, seconds = timed(partial(recipe, KEY, task))
+        found[name] = {**scores(nets["student"], task), "seconds": seconds}
+        found[name]["teacher_accuracy"] = scores(nets["teacher"], task)["accuracy"]
+        print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f}", flush=True)
+    return found
+
+
+def mixing() -> dict[str, Any]:
+    """What mixup does to a student of 150 digits, by temperature."""
+    task, teacher = subset(digits_images(1000, seed=0), 150, seed=0), digits_teacher()
+    policies = {"none": None, "full": distill.mixup(), "10 % mixed": distill.mixup(clean=0.9)}
+    objectives = {
+        "CE": HARD,
+        "KD (T 4)": distill.hinton(),
+        "KD (T 1)": distill.hinton(temperature=1.0),
+        "over the deviation": distill.mix_kd(),
+    }
+    rows = {}
+    for mixed, policy in policies.items():
+        for name, objective in objectives.items():
+            recipe = offline(
+                Perceptron(10, (32,)), teacher, objective, adamw(2e-3, 700),
+                steps=700, policy=policy, seeds=SEEDS,
+            )  # fmt: skip
+            rows[f"{name}, {mixed}"] = scores(recipe(KEY, task), task, teacher)
+    return rows
+
+
+# --- few classes --------------------------------------------------------------------------------
+
+
+def parity() -> dict[str, Any]:
+    """Even or odd: two classes, each of five digits."""
+    whole = digits_images(1000, seed=0)
+    digit = np.asarray(whole.y)
+    whole = replace(whole, y=digit % 2, num_classes=2)
+    task = subset(whole, 150, seed=0)
+    teacher = scratch(Perceptron(2, (128, 64)), adamw(2e-3, 1500))(jax.random.fold_in(KEY, 98), whole)
+    wide = distill.subclassed(Perceptron(10, (32,)), 2)
+    oracle = _known_subclasses(jnp.asarray(digit[np.asarray(task.train)] // 2))
+    rows = {
+        "CE": (Perceptron(2, (32,)), HARD),
+        "KD (T 1)": (Perceptron(2, (32,)), distill.hinton(hard=0.0, soft=1.0, temperature=1.0)),
+        "KD (T 4)": (Perceptron(2, (32,)), distill.hinton(hard=0.0, soft=1.0)),
+        "random subclasses": (wide, distill.random_subclasses()),
+        "LELP": (wide, distill.lelp()),
+        "LELP without rotation": (wide, distill.lelp(rotate=False)),
+        "LELP within the head's span too": (wide, distill.lelp(null_space=False)),
+        "LELP, beta 1": (wide, distill.lelp(beta=1.0)),
+        "the digits as subclasses": (wide, oracle),
+    }
+    found = {"teacher": scores(teacher, task, several=False)}
+    for name, (net, objective) in rows.items():
+        recipe = offline(net, teacher, objective, adamw(2e-3, 800), steps=800, seeds=SEEDS)
+        found[name] = scores(recipe(KEY, task), task, teacher)
+        print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f}", flush=True)
+    return found
+
+
+def _known_subclasses(subclass: jax.Array) -> Any:
+    """Targets from subclasses that are known: how far LELP could go."""
+
+    def value(ctx):
+        classes = jax.nn.softmax(ctx.outputs["teacher"].logits / 4)
+        within = jax.nn.one_hot(subclass[ctx.batch.index], 5)
+        targets = classes[..., None] * within[:, None]
+        return jnp.mean(losses.subclass_kd(ctx.outputs["student"].taps["subclasses"], targets))
+
+    return jgd.core.objective(value)
+
+
+@cache
+def sentiments():
+    """SST-2 as 24 words of a vocabulary of 4096; 3000 phrases to learn from, 20000 for the teacher."""
+    from jgd.data.texts import sst2, tokenized, word_tokenizer
+
+    corpus = sst2()
+    task = tokenized(corpus, word_tokenizer(corpus, 4096), 24)
+    return replace(task, unlabelled=None)
+
+
+def phrases() -> dict[str, Any]:
+    """Small Transformers on SST-2."""
+    whole = subset(sentiments(), 20000, seed=0)
+    task = subset(sentiments(), 3000, seed=1)
+    large = TextTransformer(2, 4096, width=96, depth=3, length=24)
+    teacher = scratch(large, adamw(1e-3, 1500), steps=1500)(jax.random.fold_in(KEY, 97), whole)
+
+    def small(classes):
+        return TextTransformer(classes, 4096, width=32, depth=1, length=24)
+
+    wide = distill.subclassed(small(10), 2)
+    rows = {
+        "CE": (small(2), HARD),
+        "KD (T 4)": (small(2), distill.hinton()),
+        "KD alone (T 4)": (small(2), distill.hinton(hard=0.0, soft=1.0)),
+        "PLD (T 4)": (small(2), distill.pld()),
+        "random subclasses": (wide, distill.random_subclasses()),
+        "LELP": (wide, distill.lelp()),
+        "KD + hidden MSE (linear map)": (
+            small(2),
+            weighted(
+                kd=(1.0, distill.hinton()), mse=(1.0, term(losses.hint, at="embedding", adapt=distill.linear))
+            ),
+        ),
+        "KD + MI-alpha 0.9": (small(2), _with_information(0.9)),
+        "KD + MI-alpha 0.5": (small(2), _with_information(0.5)),
+        "KD + MI-alpha 0.9, teacher's rows shuffled": (small(2), _with_information(0.9, shuffled=True)),
+    }
+    found = {"teacher": scores(teacher, task, several=False)}
+    for name, (net, objective) in rows.items():
+        recipe = offline(net, teacher, objective, adamw(2e-3, 600), steps=600, seeds=4)
+        nets, seconds = timed(partial(recipe, KEY, task))
+        found[name] = {**scores(nets, task, teacher), "seconds": seconds}
+        print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f} ({seconds:.0f} s)", flush=True)
+    return found
+
+
+def _with_information(alpha: float, shuffled: bool = False) -> Any:
+    def rolled(out):
+        return jnp.roll(out.embedding, 1, axis=0) if shuffled else out.embedding
+
+    bound = distill.mi_alpha(alpha=alpha, hidden=(128,), at=("embedding", rolled))
+    return weighted(kd=(1.0, distill.hinton()), mi=(0.1, bound))
+
+
+def feelings() -> dict[str, Any]:
+    """Tweets in four unequal classes: bags of words, 500 labelled."""
+    from jgd.data.texts import bag_of_words, tweets
+
+    whole = bag_of_words(tweets(), 2048)
+    task = subset(whole, 500, seed=0)
+    teacher = scratch(Perceptron(4, (256,)), adamw(1e-3, 800), steps=800)(jax.random.fold_in(KEY, 96), whole)
+    wide = distill.subclassed(Perceptron(12, (32,)), 4)
+    student = Perceptron(4, (32,))
+    rows = {
+        "CE": (student, HARD),
+        "KD (T 4)": (student, distill.hinton()),
+        "PLD (T 4)": (student, distill.pld()),
+        "random subclasses": (wide, distill.random_subclasses(subclasses=3)),
+        "LELP": (wide, distill.lelp(subclasses=3)),
+        "KD + hidden MSE (linear map)": (
+            student,
+            weighted(
+                kd=(1.0, distill.hinton()), mse=(1.0, term(losses.hint, at="embedding", adapt=distill.linear))
+            ),
+        ),
+        "KD + MI-alpha 0.9": (student, _with_information(0.9)),
+        "KD + MI-alpha 0.9, teacher's rows shuffled": (student, _with_information(0.9, shuffled=True)),
+    }
+    found = {"teacher": scores(teacher, task, several=False)}
+    for name, (net, objective) in rows.items():
+        recipe = offline(net, teacher, objective, adamw(2e-3, 600), steps=600, seeds=SEEDS)
+        found[name] = scores(recipe(KEY, task), task, teacher)
+        print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f}", flush=True)
+    return found
+
+
+# --- tokens, MNIST, graphs ----------------------------------------------------------------------
+
+
+def relations() -> dict[str, Any]:
+    """Attention networks on sixteen patches of a digit: the terms of TRG."""
+    task = digits_images(1000, seed=0)
+    large = VisionTransformer(10, patch=2, width=48, depth=2)
+    teacher = scratch(large, adamw(2e-3, 600), steps=600, batch=48)(jax.random.fold_in(KEY, 95), task)
+    task = subset(task, 400, seed=0)
+    small = VisionTransformer(10, patch=2, width=16, depth=1)
+    kd = {"ce": (1.0, HARD), "kd": (1.0, term(losses.kd))}
+    off = {"inner": 0.0, "local": 0.0, "across": 0.0}
+    cooling = optax.cosine_decay_schedule(0.5, 300, alpha=0.2)
+    rows = {
+        "KD": weighted(**kd),
+        "KD + inner (100)": {**off, "inner": 100.0},
+        "KD + local (100)": {**off, "local": 100.0},
+        "KD + global (1)": {**off, "across": 1.0},
+        "KD + all": {"inner": 100.0, "local": 100.0, "across": 1.0},
+    }
+    found = {"teacher": scores(teacher, task, several=False)}
+    for name, terms in rows.items():
+        objective = terms
+        if isinstance(terms, dict):
+            objective = weighted(**kd, trg=(1.0, distill.trg(temperature=cooling, **terms)))
+        recipe = offline(small, teacher, objective, adamw(2e-3, 300), steps=300, batch=48, seeds=SEEDS)
+        nets, seconds = timed(partial(recipe, KEY, task))
+        found[name] = {**scores(nets, task, teacher), **_alike(nets, teacher, task), "seconds": seconds}
+        print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f} ({seconds:.0f} s)", flush=True)
+    return found
+
+
+def _alike(nets: Any, teacher: Any, task: Any) -> dict[str, list[float]]:
+    """How many nearest neighbours of test tokens both networks share, and how far their attention differs."""
+    x = jnp.asarray(np.asarray(task.x)[np.asarray(task.test)][:48])
+    theirs = teacher(x).taps["tokens"]
+
+    def one(net, theirs):
+        ours = net(x).taps["tokens"]
+        flat = [losses.knn_affinity(t.reshape(-1, t.shape[-1]), 8).indices for t in (ours, theirs)]
+        shared = jnp.mean(jnp.any(flat[0][:, :, None] == flat[1][:, None], -1))
+        return shared, jnp.mean(losses.context_loss(ours, theirs))
+
+    overlap, context = jax.jit(jax.vmap(one, in_axes=(0, None)))(nets, theirs)
+    return {"overlap": overlap.tolist(), "context": context.tolist()}
+
+
+def images(n: int) -> dict[str, Any]:
+    """MNIST: students 784-64-10 on n of the 60000 images that the teacher has seen."""
+    from jgd.data.mnist import mnist
+
+    whole = mnist()
+    teacher = scratch(Perceptron(10, (512, 512)), adamw(1e-3, 3000), steps=3000, batch=128)(
+        jax.random.fold_in(KEY, 94), whole
+    )
+    task = subset(whole, n, seed=0)
+    found = {"teacher": scores(teacher, task, several=False)}
+    chosen = ("CE", "KD (T 4)", "DKD", "DIST", "standardised logits", "PLD (T 1)", "PLD (T 4)", "ListMLE")
+    every = logit_losses() | feature_losses()
+    for name in (*chosen, "RKD", "CRD"):
+        recipe = offline(Perceptron(10, (64,)), teacher, every[name], adamw(2e-3, 2000), steps=2000, seeds=4)
+        nets, seconds = timed(partial(recipe, KEY, task))
+        found[name] = {**scores(nets, task, teacher), "seconds": seconds}
+        print(f"  {n} {name}: {100 * np.mean(found[name]['accuracy']):.1f} ({seconds:.0f} s)", flush=True)
+    return found
+
+
+def graphs() -> dict[str, Any]:
+    """Cora: a GCN teaches GCNs and perceptrons, on all nodes."""
+    task = jgd.load("cora")
+    tx = optax.chain(optax.add_decayed_weights(5e-4), optax.adam(0.01))
+    recipe = scratch(GCN(7, hidden=64), tx, steps=200, select_every=1)
+    teacher = recipe(jax.random.fold_in(KEY, 93), task)
+    found = {"teacher": scores(teacher, task, several=False)}
+    everywhere = term(losses.kd, temperature=1.0, everywhere=True)
+    for net_name, net in {"GCN": GCN(7, hidden=16), "MLP": MLP(7, hidden=64)}.items():
+        objectives = {
+            "CE": HARD,
+            "KD on all nodes": weighted(ce=(0.1, HARD), kd=(0.9, everywhere)),
+            "KD on labelled nodes": distill.hinton(temperature=1.0),
+            "PLD on labelled nodes": distill.pld(temperature=1.0),
+        }
+        for name, objective in objectives.items():
+            student = offline(net, teacher, objective, tx, steps=200, select_every=5, seeds=SEEDS)
+            found[f"{net_name}: {name}"] = scores(student(KEY, task), task, teacher)
+            print(
+                f"  {net_name} {name}: {100 * np.mean(found[f'{net_name}: {name}']['accuracy']):.1f}",
+                flush=True,
+            )
+    return found
+
+
+PARTS: dict[str, Callable[[], Any]] = {
+    **{f"digits-{n}": partial(digits, n) for n in (100, 200, 1000)},
+    "peers": partial(peers, 0.3),
+    "peers-clean": partial(peers, 0.0),
+    "mixing": mixing,
+    "parity": parity,
+    "relations": relations,
+    "cora": graphs,
+    "tweets": feelings,
+    "mnist-1000": partial(images, 1000),
+    "mnist-10000": partial(images, 10000),
+    "sst2": phrases,
+}
+
+# --- the page -----------------------------------------------------------------------------------
+
+CARDS: dict[str, dict[str, float]] = {
+    "digits-100": {
+        "CE": 90.0, "KD (T 4)": 93.5, "KD alone (T 4)": 93.4, "KD alone (T 1)": 90.0, "reverse KL (T 4)": 93.3,
+        "DIST": 91.0, "PLD (T 1)": 90.0, "PLD (T 4)": 93.1, "ListMLE": 93.0,
+    },
+    "digits-200": {
+        "CE": 91.7, "KD (T 4)": 94.6, "KD alone (T 4)": 94.6, "KD alone (T 1)": 91.7, "reverse KL (T 4)": 94.6,
+        "DIST": 93.6, "PLD (T 1)": 91.7, "PLD (T 4)": 94.3, "ListMLE": 94.2,
+    },
+    "peers": {
+        "CE": 81.3, "DML (T 1)": 81.3, "DML (T 3)": 82.1, "both KLs, unweighted (T 3)": 83.0,
+        "BD-KD (delta 2, T 3)": 83.6, "BD-KD (delta 2, T 1)": 82.8,
+    },
+    "mixing": {
+        "CE, none": 90.0, "KD (T 4), none": 91.4, "over the deviation, none": 92.2, "CE, full": 90.7,
+        "KD (T 4), full": 89.8, "KD (T 1), full": 91.2, "over the deviation, full": 93.5,
+        "KD (T 4), 10 % mixed": 91.5, "over the deviation, 10 % mixed": 92.6,
+    },
+    "parity": {
+        "CE": 92.5, "KD (T 1)": 92.6, "KD (T 4)": 91.3, "random subclasses": 88.8, "LELP": 94.9,
+        "LELP without rotation": 94.4, "LELP within the head's span too": 92.9, "LELP, beta 1": 92.5,
+        "the digits as subclasses": 94.5,
+    },
+    "relations": {
+        "KD": 70.4, "KD + inner (100)": 70.1, "KD + local (100)": 73.9, "KD + global (1)": 69.5, "KD + all": 73.4,
+    },
+}  # fmt: skip
+"""Accuracies of another implementation, with other splits and students."""
+
+
+def spread(values: list[float], scale: float = 100, digits: int = 1) -> str:
+    """Mean and standard deviation."""
+    return f"{scale * np.mean(values):.{digits}f} ± {scale * np.std(values):.{digits}f}"
+
+
+def part_table(part: str, rows: dict[str, Any]) -> str:
+    """One part as a table."""
+    extra = [k for k in ("teacher_accuracy", "overlap", "context") if any(k in r for r in rows.values())]
+    header = ["", "accuracy %", "elsewhere", "ECE %", "NLL", "agreement %", *extra]
+    lines = []
+    for name, row in rows.items():
+        known = CARDS.get(part, {}).get(name)
+        cells = [
+            name,
+            spread(row["accuracy"]),
+            "–" if known is None else f"{known:.1f}",
+            spread(row["ece"]),
+            spread(row["nll"], 1, 3),
+            spread(row["agreement"]) if "agreement" in row else "–",
+        ]
+        scale = {"teacher_accuracy": 100, "overlap": 100, "context": 1000}
+        cells += [spread(row[k], scale[k], 2 if k == "context" else 1) if k in row else "–" for k in extra]
+        lines.append(cells)
+    return (
+        f"\n## {part}\n\n{(PARTS[part].func if isinstance(PARTS[part], partial) else PARTS[part]).__doc__}\n\n"
+        + (measure.table(header, lines))
+    )
+
+
+def claims(record: dict[str, Any]) -> list[str]:
+    """What was to come out, and whether it did."""
+
+    def mean(part, row, what="accuracy"):
+        return 100 * float(np.mean(record[part][row][what]))
+
+    wanted: list[tuple[str, str, Callable[[], tuple[bool, str]]]] = []
+
+    def claim(part, text, check):
+        wanted.append((part, text, check))
+
+    def gap(part, a, b, least):
+        def check():
+            found = mean(part, a) - mean(part, b)
+            return found >= least, f"{found:+.1f} points"
+
+        return check
+
+    claim(
+        "digits-100",
+        "PLD at T 4 is at least 2 points above CE (100 digits)",
+        gap("digits-100", "PLD (T 4)", "CE", 2),
+    )
+    claim("digits-100", "PLD at T 4 is within a point of KD", gap("digits-100", "PLD (T 4)", "KD (T 4)", -1))
+    claim(
+        "digits-100",
+        "KD alone at T 1 is CE: the teacher knows its images by heart",
+        lambda: (
+            abs(g := mean("digits-100", "KD alone (T 1)") - mean("digits-100", "CE")) < 1,
+            f"{g:+.1f} points",
+        ),
+    )
+    claim(
+        "peers",
+        "BD-KD is not below DML (T 3) with 30 % wrong labels",
+        gap("peers", "BD-KD (delta 2, T 3)", "DML (T 3)", 0),
+    )
+    claim(
+        "peers",
+        "both KLs are not below DML (T 3)",
+        gap("peers", "both KLs, unweighted (T 3)", "DML (T 3)", 0),
+    )
+    claim(
+        "parity",
+        "LELP is at least 1.5 points above KD (the better temperature)",
+        lambda: (
+            (g := mean("parity", "LELP") - max(mean("parity", f"KD (T {t})") for t in (1, 4))) >= 1.5,
+            f"{g:+.1f} points",
+        ),
+    )
+    claim("parity", "random subclasses are below KD (T 4)", gap("parity", "KD (T 4)", "random subclasses", 0))
+    claim("mixing", "full mixup hurts KD at T 4", gap("mixing", "KD (T 4), none", "KD (T 4), full", 0))
+    claim("mixing", "and T 1 repairs it", gap("mixing", "KD (T 1), full", "KD (T 4), full", 0))
+    claim(
+        "mixing",
+        "logits over their deviation, mixed, are best",
+        lambda: (
+            (
+                g := mean("mixing", "over the deviation, full")
+                - max(mean("mixing", r) for r in record["mixing"] if r != "over the deviation, full")
+            )
+            >= 0,
+            f"{g:+.1f} points to the next",
+        ),
+    )
+    claim(
+        "relations", "all of TRG's terms are at least a point above KD", gap("relations", "KD + all", "KD", 1)
+    )
+    claim("relations", "and share at least 15 % more neighbours with the teacher",
+          lambda: ((g := mean("relations", "KD + all", "overlap") / mean("relations", "KD", "overlap") - 1) >= 0.15,
+                   f"{100 * g:+.0f} %"))  # fmt: skip
+    lines = []
+    for part, text, check in wanted:
+        if part in record:
+            came, found = check()
+            lines.append(f"| {text} | {found} | {'yes' if came else '**no**'} |")
+    return ["| claim | found | came out |", "| --- | --- | --- |", *lines]
+
+
+INTRODUCTION = f"""
+Test accuracy, expected calibration error (15 bins), negative log-likelihood and agreement with the teacher, mean ±
+standard deviation over the students of a row ({SEEDS} keys; 4 on MNIST and SST-2), which were trained at once. "Elsewhere"
+is another implementation's accuracy with other splits and students, where there is one. What these exercises cannot
+separate is not claimed: PLD from ListMLE, calibration under BD-KD. DKD and MIX-KD degenerate at two classes and are not
+among the rows with two.
+"""
+
+
+def markdown(record: dict[str, Any]) -> str:
+    """The page."""
+    done = [part for part in PARTS if part in record]
+    tables = [part_table(part, record[part]) for part in done]
+    head = ["# Distillation\n", measure.described(record), INTRODUCTION, "## What was to come out\n"]
+    return "\n".join([*head, *claims(record), *tables]) + "\n"
+
+
+def main() -> None:
+    """Run what is missing, and write ``results/kd.{json,md}``."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", metavar="PART", help="parts whose name starts so")
+    parser.add_argument("--fresh", action="store_true", help="run parts again that are on disk")
+    options = parser.parse_args()
+    file = measure.RESULTS / f"{NAME}.json"
+    record = json.loads(file.read_text()) if file.exists() else {}
+    record |= measure.provenance() | {"command": "python experiments/kd_table.py"}
+    chosen = {n: p for n, p in PARTS.items() if options.only is None or n.startswith(options.only)}
+    measure.run_parts(NAME, record, chosen, frozenset(chosen) if options.fresh else frozenset())
+    measure.write(NAME, record, markdown(record))
+
+
+if __name__ == "__main__":
+    main()
