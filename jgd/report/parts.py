@@ -172,7 +172,8 @@ def column(
       value: what to compare; None to mark nothing.
       **which: as in `best_rows`.
     """
-    best = best_rows([value(row) for row in rows[1:]], **which) if value else set()
+    numbers = [] if value is None else [value(row) for row in rows[1:]]
+    best = best_rows([None if n is None else float(n) for n in numbers], **which)
     return [table_cell(show(row), i - 1 in best) for i, row in enumerate(rows)]
 
 

@@ -479,7 +479,7 @@ def test_export_mistakes(finished, capsys, monkeypatch):
     ("argv", "told"),
     [
         ("condens", "did you mean condense?"),
-        ("condense digts", "did you mean digits?"),
+        ("condense digts", "did you mean digits"),
         ("condense nothing-like-this", "known are cora"),
         ("condense tu:MUTAG", "set of graphs"),
         ("condense --label-ratio 1.5", "label_ratio must be in (0, 1], got 1.5"),
@@ -538,7 +538,7 @@ def test_missing_data_files_are_named(capsys, monkeypatch, tmp_path_factory):
         ("import jgd\n\nconfig = jgd.nothing\n", "line 3: AttributeError"),
         ("config = (\n", "line 1: SyntaxError"),
         (CONFIG + "config = Experiment(recipe=ClustGDD(alpha=3.0))\n", "alpha must be in"),
-        (CONFIG + "config = Experiment('digts')\n", "did you mean digits?"),
+        (CONFIG + "config = Experiment('digts')\n", "did you mean digits"),
     ],
 )
 def test_mistakes_in_a_config(text, told, tmp_path, capsys):

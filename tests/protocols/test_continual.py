@@ -206,6 +206,7 @@ def test_keys(found):
     assert not np.array_equal(run(AVERAGE, key=jax.random.key(4)).accuracy, first)
 
 
+@pytest.mark.slow
 def test_inductive_with_soft_labels():
     """Networks see test nodes alone, of all groups so far; soft labels become labels of the whole."""
 
