@@ -101,7 +101,9 @@ def rkd_distance(
     pairs = rows[:, None] & rows & ~jnp.eye(len(rows), dtype=bool)
 
     def relative(x):
-        square = jnp.sum((x[:, None] - x) ** 2, axis=-1)
+        x = jnp.where(rows[:, None], x - jnp.sum(x, 0) / count, 0)  # expanded squares lose digits far from 0
+        length = jnp.sum(x**2, axis=-1)
+        square = length[:, None] - 2 * _dot(x, x) + length
         distance = jnp.where(pairs, jnp.sqrt(jnp.maximum(square, 1e-12)), 0)
         mean = jnp.sum(distance) / jnp.maximum(jnp.sum(pairs), 1)
         return distance / jnp.where(mean > 0, mean, 1)
