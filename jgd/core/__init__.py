@@ -13,9 +13,9 @@ from jgd.core.algorithm import (
     train,
 )
 from jgd.core.loop import Diverged, Driver, HostStream, InMemory, Loop, Recipe, atomic_write, in_memory, run
-from jgd.core.model import Bound, Model, Outputs, bind, from_linen, from_nnx
+from jgd.core.model import Bound, Model, Outputs, as_model, bind, from_linen, from_nnx
 from jgd.core.objective import Context, Objective, objective, weighted
-from jgd.core.transforms import ema, ensemble, keep_best, record, sweep
+from jgd.core.transforms import ema, ensemble, inner_flush, keep_best, record, sweep
 
 __all__ = [
     "Algorithm",
@@ -41,9 +41,11 @@ __all__ = [
     "cycle",
     "ema",
     "ensemble",
+    "as_model",
     "from_linen",
     "from_nnx",
     "in_memory",
+    "inner_flush",
     "keep_best",
     "objective",
     "record",

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-__all__ = ["Bound", "Model", "Outputs", "bind", "from_linen", "from_nnx"]
+__all__ = ["Bound", "Model", "Outputs", "as_model", "bind", "from_linen", "from_nnx"]
 
 
 class Outputs(NamedTuple):
@@ -92,6 +92,11 @@ def from_linen(module: nn.Module) -> Model:
         return _cached_linen(module)
     except TypeError:  # not hashable, e.g. a module with a list of layers
         return _from_linen(module)
+
+
+def as_model(net: Model | nn.Module) -> Model:
+    """A network that is a `Model` already, or a Flax linen module as one."""
+    return from_linen(net) if isinstance(net, nn.Module) else net
 
 
 def _from_linen(module: nn.Module) -> Model:

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, PyTree
 
 from jgd.core.algorithm import Algorithm, Flush
 
-__all__ = ["Best", "Recording", "ema", "ensemble", "keep_best", "record", "sweep"]
+__all__ = ["Best", "Recording", "ema", "ensemble", "inner_flush", "keep_best", "record", "sweep"]
 
 
 class Best(NamedTuple):
@@ -87,10 +87,10 @@ def keep_best(
         del data
         return state.product
 
-    return Algorithm(init, step, result, _inner_flush(alg.flush))
+    return Algorithm(init, step, result, inner_flush(alg.flush))
 
 
-def _inner_flush(flush: Flush | None) -> Flush | None:
+def inner_flush(flush: Flush | None) -> Flush | None:
     """The flush of a wrapped algorithm, for a wrapper whose state has it as `inner`."""
     return None if flush is None else flush._replace(run=lambda state, t: flush.run(state.inner, t))
 
@@ -132,7 +132,7 @@ def ema(
     def result(state, data):
         return alg.result(put(state.inner, state.average), data)
 
-    return Algorithm(init, step, result, _inner_flush(alg.flush))
+    return Algorithm(init, step, result, inner_flush(alg.flush))
 
 
 def ensemble(
@@ -230,7 +230,7 @@ def sweep(make: Callable[..., Algorithm], **values: ArrayLike) -> Algorithm:
         return jax.vmap(lambda v, inner: make(**v).result(inner, data))(state.values, state.inner)
 
     flush = make(**{name: v[0] for name, v in grid.items()}).flush
-    return Algorithm(init, step, result, _inner_flush(flush))
+    return Algorithm(init, step, result, inner_flush(flush))
 
 
 class Recording(NamedTuple):
@@ -291,7 +291,7 @@ def record(
         return alg.result(state.inner, data), state.snapshots
 
     if sink is None:
-        return Algorithm(init, step, result, _inner_flush(alg.flush))
+        return Algorithm(init, step, result, inner_flush(alg.flush))
     if alg.flush is not None:
         raise ValueError("only one sink at a time: the algorithm to record has a flush of its own")
     # The buffer is full after snapshot number capacity - 1, 2 * capacity - 1, ...

@@ -23,14 +23,14 @@ import jax.numpy as jnp
 from jgd import losses
 from jgd.core import Objective, from_linen
 from jgd.distill.data import source_of
-from jgd.distill.terms import At, read
+from jgd.distill.terms import Place, sides
 
 __all__ = ["crd"]
 
 
 def crd(
     *,
-    at: At = "embedding",
+    at: Place = "embedding",
     dim: int = 128,
     negatives: int = 1024,
     temperature: float = 0.07,
@@ -56,8 +56,7 @@ def crd(
     embed = from_linen(_Map(dim))
 
     def features(ctx):
-        fixed = jax.lax.stop_gradient(read(ctx.outputs[teacher], at))
-        return [x.reshape(x.shape[0], -1) for x in (read(ctx.outputs[student], at), fixed)]
+        return [x.reshape(x.shape[0], -1) for x in sides(ctx, at, student, teacher)]
 
     def init(key, ctx):
         keys = jax.random.split(key, 4)

@@ -23,6 +23,7 @@ __all__ = [
     "ahead",
     "examples",
     "inputs_of",
+    "outputs",
     "outputs_of_all",
     "predict",
     "rows",
@@ -41,9 +42,8 @@ class Source(NamedTuple):
     Attributes:
       train: examples to learn from.
       val: examples to select by, or None.
-      inputs: ``{player: inputs}`` of graph networks, which see the whole graph; empty where the inputs of a
-        batch are the inputs of all players.
-      val_inputs: likewise for ``val``.
+      inputs: ``{player: inputs}`` of graph networks, which see the whole graph at every split; empty where
+        the inputs of a batch are the inputs of all players.
       teachers: ``{player: network}``.
       order: random key of the order of the examples, the same for all members of an ensemble.
     """
@@ -51,7 +51,6 @@ class Source(NamedTuple):
     train: Examples
     val: Examples | None
     inputs: Mapping[str, tuple]
-    val_inputs: Mapping[str, tuple]
     teachers: Mapping[str, Bound]
     order: Array
 
@@ -97,14 +96,13 @@ def examples(task: Task, split: str) -> Examples:
     )
 
 
-def inputs_of(model: Model, task: NodeTask, split: str = "train") -> tuple:
+def inputs_of(model: Model, task: NodeTask) -> tuple:
     """Operator and features of a graph as a network reads them, see `Model.reads`.
 
     Of an inductive task the training graph has the training nodes alone.
     """
     if task.setting == "inductive":
         raise ValueError("distillation on inductive node tasks: give the induced task of the training nodes")
-    del split
     settings: dict[str, Any] = dict(model.reads or (("normalize", "sym"), ("self_loops", True)))
     return operator(task.graph, **settings), features_for(task.graph)
 
@@ -117,7 +115,7 @@ def source(key: Array, task: Task, models: Mapping[str, Model], teachers: Mappin
     if isinstance(task, NodeTask):
         players = {**models, **{name: net.model for name, net in teachers.items()}}
         inputs = {name: inputs_of(model, task) for name, model in players.items()}
-    return Source(train, val, inputs, inputs, dict(teachers), key)
+    return Source(train, val, inputs, dict(teachers), key)
 
 
 def rows(order: Array, t: Array, count: int, batch: int) -> Int[Array, " B"]:
@@ -164,16 +162,17 @@ def predict(net: Bound, given: Examples, batch: int = 512) -> Any:
     """Outputs of a network on all examples, so many at a time."""
     count = given.inputs[0].shape[0]
     if count <= batch:
-        return _predict(net, take(given, jnp.arange(count)).inputs)
+        return outputs(net, take(given, jnp.arange(count)).inputs)
     pieces = [
-        _predict(net, take(given, jnp.arange(start, min(start + batch, count))).inputs)
+        outputs(net, take(given, jnp.arange(start, min(start + batch, count))).inputs)
         for start in range(0, count, batch)
     ]
     return jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
 
 
 @jax.jit
-def _predict(net, inputs):
+def outputs(net: Bound, inputs: tuple) -> Any:
+    """Outputs of a network at its inputs, compiled once for all networks of a kind."""
     return net(*inputs)
 
 

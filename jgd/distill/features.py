@@ -41,13 +41,12 @@ from jaxtyping import Array, Float
 from jgd import losses
 from jgd.core import Context, Model, Objective, from_linen, weighted
 from jgd.distill.data import source_of, take
-from jgd.distill.terms import At, read, term
+from jgd.distill.terms import At, Place, pair, read, sides, term
 from jgd.losses import mean
 from jgd.nn import Conv, ConvNorm
 from jgd.nn.conv import batch_norm
 
 __all__ = [
-    "Place",
     "adaptor",
     "attention",
     "cc",
@@ -67,12 +66,7 @@ __all__ = [
     "vid",
 ]
 
-Place = At | tuple[At, At]
 STAGES = ("stage1", "stage2", "stage3")
-
-
-def _pair(place: Place) -> tuple[At, At]:
-    return place if isinstance(place, tuple) else (place, place)
 
 
 def _sum(one: Callable[[Place], Objective], stages: Sequence[Place]) -> Objective:
@@ -81,15 +75,9 @@ def _sum(one: Callable[[Place], Objective], stages: Sequence[Place]) -> Objectiv
         raise ValueError("there must be at least one stage")
     parts: dict[str, tuple[Any, Objective]] = {}
     for i, place in enumerate(stages):
-        name = _pair(place)[0]
+        name = pair(place)[0]
         parts[name if isinstance(name, str) and name not in parts else f"{i}"] = (1.0, one(place))
     return weighted(**parts)
-
-
-def _values(ctx: Context, place: Place, student: str, teacher: str) -> tuple[Array, Array]:
-    ours, theirs = _pair(place)
-    fixed = jax.lax.stop_gradient(read(ctx.outputs[teacher], theirs))
-    return read(ctx.outputs[student], ours), fixed
 
 
 def _counted(ctx: Context) -> Array | None:
@@ -300,13 +288,13 @@ def cc(
     embed = nn.Dense(dim)
 
     def init(key, ctx):
-        pair = zip(jax.random.split(key), _values(ctx, at, student, teacher), strict=True)
-        return tuple(embed.init(k, x.reshape(x.shape[0], -1)) for k, x in pair), ()
+        both = zip(jax.random.split(key), sides(ctx, at, student, teacher), strict=True)
+        return tuple(embed.init(k, x.reshape(x.shape[0], -1)) for k, x in both), ()
 
     def apply(params, state, ctx, *, key, step):
         del key, step
-        pair = zip(params, _values(ctx, at, student, teacher), strict=True)
-        s, t = (jnp.asarray(embed.apply(p, x.reshape(x.shape[0], -1))) for p, x in pair)
+        both = zip(params, sides(ctx, at, student, teacher), strict=True)
+        s, t = (jnp.asarray(embed.apply(p, x.reshape(x.shape[0], -1))) for p, x in both)
         where = _counted(ctx)
         if form == "neighbours":
             return losses.neighbour_congruence(s, t, where=where), state, {}
@@ -391,10 +379,10 @@ def ofd(
         return from_linen(connector(s, t))
 
     def init(key, ctx):
-        pairs = [_values(ctx, place, student, teacher) for place in stages]
+        pairs = [sides(ctx, place, student, teacher) for place in stages]
         keys = jax.random.split(key, len(pairs))
         made = [network(s, t).init(k, s) for k, (s, t) in zip(keys, pairs, strict=True)]
-        found = norms or _moments(ctx, teacher, [_pair(place)[1] for place in stages])
+        found = norms or _moments(ctx, teacher, [pair(place)[1] for place in stages])
         margins = tuple(losses.ofd_margin(jnp.asarray(m), jnp.asarray(s)) for m, s in found)
         return tuple(p for p, _ in made), (tuple(s for _, s in made), margins)
 
@@ -403,7 +391,7 @@ def ofd(
         states, margins = state
         total, later, metrics = jnp.zeros(()), [], {}
         for i, place in enumerate(stages):
-            s, t = _values(ctx, place, student, teacher)
+            s, t = sides(ctx, place, student, teacher)
             out, new = network(s, t).apply(params[i], states[i], s, train=True)
             value = mean(losses.ofd(out.logits, t, margins[i], where=_counted(ctx)), ctx.batch.weights)
             total = total + 0.5 ** (len(stages) - 1 - i) * value
@@ -496,7 +484,7 @@ def review(
 
     def all_of(side: int) -> At:
         def maps(out):
-            found = (read(out, _pair(place)[side]) for place in stages)
+            found = (read(out, pair(place)[side]) for place in stages)
             return tuple(x[:, None, None] if x.ndim == 2 else x for x in found)
 
         return maps
@@ -605,14 +593,14 @@ def factor_transfer(
 
     def init(key, ctx):
         k_order, k_first, k_second = jax.random.split(key, 3)
-        s, t = _values(ctx, at, student, teacher)
+        s, t = sides(ctx, at, student, teacher)
         width, _, translator = networks(s, t)
         train = source_of(ctx.data).train
         count = train.targets.shape[0]
 
         def features(step):
             index = jax.random.choice(jax.random.fold_in(k_order, step), count, (min(batch, count),), False)
-            return read(ctx.call[teacher](*take(train, index).inputs), _pair(at)[1])
+            return read(ctx.call[teacher](*take(train, index).inputs), pair(at)[1])
 
         encoder, _ = paraphrase(k_first, features, width, adam, steps)
         params, state = translator.init(k_second, s)
@@ -621,7 +609,7 @@ def factor_transfer(
     def apply(params, state, ctx, *, key, step):
         del key, step
         own, encoder = state
-        s, t = _values(ctx, at, student, teacher)
+        s, t = sides(ctx, at, student, teacher)
         _, paraphraser, translator = networks(s, t)
         ours, own = translator.apply(params, own, s, train=True)
         factors = same_size(ours.logits, paraphraser.apply(encoder, {}, t)[0].logits)

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgd import losses
-from jgd.core import Context, Model, Objective, from_linen
+from jgd.core import Context, Model, Objective, as_model
 from jgd.distill.data import outputs_of_all, source_of
 from jgd.losses import mean
 
@@ -34,7 +34,7 @@ def subclassed(net: Model | nn.Module, num_classes: int) -> Model:
       net: a network of ``num_classes * S`` logits, subclasses of the first class first.
       num_classes: classes.
     """
-    return _subclassed(from_linen(net) if isinstance(net, nn.Module) else net, num_classes)
+    return _subclassed(as_model(net), num_classes)
 
 
 @lru_cache(maxsize=64)

@@ -24,7 +24,7 @@ from jaxtyping import Array
 
 from jgd import losses
 from jgd.core import Objective, from_linen
-from jgd.distill.terms import At, read
+from jgd.distill.terms import Place, sides
 from jgd.nn.perceptron import Perceptron
 
 __all__ = ["mi_alpha"]
@@ -33,7 +33,7 @@ __all__ = ["mi_alpha"]
 def mi_alpha(
     *,
     alpha: float | Array = 0.9,
-    at: At | tuple[At, At] = "embedding",
+    at: Place = "embedding",
     width: int = 64,
     hidden: Sequence[int] = (512, 512),
     student: str = "student",
@@ -51,14 +51,12 @@ def mi_alpha(
       student: who learns.
       teacher: from whom.
     """
-    ours, theirs = at if isinstance(at, tuple) else (at, at)
     critic = from_linen(Perceptron(width, tuple(hidden)))
     baseline = from_linen(Perceptron(1, tuple(hidden)))
 
     def states(ctx):
-        x = read(ctx.outputs[student], ours)
-        y = jax.lax.stop_gradient(read(ctx.outputs[teacher], theirs))
-        return [v.reshape(v.shape[0], -1, v.shape[-1]).mean(1) for v in (x, y)]
+        both = sides(ctx, at, student, teacher)
+        return [v.reshape(v.shape[0], -1, v.shape[-1]).mean(1) for v in both]
 
     def init(key, ctx):
         x, y = states(ctx)

@@ -43,7 +43,19 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
-from jgd.core import Algorithm, Bound, Examples, Loop, Model, Outputs, ensemble, from_linen, in_memory, train
+from jgd.core import (
+    Algorithm,
+    Bound,
+    Examples,
+    Loop,
+    Model,
+    Outputs,
+    as_model,
+    ensemble,
+    in_memory,
+    inner_flush,
+    train,
+)
 from jgd.data.tasks import ArrayTask, NodeTask
 from jgd.distill.data import Source, examples, predict, rows, take
 from jgd.distill.terms import supervised
@@ -262,10 +274,7 @@ def count_forgetting(
     def result(state, data):
         return alg.result(state.inner, data), _score(state.seen)
 
-    flush = alg.flush
-    if flush is not None:
-        flush = flush._replace(run=lambda state, t, run=flush.run: run(state.inner, t))
-    return Algorithm(init, step, result, flush)
+    return Algorithm(init, step, result, inner_flush(alg.flush))
 
 
 # --- networks to score by -------------------------------------------------------------------------
@@ -303,7 +312,7 @@ def _probe(model: Model, tx, members: int, count: int, batch: int, every: int) -
         return jnp.argmax(predict(net, data.train).logits, -1) == data.train.targets
 
     alg = count_forgetting(train(model, supervised(), tx, prepare=prepare), right, count, every=every)
-    own = Source(Examples(None, None, 0, None), None, None, None, None, 0)  # pyright: ignore[reportArgumentType]
+    own = Source(Examples(None, None, 0, None), None, None, None, 0)  # pyright: ignore[reportArgumentType]
     return ensemble(alg, members, data_axis=own)
 
 
@@ -352,8 +361,8 @@ def probes(
         held = (part[:, None] == jnp.arange(folds)[:, None]).reshape(members, count)
     weights = jnp.ones(count) if given.weights is None else given.weights
     given = given._replace(weights=weights * ~held)
-    data = Source(given, None, {}, {}, {}, jax.random.split(k_order, members))
-    model = from_linen(net) if isinstance(net, nn.Module) else net
+    data = Source(given, None, {}, {}, jax.random.split(k_order, members))
+    model = as_model(net)
     alg = _probe(model, tx, members, count, batch, every or count // batch)
     nets, lost = loop("probe", alg, k_train, data, steps)
     outputs = _outputs(nets, given._replace(weights=None))

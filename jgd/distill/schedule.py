@@ -27,14 +27,26 @@ from jgd.core import (
     Loop,
     Model,
     Objective,
+    as_model,
     ema,
     ensemble,
-    from_linen,
     in_memory,
     keep_best,
     train,
 )
-from jgd.distill.data import Rows, Source, Table, Task, ahead, rows, source, source_of, take, with_table
+from jgd.distill.data import (
+    Rows,
+    Source,
+    Table,
+    Task,
+    ahead,
+    outputs,
+    rows,
+    source,
+    source_of,
+    take,
+    with_table,
+)
 from jgd.distill.policies import Policy
 from jgd.distill.terms import supervised
 from jgd.metrics import accuracy
@@ -51,10 +63,6 @@ __all__ = [
 ]
 
 Network = Model | nn.Module
-
-
-def _model(net: Network) -> Model:
-    return from_linen(net) if isinstance(net, nn.Module) else net
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +163,7 @@ class Distillation:
 
         def known(name: str, net: Bound) -> Bound:
             if data.inputs:
-                return with_table(net, jax.jit(lambda n, inputs: n(*inputs))(net, data.inputs[name]))
+                return with_table(net, outputs(net, data.inputs[name]))
             return ahead(net, data.train, *((2**62,) if self.cache else ())) or net
 
         return data._replace(teachers={name: known(name, net) for name, net in self.teachers.items()})
@@ -218,7 +226,10 @@ def _cached(
         )
     if every is None:
         return alg
-    score = lambda nets, data: mean_accuracy(nets, source_of(data))  # noqa: E731
+
+    def score(nets, data):
+        return mean_accuracy(nets, source_of(data))
+
     return keep_best(alg, score, every=every, patience=patience)
 
 
@@ -241,7 +252,7 @@ def mean_accuracy(nets: Mapping[str, Bound], data: Source) -> Array:
     val = data.val
 
     def one(name, net):
-        inputs = data.val_inputs.get(name) or take(val, jnp.arange(val.targets.shape[0])).inputs
+        inputs = data.inputs.get(name) or take(val, jnp.arange(val.targets.shape[0])).inputs
         return accuracy(net(*inputs).logits, val.targets, val.weights)
 
     return jnp.mean(jnp.stack([one(name, net) for name, net in nets.items()]))
@@ -265,7 +276,8 @@ def offline(
     Returns:
       A recipe whose product is the student as a `Bound` network.
     """
-    return Distillation({"student": _model(net)}, {"teacher": teacher}, objective, tx, alone=True, **settings)
+    players = {"student": as_model(net)}
+    return Distillation(players, {"teacher": teacher}, objective, tx, alone=True, **settings)
 
 
 def online(
@@ -286,7 +298,7 @@ def online(
       A recipe whose product is ``{player: bound network}``.
     """
     named = peers if isinstance(peers, Mapping) else {f"peer{i}": net for i, net in enumerate(peers)}
-    return Distillation({name: _model(net) for name, net in named.items()}, {}, objective, tx, **settings)
+    return Distillation({name: as_model(net) for name, net in named.items()}, {}, objective, tx, **settings)
 
 
 def scratch(
@@ -294,7 +306,7 @@ def scratch(
 ) -> Distillation:
     """A network learns from labels alone: how teachers are made, and what students are compared with."""
     objective = supervised() if objective is None else objective
-    return Distillation({"student": _model(net)}, {}, objective, tx, alone=True, **settings)
+    return Distillation({"student": as_model(net)}, {}, objective, tx, alone=True, **settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -348,7 +360,7 @@ def assistants(
     _one_at_a_time(settings)
     links = tuple(
         lambda net, own=own: offline(own, _needed(net), objective, tx, **settings)
-        for own in map(_model, nets)
+        for own in map(as_model, nets)
     )
     return _Chain(links, teacher)
 
@@ -375,7 +387,7 @@ def generations(
     if count < 1:
         raise ValueError(f"there must be at least one generation, got {count}")
     _one_at_a_time(settings)
-    model = _model(net)
+    model = as_model(net)
     begin: list[Callable] = [lambda net: scratch(model, tx, first, **settings)]
     return _Chain(
         (*begin, *[lambda net: offline(model, _needed(net), objective, tx, **settings)] * (count - 1)), None

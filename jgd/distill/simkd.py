@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgd import losses
-from jgd.core import Bound, Model, Objective, from_linen
+from jgd.core import Bound, Model, Objective, as_model, from_linen
 from jgd.distill.features import same_size
 from jgd.distill.terms import At, read, term
 from jgd.nn import ConvNorm
@@ -92,7 +92,7 @@ def reusing(
     """
     if factor < 1:
         raise ValueError(f"factor must be at least 1, got {factor}")
-    model = from_linen(net) if isinstance(net, nn.Module) else net
+    model = as_model(net)
     kernel, bias = head(teacher.params)
     projector = from_linen(_Projector(kernel.shape[0], factor, relu))
 

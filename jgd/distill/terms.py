@@ -27,9 +27,10 @@ from jaxtyping import Array
 from jgd.core import Context, Model, Objective, Outputs, from_linen, objective, weighted
 from jgd.losses import cross_entropy, mean
 
-__all__ = ["At", "linear", "mean_teacher", "mutual", "read", "supervised", "term"]
+__all__ = ["At", "Place", "linear", "mean_teacher", "mutual", "pair", "read", "sides", "supervised", "term"]
 
 At = str | Callable[[Outputs], Any]
+Place = At | tuple[At, At]
 
 
 def read(outputs: Outputs, at: At) -> Any:
@@ -49,6 +50,18 @@ def read(outputs: Outputs, at: At) -> Any:
         known = ", ".join(["logits", "embedding", *outputs.taps])
         raise ValueError(f"the network has no output {at!r}, it has {known}")
     return outputs.taps[at]
+
+
+def pair(place: Place) -> tuple[At, At]:
+    """Where to read the student and where the teacher, of a place that may be one for both."""
+    return place if isinstance(place, tuple) else (place, place)
+
+
+def sides(ctx: Context, place: Place, student: str = "student", teacher: str = "teacher") -> tuple[Any, Any]:
+    """Values of both networks at a place; the teacher's is constant."""
+    ours, theirs = pair(place)
+    fixed = jax.lax.stop_gradient(read(ctx.outputs[teacher], theirs))
+    return read(ctx.outputs[student], ours), fixed
 
 
 def supervised(loss: Callable = cross_entropy, *, player: str = "student", **settings: Any) -> Objective:
@@ -76,7 +89,7 @@ def linear(student: Array, teacher: Array) -> nn.Module:
 def term(
     loss: Callable,
     *,
-    at: At | tuple[At, At] = "logits",
+    at: Place = "logits",
     adapt: Callable[[Any, Any], nn.Module | Model] | None = None,
     student: str = "student",
     teacher: str = "teacher",
@@ -99,7 +112,6 @@ def term(
       schedules: settings that change, as functions of the step.
       **settings: of the loss.
     """
-    ours, theirs = at if isinstance(at, tuple) else (at, at)
     wanted = inspect.signature(loss).parameters
     changing = dict(schedules or {})
 
@@ -108,19 +120,15 @@ def term(
         net = adapt(x, y)
         return from_linen(_Quiet(net)) if isinstance(net, nn.Module) else net
 
-    def values(ctx: Context):
-        fixed = jax.lax.stop_gradient(read(ctx.outputs[teacher], theirs))
-        return read(ctx.outputs[student], ours), fixed
-
     def init(key, ctx):
         if adapt is None:
             return (), ()
-        x, y = values(ctx)
+        x, y = sides(ctx, at, student, teacher)
         return network(x, y).init(key, x)
 
     def apply(params, state, ctx, *, key, step):
         k_adapt, k_loss = jax.random.split(key)
-        x, y = values(ctx)
+        x, y = sides(ctx, at, student, teacher)
         if adapt is not None:
             out, state = network(x, y).apply(params, state, x, key=k_adapt, train=True)
             x = out.logits

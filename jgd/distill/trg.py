@@ -21,14 +21,13 @@ from __future__ import annotations
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
 from jgd import losses
 from jgd.core import Objective, from_linen
-from jgd.distill.terms import At, read
+from jgd.distill.terms import Place, sides
 
 __all__ = ["tokens", "trg"]
 
@@ -63,7 +62,7 @@ class _Projection(nn.Module):
 
 def trg(
     *,
-    at: At | tuple[At, At] = "tokens",
+    at: Place = "tokens",
     grid: tuple[int, int] | None = None,
     inner: Any = 100.0,
     local: Any = 100.0,
@@ -93,12 +92,10 @@ def trg(
       student: who learns.
       teacher: from whom.
     """
-    ours, theirs = at if isinstance(at, tuple) else (at, at)
     cooling = optax.cosine_decay_schedule(0.5, 1000, alpha=0.2) if temperature is None else temperature
 
     def both(ctx):
-        fixed = jax.lax.stop_gradient(read(ctx.outputs[teacher], theirs))
-        s, t = tokens(read(ctx.outputs[student], ours), grid), tokens(fixed, grid)
+        s, t = (tokens(x, grid) for x in sides(ctx, at, student, teacher))
         if s.shape[:2] != t.shape[:2]:
             raise ValueError(
                 f"student and teacher need as many tokens, got {s.shape[1]} and {t.shape[1]}: set grid"

@@ -307,7 +307,7 @@ def test_probes_lower_everywhere(platform):
         alg = pruning._probe(from_linen(NET), TX, 2, 12, 4, 3)
         keys = jax.random.split(KEY, 2)
         given = pruning.Examples((x,), y, jnp.ones((2, 12)), jnp.arange(12))
-        data = pruning.Source(given, None, {}, {}, {}, keys)
+        data = pruning.Source(given, None, {}, {}, keys)
         state = alg.init(KEY, data, None)
         return alg.step(KEY, jnp.asarray(2), state, data, None)[1]["loss"]
 
