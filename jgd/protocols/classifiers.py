@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from jgd.core import Bound
+from jgd.core import Bound, Examples
 from jgd.data.tasks import NodeTask
-from jgd.distill.data import Task, examples, inputs_of, predict
-from jgd.losses import kl
+from jgd.distill.data import Task, examples, inputs_of, outputs, predict
+from jgd.losses import kl, mean
 from jgd.metrics import accuracy, brier_score, calibration_error, negative_log_likelihood
 
-__all__ = ["Classified", "classified", "logits_on"]
+__all__ = ["Classified", "classified", "logits_on", "scored"]
 
 
 class Classified(NamedTuple):
@@ -48,8 +48,9 @@ def logits_on(net: Bound, task: Task, split: str = "test", *, several: bool = Fa
     """
     if isinstance(task, NodeTask):
         inputs = inputs_of(net.model, task)
-        one = jax.jit(lambda n, inputs: n(*inputs).logits)
-        return jax.vmap(one, in_axes=(0, None))(net, inputs) if several else one(net, inputs)
+        if several:
+            return jax.vmap(lambda n: outputs(n, inputs).logits)(net)
+        return outputs(net, inputs).logits
     some = examples(task, split)
     if not several:
         return predict(net, some).logits
@@ -73,9 +74,23 @@ def classified(
     Raises:
       ValueError: for a task without this split.
     """
-    some = examples(task, split)
-    labels, where = some.targets, some.weights
     theirs = None if teacher is None else logits_on(teacher, task, split)
+    logits = logits_on(net, task, split, several=several)
+    return scored(logits, examples(task, split), theirs=theirs, several=several)
+
+
+def scored(
+    logits: Array, some: Examples, *, theirs: Array | None = None, several: bool = False
+) -> Classified:
+    """The scores of `classified` from logits that are known.
+
+    Args:
+      logits: of a network on examples, or of several with a leading axis.
+      some: the examples.
+      theirs: the teacher's logits on them.
+      several: whether there is such an axis.
+    """
+    labels, where = some.targets, some.weights
 
     def one(logits: Array) -> Classified:
         scores: dict[str, Any] = {
@@ -87,9 +102,7 @@ def classified(
         if theirs is not None:
             scores["agreement"] = accuracy(logits, jnp.argmax(theirs, -1), where)
             each = kl(jax.nn.log_softmax(theirs), jax.nn.log_softmax(logits))
-            weights = jnp.ones(each.shape) if where is None else where
-            scores["divergence"] = jnp.sum(weights * each) / jnp.sum(weights)
+            scores["divergence"] = mean(each, where)
         return Classified(**scores)
 
-    logits = logits_on(net, task, split, several=several)
     return jax.vmap(one)(logits) if several else one(logits)

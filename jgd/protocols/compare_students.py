@@ -20,12 +20,11 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from jgd.core import Bound, Objective
-from jgd.data.tasks import NodeTask
+from jgd.core import Bound, Examples, Objective
 from jgd.distill.data import Task, examples
 from jgd.distill.schedule import Network, offline
 from jgd.metrics import ReliabilityBins, reliability
-from jgd.protocols.classifiers import Classified, classified, logits_on
+from jgd.protocols.classifiers import Classified, logits_on, scored
 from jgd.protocols.compare import versions
 
 __all__ = ["StudentComparison", "compare_students"]
@@ -137,29 +136,30 @@ def compare_students(
         raise ValueError(f"seeds must be at least 1, got {seeds}")
     key = jax.random.key(0) if key is None else key
     scores, bins, seconds = {}, {}, {}
+    some, theirs = examples(task, "test"), logits_on(teacher, task)
     for name, given in objectives.items():
         own, objective = given if not isinstance(given, Objective) else (net, given)
         start = time.perf_counter()
         nets = jax.block_until_ready(offline(own, teacher, objective, tx, seeds=seeds, **settings)(key, task))
         seconds[name] = time.perf_counter() - start
-        scores[name] = classified(nets, task, teacher=teacher, several=True)
-        bins[name] = _bins(logits_on(nets, task, several=True), task)
+        logits = logits_on(nets, task, several=True)
+        scores[name] = scored(logits, some, theirs=theirs, several=True)
+        bins[name] = _bins(logits, some)
     return StudentComparison(
         dataset=task.name,
         scores=scores,
         bins=bins,
         seconds=seconds,
-        teacher=classified(teacher, task),
-        teacher_bins=_bins(logits_on(teacher, task)[None], task),
+        teacher=scored(theirs, some),
+        teacher_bins=_bins(theirs[None], some),
         settings={"seeds": seeds, **{k: v for k, v in settings.items() if isinstance(v, int | float | str)}},
         versions=versions(),
     )
 
 
-def _bins(logits: Array, task: Task) -> ReliabilityBins:
+def _bins(logits: Array, some: Examples) -> ReliabilityBins:
     """Confidence and accuracy of the predictions of all members together."""
-    some = examples(task, "test")
     members = logits.shape[0]
     labels = jnp.tile(some.targets, members)
-    where = jnp.tile(some.weights, members) if isinstance(task, NodeTask) else None
+    where = None if some.weights is None else jnp.tile(some.weights, members)
     return reliability(logits.reshape(-1, logits.shape[-1]), labels, where=where)
