@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from jgd.report.parts import (
     NONE,
     best_rows,
     captioned,
+    command_block,
     data_section,
     document,
     key_list,
@@ -243,14 +243,9 @@ def _run(comparison: MethodComparison, command: str) -> Markup:
         "state that is best on the validation nodes of the original graph is tested on its test nodes. The "
         "whole graph goes through the same procedure."
     ).replace("networks of each architecture is", "networks of each architecture are")
-    command_part: Any = (
-        el("pre", el("code", command), tabindex=0, role="group", aria_label="Command")
-        if command
-        else el("p", "Run from Python; no command was recorded.")
-    )
     return join(
         el("h3", "Command"),
-        command_part,
+        command_block(command),
         el("h3", "Protocol"),
         el("p", text),
         setting_list(vars(protocol)),

@@ -22,6 +22,7 @@ __all__ = [
     "document",
     "captioned",
     "column",
+    "command_block",
     "key_list",
     "number_range",
     "percent",
@@ -215,14 +216,19 @@ def set_table(
     return join(scroll, el("p", note, class_="note"))
 
 
+def command_block(command: str) -> Markup:
+    """What was typed, or that nothing was."""
+    if not command:
+        return el("p", "Run from Python; no command was recorded.")
+    return el("pre", el("code", command), tabindex=0, role="group", aria_label="Command")
+
+
 def run_section(metrics: Mapping[str, Any], protocol: str) -> Markup:
     """What was run: the command, the protocol in words and numbers, settings, seconds and versions."""
     seed, command = metrics["seed"], metrics["command"]
     parts: list[str] = [
         el("h3", "Command"),
-        el("pre", el("code", command), tabindex=0, role="group", aria_label="Command")
-        if command
-        else el("p", "Run from Python; no command was recorded."),
+        command_block(command),
         el("h3", "Protocol"),
         el("p", protocol),
     ]

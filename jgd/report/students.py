@@ -17,6 +17,7 @@ from jgd.report.markup import Markup, el, inline_svg, join
 from jgd.report.parts import (
     captioned,
     column,
+    command_block,
     data_section,
     document,
     key_list,
@@ -242,18 +243,12 @@ def _figure(
 
 
 def _run(metrics: Mapping[str, Any]) -> Markup:
-    command = metrics["command"]
-    shown: Any = (
-        el("pre", el("code", command), tabindex=0, role="group", aria_label="Command")
-        if command
-        else el("p", "Run from Python; no command was recorded.")
-    )
     text = (
         "Every objective trains the same student from the same keys, with the same teacher, data, order of "
         "the examples and optimiser. The last state is tested unless a selection is among the settings."
     )
     return join(
-        el("h3", "Command"), shown,
+        el("h3", "Command"), command_block(metrics["command"]),
         el("h3", "Protocol"), el("p", text), setting_list(metrics["settings"]),
         el("h3", "Versions and device"), setting_list(metrics["versions"]),
     )  # fmt: skip
