@@ -30,7 +30,7 @@ import measure
 
 import jgd
 from jgd import distill, losses
-from jgd.core import weighted
+from jgd.core import Objective, weighted
 from jgd.data.digits import digits_images
 from jgd.data.subsets import noisy_labels, subset
 from jgd.distill import offline, online, scratch, supervised, term
@@ -58,6 +58,28 @@ def timed(run: Callable[[], Any]) -> tuple[Any, float]:
     start = time.perf_counter()
     result = jax.block_until_ready(run())
     return result, time.perf_counter() - start
+
+
+def taught(
+    rows: dict[str, Any],
+    net: Any,
+    teacher: Any,
+    task: Any,
+    rate: float,
+    *,
+    steps: int,
+    seeds: int = SEEDS,
+    **settings,
+) -> dict[str, Any]:
+    """A row for the teacher and one for the students of each objective, or of each (network, objective)."""
+    found = {"teacher": scores(teacher, task, several=False)}
+    for name, given in rows.items():
+        own, objective = (net, given) if isinstance(given, Objective) else given
+        recipe = offline(own, teacher, objective, adamw(rate, steps), steps=steps, seeds=seeds, **settings)
+        nets, seconds = timed(partial(recipe, KEY, task))
+        found[name] = {**scores(nets, task, teacher), "seconds": seconds}
+        print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f} ({seconds:.0f} s)", flush=True)
+    return found
 
 
 # --- digits: every loss -------------------------------------------------------------------------
@@ -125,13 +147,7 @@ def digits_teacher():
 def digits(n: int) -> dict[str, Any]:
     """Students 64-32-10 on n of the teacher's images."""
     task, teacher = subset(digits_images(1000, seed=0), n, seed=0), digits_teacher()
-    rows = {"teacher": scores(teacher, task, several=False)}
-    for name, objective in (logit_losses() | feature_losses()).items():
-        recipe = offline(Perceptron(10, (32,)), teacher, objective, adamw(2e-3, 1500), seeds=SEEDS)
-        nets, seconds = timed(partial(recipe, KEY, task))
-        rows[name] = {**scores(nets, task, teacher), "seconds": seconds}
-        print(f"  {n} {name}: {100 * np.mean(rows[name]['accuracy']):.1f} ({seconds:.0f} s)", flush=True)
-    return rows
+    return taught(logit_losses() | feature_losses(), Perceptron(10, (32,)), teacher, task, 2e-3, steps=1500)
 
 
 def peers(rate: float) -> dict[str, Any]:
@@ -202,9 +218,9 @@ def parity() -> dict[str, Any]:
     wide = distill.subclassed(Perceptron(10, (32,)), 2)
     oracle = _known_subclasses(jnp.asarray(digit[np.asarray(task.train)] // 2))
     rows = {
-        "CE": (Perceptron(2, (32,)), HARD),
-        "KD (T 1)": (Perceptron(2, (32,)), distill.hinton(hard=0.0, soft=1.0, temperature=1.0)),
-        "KD (T 4)": (Perceptron(2, (32,)), distill.hinton(hard=0.0, soft=1.0)),
+        "CE": HARD,
+        "KD (T 1)": distill.hinton(hard=0.0, soft=1.0, temperature=1.0),
+        "KD (T 4)": distill.hinton(hard=0.0, soft=1.0),
         "random subclasses": (wide, distill.random_subclasses()),
         "LELP": (wide, distill.lelp()),
         "LELP without rotation": (wide, distill.lelp(rotate=False)),
@@ -212,12 +228,7 @@ def parity() -> dict[str, Any]:
         "LELP, beta 1": (wide, distill.lelp(beta=1.0)),
         "the digits as subclasses": (wide, oracle),
     }
-    found = {"teacher": scores(teacher, task, several=False)}
-    for name, (net, objective) in rows.items():
-        recipe = offline(net, teacher, objective, adamw(2e-3, 800), steps=800, seeds=SEEDS)
-        found[name] = scores(recipe(KEY, task), task, teacher)
-        print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f}", flush=True)
-    return found
+    return taught(rows, Perceptron(2, (32,)), teacher, task, 2e-3, steps=800)
 
 
 def _known_subclasses(subclass: jax.Array) -> Any:
@@ -254,29 +265,20 @@ def phrases() -> dict[str, Any]:
 
     wide = distill.subclassed(small(10), 2)
     rows = {
-        "CE": (small(2), HARD),
-        "KD (T 4)": (small(2), distill.hinton()),
-        "KD alone (T 4)": (small(2), distill.hinton(hard=0.0, soft=1.0)),
-        "PLD (T 4)": (small(2), distill.pld()),
+        "CE": HARD,
+        "KD (T 4)": distill.hinton(),
+        "KD alone (T 4)": distill.hinton(hard=0.0, soft=1.0),
+        "PLD (T 4)": distill.pld(),
         "random subclasses": (wide, distill.random_subclasses()),
         "LELP": (wide, distill.lelp()),
-        "KD + hidden MSE (linear map)": (
-            small(2),
-            weighted(
-                kd=(1.0, distill.hinton()), mse=(1.0, term(losses.hint, at="embedding", adapt=distill.linear))
-            ),
+        "KD + hidden MSE (linear map)": weighted(
+            kd=(1.0, distill.hinton()), mse=(1.0, term(losses.hint, at="embedding", adapt=distill.linear))
         ),
-        "KD + MI-alpha 0.9": (small(2), _with_information(0.9)),
-        "KD + MI-alpha 0.5": (small(2), _with_information(0.5)),
-        "KD + MI-alpha 0.9, teacher's rows shuffled": (small(2), _with_information(0.9, shuffled=True)),
+        "KD + MI-alpha 0.9": _with_information(0.9),
+        "KD + MI-alpha 0.5": _with_information(0.5),
+        "KD + MI-alpha 0.9, teacher's rows shuffled": _with_information(0.9, shuffled=True),
     }
-    found = {"teacher": scores(teacher, task, several=False)}
-    for name, (net, objective) in rows.items():
-        recipe = offline(net, teacher, objective, adamw(2e-3, 600), steps=600, seeds=4)
-        nets, seconds = timed(partial(recipe, KEY, task))
-        found[name] = {**scores(nets, task, teacher), "seconds": seconds}
-        print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f} ({seconds:.0f} s)", flush=True)
-    return found
+    return taught(rows, small(2), teacher, task, 2e-3, steps=600, seeds=4)
 
 
 def _with_information(alpha: float, shuffled: bool = False) -> Any:
@@ -297,26 +299,18 @@ def feelings() -> dict[str, Any]:
     wide = distill.subclassed(Perceptron(12, (32,)), 4)
     student = Perceptron(4, (32,))
     rows = {
-        "CE": (student, HARD),
-        "KD (T 4)": (student, distill.hinton()),
-        "PLD (T 4)": (student, distill.pld()),
+        "CE": HARD,
+        "KD (T 4)": distill.hinton(),
+        "PLD (T 4)": distill.pld(),
         "random subclasses": (wide, distill.random_subclasses(subclasses=3)),
         "LELP": (wide, distill.lelp(subclasses=3)),
-        "KD + hidden MSE (linear map)": (
-            student,
-            weighted(
-                kd=(1.0, distill.hinton()), mse=(1.0, term(losses.hint, at="embedding", adapt=distill.linear))
-            ),
+        "KD + hidden MSE (linear map)": weighted(
+            kd=(1.0, distill.hinton()), mse=(1.0, term(losses.hint, at="embedding", adapt=distill.linear))
         ),
-        "KD + MI-alpha 0.9": (student, _with_information(0.9)),
-        "KD + MI-alpha 0.9, teacher's rows shuffled": (student, _with_information(0.9, shuffled=True)),
+        "KD + MI-alpha 0.9": _with_information(0.9),
+        "KD + MI-alpha 0.9, teacher's rows shuffled": _with_information(0.9, shuffled=True),
     }
-    found = {"teacher": scores(teacher, task, several=False)}
-    for name, (net, objective) in rows.items():
-        recipe = offline(net, teacher, objective, adamw(2e-3, 600), steps=600, seeds=SEEDS)
-        found[name] = scores(recipe(KEY, task), task, teacher)
-        print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f}", flush=True)
-    return found
+    return taught(rows, student, teacher, task, 2e-3, steps=600)
 
 
 # --- tokens, MNIST, graphs ----------------------------------------------------------------------
@@ -375,15 +369,10 @@ def images(n: int) -> dict[str, Any]:
         jax.random.fold_in(KEY, 94), whole
     )
     task = subset(whole, n, seed=0)
-    found = {"teacher": scores(teacher, task, several=False)}
     chosen = ("CE", "KD (T 4)", "DKD", "DIST", "standardised logits", "PLD (T 1)", "PLD (T 4)", "ListMLE")
     every = logit_losses() | feature_losses()
-    for name in (*chosen, "RKD", "CRD"):
-        recipe = offline(Perceptron(10, (64,)), teacher, every[name], adamw(2e-3, 2000), steps=2000, seeds=4)
-        nets, seconds = timed(partial(recipe, KEY, task))
-        found[name] = {**scores(nets, task, teacher), "seconds": seconds}
-        print(f"  {n} {name}: {100 * np.mean(found[name]['accuracy']):.1f} ({seconds:.0f} s)", flush=True)
-    return found
+    rows = {name: every[name] for name in (*chosen, "RKD", "CRD")}
+    return taught(rows, Perceptron(10, (64,)), teacher, task, 2e-3, steps=2000, seeds=4)
 
 
 def graphs() -> dict[str, Any]:

@@ -287,7 +287,6 @@ def markdown(record: dict[str, Any]) -> str:
 
 def main() -> None:
     """Run all, and write ``results/losses.{json,md}``."""
-    torch.set_num_threads(torch.get_num_threads())
     record = measure.provenance("torch")
     rows = [{"loss": name, "classes": c, **contest(name, c)} for c in (100, 1000) for name in CONTESTS]
     record |= {"losses": rows, "pld": plackett_luce()}
