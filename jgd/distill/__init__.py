@@ -29,7 +29,16 @@ from jgd.distill.lelp import lelp, random_subclasses, subclassed
 from jgd.distill.logits import bd_kd, ctkd, dist, dkd, hinton, kdcl, mix_kd, nkd, pld, ramp, standardized
 from jgd.distill.mi_alpha import mi_alpha
 from jgd.distill.one import Branched, one, sigmoid_ramp
-from jgd.distill.policies import Policy, chain, crop_flip, cutmix, gaussian_noise, mixup
+from jgd.distill.policies import (
+    Policy,
+    chain,
+    crop_flip,
+    cutmix,
+    gaussian_noise,
+    mixup,
+    token_dropout,
+    token_swap,
+)
 from jgd.distill.schedule import Distillation, assistants, generations, offline, online, scratch
 from jgd.distill.simkd import reusing, simkd
 from jgd.distill.terms import linear, mean_teacher, mutual, supervised, term
@@ -93,6 +102,8 @@ __all__ = [
     "subclassed",
     "supervised",
     "term",
+    "token_dropout",
+    "token_swap",
     "trg",
     "vid",
 ]

@@ -44,7 +44,16 @@ from jgd.data.distiller import distillation_runs
 from jgd.data.storage import reading
 from jgd.distill.data import Task
 from jgd.distill.mi_alpha import mi_alpha
-from jgd.distill.policies import Policy, chain, crop_flip, cutmix, gaussian_noise, mixup
+from jgd.distill.policies import (
+    Policy,
+    chain,
+    crop_flip,
+    cutmix,
+    gaussian_noise,
+    mixup,
+    token_dropout,
+    token_swap,
+)
 from jgd.distill.schedule import Network, learning, mean_accuracy, offline
 from jgd.distill.terms import At, linear, supervised, term
 
@@ -373,8 +382,10 @@ AUGMENTATION: Mapping[str, Policy] = {
     "cutmix": cutmix(),
     "crop_flip": crop_flip(),
     "noise": gaussian_noise(0.1),
+    "swap": token_swap(),
+    "drop": token_dropout(),
 }
-"""Policies by name."""
+"""Policies by name: for anything, for images, for vectors, for texts."""
 
 
 def space(

@@ -11,11 +11,21 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jgd.core import Examples
 
-__all__ = ["Policy", "chain", "crop_flip", "cutmix", "gaussian_noise", "mixup", "partial_weights"]
+__all__ = [
+    "Policy",
+    "chain",
+    "crop_flip",
+    "cutmix",
+    "gaussian_noise",
+    "mixup",
+    "partial_weights",
+    "token_dropout",
+    "token_swap",
+]
 
 
 class Policy(NamedTuple):
@@ -45,10 +55,21 @@ def _continuous(batch: Examples) -> Array:
     x = batch.inputs[0]
     if len(batch.inputs) != 1 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
-            f"only one array of floating-point inputs can be mixed, got {len(batch.inputs)} of "
-            f"{[str(i.dtype) for i in batch.inputs]}; mix embeddings of tokens and nodes instead"
+            f"this policy needs one array of floating-point inputs, got {len(batch.inputs)} of "
+            f"{[str(i.dtype) for i in batch.inputs]}"
         )
     return x
+
+
+def _tokens(batch: Examples) -> tuple[Int[Array, "B T"], Bool[Array, "B T"]]:
+    """Tokens, and which of them are real."""
+    x = batch.inputs[0]
+    if len(batch.inputs) > 2 or x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
+        raise ValueError(
+            f"this policy needs tokens [B, T] and at most their mask, got {len(batch.inputs)} arrays, the "
+            f"first {x.dtype} of shape {x.shape}"
+        )
+    return x, batch.inputs[1] if len(batch.inputs) == 2 else jnp.ones(x.shape, bool)
 
 
 def _soft(batch: Examples, num_classes: int) -> Float[Array, "B C"]:
@@ -60,13 +81,13 @@ def _along(weight: Shaped[Array, " B"], x: Array) -> Array:
     return weight.reshape(-1, *(1,) * (x.ndim - 1))
 
 
-def _blended(batch: Examples, num_classes: int, first, second, weight, x) -> Examples:
-    """The batch with inputs ``x`` and labels mixed by ``weight``; loss weights are mixed likewise."""
+def _blended(batch: Examples, num_classes: int, first, second, weight, inputs) -> Examples:
+    """The batch with other inputs and labels mixed by ``weight``; loss weights are mixed likewise."""
     y = _soft(batch, num_classes)
     y = weight[:, None] * y[first] + (1 - weight[:, None]) * y[second]
     w = batch.weights
     w = w if w is None else weight * w[first] + (1 - weight) * w[second]
-    return batch._replace(inputs=(x,), targets=y, weights=w)
+    return batch._replace(inputs=inputs, targets=y, weights=w)
 
 
 def partial_weights(
@@ -100,6 +121,9 @@ def mixup(alpha: float = 1.0, *, clean: float = 0.0, exact: bool = True) -> Poli
     Both partners are permutations of the batch and every example has a weight of its own. With ``clean`` it
     is the partial mixup of Choi et al. (WACV 2023): only ``1 - clean`` of the batch is mixed.
 
+    Of texts it is the embeddings that are mixed (MixKD, Liang et al., ICLR 2021), by each network its own:
+    networks get ``(tokens, mask, other tokens, their mask, weight)``, as `jgd.nn.TextTransformer` takes them.
+
     Args:
       alpha: both parameters of the Beta distribution of the weights.
       clean: share of examples that are not mixed.
@@ -110,12 +134,18 @@ def mixup(alpha: float = 1.0, *, clean: float = 0.0, exact: bool = True) -> Poli
 
     def apply(key, t, batch, num_classes):
         del t
-        x = _continuous(batch)
+        size = batch.targets.shape[0]
         k_first, k_second, k_weight = jax.random.split(key, 3)
-        first, second = (jax.random.permutation(k, x.shape[0]) for k in (k_first, k_second))
-        weight = partial_weights(k_weight, x.shape[0], alpha, clean, exact)
-        along = _along(weight, x).astype(x.dtype)
-        return _blended(batch, num_classes, first, second, weight, along * x[first] + (1 - along) * x[second])
+        first, second = (jax.random.permutation(k, size) for k in (k_first, k_second))
+        weight = partial_weights(k_weight, size, alpha, clean, exact)
+        if jnp.issubdtype(batch.inputs[0].dtype, jnp.integer):
+            x, mask = _tokens(batch)
+            inputs = (x[first], mask[first], x[second], mask[second], weight)
+        else:
+            x = _continuous(batch)
+            along = _along(weight, x).astype(x.dtype)
+            inputs = (along * x[first] + (1 - along) * x[second],)
+        return _blended(batch, num_classes, first, second, weight, inputs)
 
     return Policy(apply)
 
@@ -146,7 +176,7 @@ def cutmix(alpha: float = 1.0) -> Policy:
             inside &= ((at >= low[:, None]) & (at < high[:, None])).reshape(shape)
         weight = 1 - jnp.mean(inside, axis=(1, 2))
         mixed = jnp.where(inside[..., None], x[second], x)
-        return _blended(batch, num_classes, first, second, weight, mixed)
+        return _blended(batch, num_classes, first, second, weight, (mixed,))
 
     return Policy(apply)
 
@@ -182,3 +212,45 @@ def gaussian_noise(scale: float) -> Policy:
         return batch._replace(inputs=(x + scale * jax.random.normal(key, x.shape, x.dtype),))
 
     return Policy(apply)
+
+
+def token_swap(rate: float = 0.1) -> Policy:
+    """Neighbouring tokens change places, each pair of a random half of all with probability ``rate``."""
+    _probability(rate)
+
+    def apply(key, t, batch, num_classes):
+        del t, num_classes
+        x, mask = _tokens(batch)
+        k_swap, k_odd = jax.random.split(key)
+        at = jnp.arange(x.shape[1])
+        odd = jax.random.bernoulli(k_odd, 0.5, (x.shape[0], 1)).astype(at.dtype)
+        other = jnp.clip(jnp.where((at + odd) % 2 == 0, at + 1, at - 1), 0, x.shape[1] - 1)
+        left = jnp.minimum(at, other)  # both of a pair read the same draw
+        chosen = jnp.take_along_axis(jax.random.bernoulli(k_swap, rate, x.shape), left, axis=1)
+        chosen &= mask & jnp.take_along_axis(mask, other, axis=1)
+        swapped = jnp.take_along_axis(x, jnp.where(chosen, other, at), axis=1)
+        return batch._replace(inputs=(swapped, *batch.inputs[1:]))
+
+    return Policy(apply)
+
+
+def token_dropout(rate: float = 0.1) -> Policy:
+    """Tokens are hidden from the networks with probability ``rate``, but never all of a text.
+
+    Networks get ``(tokens, mask)``.
+    """
+    _probability(rate)
+
+    def apply(key, t, batch, num_classes):
+        del t, num_classes
+        x, mask = _tokens(batch)
+        draws = jnp.where(mask, jax.random.uniform(key, x.shape), -1.0)
+        last = draws == jnp.max(draws, axis=1, keepdims=True)
+        return batch._replace(inputs=(x, mask & ((draws >= rate) | last)))
+
+    return Policy(apply)
+
+
+def _probability(rate: float) -> None:
+    if not 0 <= rate <= 1:
+        raise ValueError(f"rate is a probability in [0, 1], got {rate}")

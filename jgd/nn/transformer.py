@@ -9,6 +9,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jgd.core.model import Outputs
@@ -68,8 +69,8 @@ class _Encoder(nn.Module):
 class TextTransformer(nn.Module):
     """Classify token sequences by the mean of their last hidden states.
 
-    Further tap ``words``: the embeddings of the tokens alone. Embeddings can be given in place of tokens, for
-    example to mix those of two texts.
+    Further tap ``words``: the embeddings of the tokens alone. Embeddings can be given in place of tokens, and
+    the embeddings of two texts can be mixed (see `jgd.distill.mixup`).
 
     Attributes:
       num_classes: width of the output.
@@ -94,8 +95,11 @@ class TextTransformer(nn.Module):
     @nn.compact
     def __call__(
         self,
-        tokens: Int[Array, "B T"] | Float[Array, "B T D"],
-        mask: Bool[Array, "B T"] | None = None,
+        tokens: Int[Array | np.ndarray, "B T"] | Float[Array, "B T D"],
+        mask: Bool[Array | np.ndarray, "B T"] | None = None,
+        others: Int[Array, "B T"] | None = None,
+        others_mask: Bool[Array | np.ndarray, "B T"] | None = None,
+        share: Float[Array, " B"] | None = None,
         *,
         train: bool = False,
     ) -> Outputs:
@@ -104,12 +108,26 @@ class TextTransformer(nn.Module):
         Args:
           tokens: their ids, or their embeddings.
           mask: which tokens are real; all by default. What stands at the others changes nothing.
+          others: tokens of other texts, to be mixed in. The mixture is as long as the longer of both, and
+            where a text has no token it adds nothing.
+          others_mask: which of those are real.
+          share: of the first text; the other's is the rest.
           train: whether to drop out.
         """
         if tokens.shape[1] > self.length:
             raise ValueError(f"sequences of {tokens.shape[1]} tokens are longer than length={self.length}")
         embed = nn.Embed(self.vocab_size, self.width, embedding_init=_small)
         words = embed(tokens) if tokens.ndim == 2 else tokens
+        if others is not None:
+            if mask is None or others_mask is None or share is None:
+                raise ValueError("texts are mixed by their masks and share: give both masks and the share")
+            parts = zip((words, embed(others)), (mask, others_mask), (share, 1 - share), strict=True)
+            words = sum(
+                (jnp.where(m[:, :, None], w[:, None, None].astype(e.dtype) * e, 0) for e, m, w in parts),
+                jnp.zeros_like(words),
+            )
+            # A share of one leaves the first text as it is, whatever the other's length.
+            mask = (mask & (share > 0)[:, None]) | (others_mask & (share < 1)[:, None])
         positions = self.param("positions", _small, (self.length, self.width))
         x = Dropout(self.dropout)(words + positions[: words.shape[1]], train=train)
         taps = _Encoder(self.depth, self.heads, self.ratio, self.dropout)(x, mask, train=train)

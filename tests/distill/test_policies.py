@@ -1,12 +1,26 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jgd.core import Examples
-from jgd.distill.policies import Policy, chain, crop_flip, cutmix, gaussian_noise, mixup, partial_weights
+from jgd.data.tasks import ArrayTask
+from jgd.distill import hinton, offline, scratch
+from jgd.distill.policies import (
+    Policy,
+    chain,
+    crop_flip,
+    cutmix,
+    gaussian_noise,
+    mixup,
+    partial_weights,
+    token_dropout,
+    token_swap,
+)
+from jgd.nn import TextTransformer
 
 KEY = jax.random.key(0)
 STEP = jnp.asarray(0)
@@ -113,9 +127,86 @@ def test_a_chain_keeps_inputs_where_all_do():
     np.testing.assert_array_equal(run(chain(same, same), batch()).inputs[0], batch().inputs[0])
 
 
-def test_tokens_cannot_be_mixed():
-    with pytest.raises(ValueError, match="mix embeddings"):
-        run(mixup(), Examples((jnp.zeros((4, 7), int),), jnp.zeros(4, int)))
+def texts(rows=12, length=6):
+    """Text i has tokens 10 i + 1, 10 i + 2, ..., as many as i says, and label i."""
+    lengths = 1 + np.arange(rows) % length
+    x = 10 * np.arange(rows)[:, None] + 1 + np.arange(length)
+    mask = np.arange(length) < lengths[:, None]
+    return Examples((jnp.asarray(np.where(mask, x, 0)), jnp.asarray(mask)), jnp.arange(rows))
+
+
+def test_texts_are_mixed_as_pairs_with_the_labels_shares():
+    given = texts()
+    for masked in (given, given._replace(inputs=given.inputs[:1])):
+        mixed = run(mixup(clean=0.25), masked, classes=12)
+        x, mask, others, others_mask, share = map(np.asarray, mixed.inputs)
+        first, second = x[:, 0] // 10, others[:, 0] // 10
+        np.testing.assert_array_equal(x, given.inputs[0][first])
+        np.testing.assert_array_equal(others, given.inputs[0][second])
+        if masked is given:
+            np.testing.assert_array_equal(mask, given.inputs[1][first])
+            np.testing.assert_array_equal(others_mask, given.inputs[1][second])
+        else:
+            assert mask.all()
+        eye = np.eye(12)
+        np.testing.assert_allclose(
+            mixed.targets, share[:, None] * eye[first] + (1 - share[:, None]) * eye[second], atol=1e-6
+        )
+        assert (share == 1).sum() == 3
+
+
+def test_a_student_learns_from_mixed_texts():
+    """The whole way: two Transformers of different widths, their own embeddings mixed."""
+    rng = np.random.default_rng(0)
+    y = np.arange(48) % 2
+    x = rng.integers(1, 5, (48, 5)) + 4 * y[:, None]  # the classes share no word
+    part = np.arange(48)
+    task = ArrayTask(
+        x=x.astype(np.int32), y=y.astype(np.int32), mask=np.ones(x.shape, bool),
+        train=part < 32, test=part >= 32, num_classes=2,
+    )  # fmt: skip
+    large, small = (TextTransformer(2, 9, width=w, depth=1, heads=2, length=5, dropout=0.0) for w in (12, 8))
+    tx = optax.adam(1e-2)
+    teacher = scratch(large, tx, steps=40, batch=16)(KEY, task)
+    policy = chain(token_swap(), mixup())
+    student = offline(small, teacher, hinton(), tx, steps=120, batch=16, policy=policy)(KEY, task)
+    assert np.mean(student(x[part >= 32]).logits.argmax(-1) == y[part >= 32]) > 0.9
+
+
+def test_swapped_tokens_are_the_same_tokens_next_door():
+    given = texts(rows=60)
+    x, mask = map(np.asarray, given.inputs)
+    swapped = np.asarray(run(token_swap(0.5), given).inputs[0])
+    np.testing.assert_array_equal(np.sort(swapped, 1), np.sort(x, 1))
+    np.testing.assert_array_equal(swapped[~mask], 0)
+    away = np.abs((swapped - 1) % 10 - np.arange(6))[mask]
+    assert set(away) == {0, 1}
+    np.testing.assert_array_equal(run(token_swap(0.0), given).inputs[0], x)
+    whole = Examples((jnp.tile(jnp.arange(1, 7), (2000, 1)),), jnp.zeros(2000, int))
+    moved = np.asarray(run(token_swap(0.3), whole).inputs[0]) != np.arange(1, 7)
+    # Of two pairings one keeps the ends alone: each pair is tried in half of all texts.
+    np.testing.assert_allclose(moved.mean(0), [0.15, 0.3, 0.3, 0.3, 0.3, 0.15], atol=0.03)
+
+
+def test_dropped_tokens_leave_one():
+    given = texts(rows=60)
+    x, mask = run(token_dropout(1.0), given).inputs
+    np.testing.assert_array_equal(x, given.inputs[0])
+    np.testing.assert_array_equal(mask.sum(1), 1)
+    assert not (np.asarray(mask) & ~np.asarray(given.inputs[1])).any()
+    whole = Examples((jnp.ones((500, 40), int),), jnp.zeros(500, int))
+    assert abs(float(run(token_dropout(0.2), whole).inputs[1].mean()) - 0.8) < 0.01
+    assert run(token_dropout(0.0), whole).inputs[1].all()
+
+
+def test_policies_say_what_they_need():
+    with pytest.raises(ValueError, match="floating-point"):
+        run(gaussian_noise(1.0), texts())
+    for policy in (mixup(), token_swap(), token_dropout()):
+        with pytest.raises(ValueError, match=r"tokens \[B, T\]"):
+            run(policy, Examples((jnp.zeros((4, 7, 2), int),), jnp.zeros(4, int)))
+    with pytest.raises(ValueError, match="probability"):
+        token_swap(1.5)
     with pytest.raises(ValueError, match=r"\[B, H, W, C\]"):
         run(cutmix(), batch())
 

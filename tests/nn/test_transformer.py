@@ -139,3 +139,22 @@ def test_export(params):
     ours, theirs = jax.jit(step)(raw, params, TOKENS, MASK), export.call(raw, params, TOKENS, MASK)
     for a, b in zip(*map(jax.tree.leaves, (ours, theirs)), strict=True):
         close(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_mixed_texts(params):
+    """Embeddings are mixed, each text as long as it is; a share of one or zero is that text alone."""
+    others, others_mask = TOKENS[::-1], MASK[::-1]
+    share = jnp.array([1.0, 0.0, 0.25, 0.6])
+    mixed, _ = APPLY(params, {}, TOKENS, MASK, others, others_mask, share)
+    alone, theirs = (APPLY(params, {}, *text)[0] for text in ((TOKENS, MASK), (others, others_mask)))
+    close(mixed.logits[0], alone.logits[0], rtol=1e-5, atol=1e-6)
+    close(mixed.logits[1], theirs.logits[1], rtol=1e-5, atol=1e-6)
+    words = np.asarray(params["Embed_0"]["embedding"])
+    expected = 0.25 * words[TOKENS[2]] * MASK[2][:, None] + 0.75 * words[others[2]] * others_mask[2][:, None]
+    close(mixed.taps["words"][2], expected, rtol=1e-5, atol=1e-6)
+    union = MASK[2] | others_mask[2]
+    close(mixed.logits[2], APPLY(params, {}, expected[None], union[None])[0].logits[0], rtol=1e-4, atol=1e-5)
+    back, _ = APPLY(params, {}, others, others_mask, TOKENS, MASK, 1 - share)
+    close(back.logits, mixed.logits, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="both masks"):
+        MODEL.apply(params, {}, TOKENS, MASK, others)
