@@ -27,7 +27,15 @@ from jgd.data.tasks import (
     SequenceTask,
     TextGraph,
 )
-from jgd.data.texts import Tokenizer, bag_of_words, byte_tokenizer, read_texts, tokenized, word_tokenizer
+from jgd.data.texts import (
+    Tokenizer,
+    bag_of_words,
+    byte_tokenizer,
+    read_texts,
+    tokenized,
+    word_piece_tokenizer,
+    word_tokenizer,
+)
 
 __all__ = [
     "ArrayTask",
@@ -78,5 +86,6 @@ __all__ = [
     "to_pyg",
     "tokenized",
     "with_validation",
+    "word_piece_tokenizer",
     "word_tokenizer",
 ]

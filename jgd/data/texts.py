@@ -32,6 +32,7 @@ __all__ = [
     "sst2",
     "tokenized",
     "tweets",
+    "word_piece_tokenizer",
     "word_tokenizer",
 ]
 
@@ -135,7 +136,7 @@ def _rows(path: Path, text: str, label: str | None) -> list[tuple[str, str | Non
 class Tokenizer(NamedTuple):
     """How texts become numbers. 0 stands for padding and comes from nowhere else.
 
-    Any tokeniser fits; one of the ``tokenizers`` library, trained with ``[PAD]`` first, is
+    Any tokeniser fits; one of the ``tokenizers`` library, trained with its padding token first, is
     ``Tokenizer(lambda text: t.encode(text).ids, t.get_vocab_size())``.
 
     Attributes:
@@ -165,6 +166,39 @@ def word_tokenizer(corpus: Corpus, size: int = 8192) -> Tokenizer:
     words.fit(_texts(corpus, corpus.splits["train"]))
     split, number = words.build_analyzer(), {word: i + 2 for word, i in words.vocabulary_.items()}
     return Tokenizer(lambda text: [number.get(word, 1) for word in split(text)], len(number) + 2)
+
+
+def word_piece_tokenizer(corpus: Corpus, size: int = 8192) -> Tokenizer:
+    """BERT's word pieces, learned from the training texts by the ``tokenizers`` library; 1 is the unknown.
+
+    Lower-case words and punctuation marks are cut into the longest pieces of the vocabulary, so that rare
+    words are made of frequent parts in place of being unknown.
+
+    Args:
+      corpus: whose ``train`` split is learned from.
+      size: largest vocabulary, with padding, the unknown piece and single characters.
+
+    Raises:
+      ImportError: without that library (``pip install jgd[llm]``).
+      ValueError: for a size without room for a piece.
+    """
+    if size < 3:
+        raise ValueError(f"a vocabulary needs room for padding, the unknown and one piece, got size={size}")
+    try:
+        import tokenizers as hf
+    except ImportError as e:
+        raise ImportError(
+            "word pieces need the tokenizers library: pip install 'jgd[llm]', or use word_tokenizer or "
+            "byte_tokenizer"
+        ) from e
+    pieces = hf.Tokenizer(hf.models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
+    pieces.normalizer = hf.normalizers.BertNormalizer(lowercase=True)
+    pieces.pre_tokenizer = hf.pre_tokenizers.BertPreTokenizer()
+    trainer = hf.trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=["[PAD]", "[UNK]"], show_progress=False
+    )
+    pieces.train_from_iterator(_texts(corpus, corpus.splits["train"]), trainer)
+    return Tokenizer(lambda text: pieces.encode(text).ids, pieces.get_vocab_size())
 
 
 def _texts(corpus: Corpus, index: Sequence[int] | None = None) -> list[str]:

@@ -1,5 +1,7 @@
 """Labelled texts from tables, tokens, bags of words."""
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -12,6 +14,7 @@ from jgd.data import (
     load,
     read_texts,
     tokenized,
+    word_piece_tokenizer,
     word_tokenizer,
 )
 
@@ -122,6 +125,30 @@ def test_word_tokenizer():
     assert sorted(full.encode("the cat, dog")) == [2, 3, 4, 5]
     with pytest.raises(ValueError, match="size=2"):
         word_tokenizer(texts, 2)
+
+
+def test_word_piece_tokenizer():
+    pytest.importorskip("tokenizers")
+    texts = corpus(["low lower lowest", "new newer newest", "wide"], train=[0, 1])
+    tokenizer = word_piece_tokenizer(texts, 40)
+    assert 2 < tokenizer.vocab_size <= 40
+    assert list(tokenizer.encode("")) == []
+    assert list(tokenizer.encode("wide")) == [1]  # letters that no training text has
+    whole, parts = tokenizer.encode("lowest"), tokenizer.encode("lowwest")
+    assert len(whole) < len(parts)
+    assert 1 not in parts  # an unknown word of known pieces
+    assert list(tokenizer.encode("LOWEST")) == list(whole)
+    assert max([*whole, *parts]) < tokenizer.vocab_size
+    task = tokenized(texts, tokenizer, 6)
+    np.testing.assert_array_equal(task.x > 0, task.mask)
+    with pytest.raises(ValueError, match="size=2"):
+        word_piece_tokenizer(texts, 2)
+
+
+def test_word_pieces_without_the_library(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ImportError, match=r"jgd\[llm\]"):
+        word_piece_tokenizer(corpus(["a b"], train=[0]))
 
 
 def test_bag_of_words():
