@@ -196,11 +196,9 @@ class Compare:
 
     def __call__(self, command: str) -> int:
         """Run it."""
-        import time
-
         import jax
 
-        from jgd.cli.job import check_writable, load_nodes, write_json
+        from jgd.cli.job import check_writable, load_nodes, teller, write_json
         from jgd.cli.results import methods_table
         from jgd.condense.common import size_of
         from jgd.protocols.sweep import compare_methods
@@ -215,12 +213,7 @@ class Compare:
         if (out / "experiment.json").exists():
             raise Mistake(f"{out} holds a run of something else: choose another folder with --out")
         task = load_nodes(self.dataset, self.setting)
-        start = time.perf_counter()
-
-        def say(text: str) -> None:
-            if not self.quiet:
-                print(f"{time.perf_counter() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
-
+        say = teller(self.quiet)
         with mistakes():
             for ratio in self.label_ratios:
                 size_of(task, ratio, None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,16 +18,6 @@ _Out = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint=""
 _Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 _Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
 _Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
-
-
-def _teller(quiet: bool):
-    start = time.perf_counter()
-
-    def say(text: str) -> None:
-        if not quiet:
-            print(f"{time.perf_counter() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
-
-    return say
 
 
 def _fresh(out: Path) -> None:
@@ -84,7 +73,7 @@ class CondenseGraphs:
         """Run it."""
         import jax
 
-        from jgd.cli.job import OUTPUTS, write_json
+        from jgd.cli.job import OUTPUTS, teller, write_json
         from jgd.cli.tables import human_bytes, show
         from jgd.core import Driver
         from jgd.data import GraphTask, artifact, load
@@ -94,7 +83,7 @@ class CondenseGraphs:
         from jgd.protocols.methods import GRAPH_BASELINES, named, preferred_for_graphs
         from jgd.report.graphs import write_graph_report
 
-        say = _teller(self.quiet)
+        say = teller(self.quiet)
         given = {
             name: getattr(self, name)
             for name in ("nodes", "graphs_per_class", "support", "epochs")
@@ -200,14 +189,14 @@ class Detect:
         import numpy as np
 
         from jgd.apps.graphdart import GraphDART
-        from jgd.cli.job import write_json
+        from jgd.cli.job import teller, write_json
         from jgd.cli.tables import show
         from jgd.data.provenance import record, streamspot, subset
         from jgd.metrics import strict_scores, tolerant_scores
         from jgd.protocols.compare import versions
         from jgd.protocols.methods import preferred
 
-        say = _teller(self.quiet)
+        say = teller(self.quiet)
         with mistakes():
             if not 0 < self.label_ratio <= 1:
                 raise ValueError(f"label_ratio must be in (0, 1], got {self.label_ratio}")

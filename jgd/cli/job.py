@@ -29,7 +29,17 @@ from jgd.protocols import Comparison, compare
 from jgd.protocols.compare import versions
 from jgd.protocols.experiment import Experiment
 
-__all__ = ["OUTPUTS", "check_writable", "conduct", "default_folder", "load_nodes", "write_json"]
+__all__ = [
+    "OUTPUTS",
+    "check_writable",
+    "claim",
+    "conduct",
+    "default_folder",
+    "done",
+    "load_nodes",
+    "teller",
+    "write_json",
+]
 
 OUTPUTS = ("condensed.npz", "report.html", "metrics.json")
 _MARK, _CHECKPOINTS, _LOG = "experiment.json", "checkpoints", "log.jsonl"
@@ -82,6 +92,49 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
+def teller(quiet: bool) -> Callable[[str], None]:
+    """What says on standard error what is being done, after how many seconds."""
+    start = time.perf_counter()
+
+    def say(text: str) -> None:
+        if not quiet:
+            print(f"{time.perf_counter() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
+
+    return say
+
+
+def claim(out: Path, record: dict[str, Any], *, resume: bool, say: Callable[[str], None]) -> bool:
+    """Make a folder that of a run, by its mark; `done` says that the run has ended.
+
+    Args:
+      out: the folder.
+      record: ``{"experiment": settings by name, "checksum": of the data}``.
+      resume: go on with what an interrupted run with the same record left; else remove the earlier run.
+      say: is told which it is.
+
+    Returns:
+      Whether there is something to go on with.
+
+    Raises:
+      Mistake: where the folder belongs to something else, or to a run with other settings.
+    """
+    record = json.loads(json.dumps(record))
+    resumed = False
+    if resume:
+        resumed = _look(out, record, say)
+    else:
+        _remove(out)
+    with mistakes():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / _MARK, record)
+    return resumed
+
+
+def done(out: Path) -> None:
+    """Remove the checkpoints of a run whose outputs are written."""
+    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+
+
 def conduct(
     experiment: Experiment,
     out: Path | None,
@@ -108,12 +161,7 @@ def conduct(
       Mistake: for whatever the user can put right; the folder is not made then.
     """
     out = default_folder(experiment) if out is None else out
-    start = time.perf_counter()
-
-    def say(text: str) -> None:
-        if not quiet:
-            print(f"{time.perf_counter() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
-
+    say = teller(quiet)
     with mistakes():
         experiment.check()
     check_writable(out)
@@ -123,16 +171,7 @@ def conduct(
         size_of(task, experiment.recipe.label_ratio, experiment.recipe.nodes)
     digest = checksum(task)
     record = {"experiment": experiment.settings(), "checksum": digest}
-    record = json.loads(json.dumps(record))
-    if resume:
-        resumed = _look(out, record, say)
-    else:
-        resumed = False
-        _remove(out)
-    with mistakes():
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / _MARK, record)
-
+    resumed = claim(out, record, resume=resume, say=say)
     try:
         comparison = compare(
             experiment.recipe,
@@ -153,7 +192,7 @@ def conduct(
             ) from error
         raise
     metrics = comparison.metrics(command=command, seed=experiment.seed)
-    metrics |= {"checksum": digest, "experiment": record["experiment"], "resumed": resumed}
+    metrics |= {"checksum": digest, "experiment": experiment.settings(), "resumed": resumed}
     comparison = _with_provenance(comparison, metrics)
     say("writing the report")
     with mistakes():
@@ -242,4 +281,4 @@ def _write(out: Path, comparison: Comparison, metrics: dict[str, Any]) -> None:
     artifact.save(comparison.small, out / "condensed.npz")
     write_report(out / "report.html", comparison, metrics)
     write_json(out / "metrics.json", metrics)
-    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+    done(out)

@@ -29,6 +29,7 @@ from jgd.cli.commands import (
     Methods,
     RunOptions,
 )
+from jgd.cli.distill import Distill
 from jgd.cli.errors import Mistake, mistakes
 from jgd.cli.graphs import CondenseGraphs, Detect
 
@@ -38,6 +39,7 @@ COMMANDS: dict[str, type] = {
     "condense": Condense,
     "condense-graphs": CondenseGraphs,
     "compare": Compare,
+    "distill": Distill,
     "evaluate": Evaluate,
     "export": Export,
     "import": Import,
@@ -50,7 +52,7 @@ COMMANDS: dict[str, type] = {
 _HELP = """\
 usage: jgd COMMAND [OPTIONS]
 
-Make graphs smaller without losing what they know.
+Make graphs and networks smaller without losing what they know.
 
 commands:
 {commands}
@@ -84,6 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = {
             "condense": ": the same command goes on from the last checkpoint",
             "run": ": the same command goes on from the last checkpoint",
+            "distill": ": the same command goes on from the last checkpoint",
             "compare": ": the same command goes on with the sets that are missing",
         }.get(command, "")
         print(f"\njgd: interrupted{hint}", file=sys.stderr)

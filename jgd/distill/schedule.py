@@ -60,6 +60,7 @@ __all__ = [
     "offline",
     "online",
     "scratch",
+    "staged",
 ]
 
 Network = Model | nn.Module
@@ -321,13 +322,13 @@ class _Chain:
         net = self.first
         for i, link in enumerate(self.links):
             recipe = link(net)
-            net = recipe(jax.random.fold_in(key, i), task, _named(loop, f"{i}"))
+            net = recipe(jax.random.fold_in(key, i), task, staged(loop, f"{i}"))
         assert net is not None
         return net
 
 
-def _named(loop: Loop, suffix: str) -> Any:
-    """The loop with stages of other names, for a recipe that runs several times."""
+def staged(loop: Loop, suffix: str) -> Any:
+    """The loop with stages of other names, ``stage-suffix``, for a recipe that runs several times."""
 
     def run(name, *args, **kwargs):
         return loop(f"{name}-{suffix}", *args, **kwargs)

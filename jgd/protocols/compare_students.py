@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +20,9 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from jgd.core import Bound, Examples, Objective
+from jgd.core import Bound, Examples, Loop, Objective, in_memory
 from jgd.distill.data import Task, examples
-from jgd.distill.schedule import Network, offline
+from jgd.distill.schedule import Network, offline, staged
 from jgd.metrics import ReliabilityBins, reliability
 from jgd.protocols.classifiers import Classified, logits_on, scored
 from jgd.protocols.compare import versions
@@ -112,6 +112,8 @@ def compare_students(
     *,
     seeds: int = 5,
     key: Array | None = None,
+    loop: Loop = in_memory,
+    say: Callable[[str], None] = lambda text: None,
     **settings: Any,
 ) -> StudentComparison:
     """Train students with each objective and test them.
@@ -125,6 +127,8 @@ def compare_students(
       tx: optimiser.
       seeds: students of each objective; they are trained at once.
       key: random key; 0 by default. The order of the examples is the same for all.
+      loop: runs the stages, ``distill-<objective>``.
+      say: is told what is being done.
       **settings: of `jgd.distill.offline`.
 
     Raises:
@@ -139,8 +143,10 @@ def compare_students(
     some, theirs = examples(task, "test"), logits_on(teacher, task)
     for name, given in objectives.items():
         own, objective = given if not isinstance(given, Objective) else (net, given)
+        recipe = offline(own, teacher, objective, tx, seeds=seeds, **settings)
+        say(f"{name}: {seeds} student{'s' if seeds > 1 else ''}")
         start = time.perf_counter()
-        nets = jax.block_until_ready(offline(own, teacher, objective, tx, seeds=seeds, **settings)(key, task))
+        nets = jax.block_until_ready(recipe(key, task, staged(loop, name)))
         seconds[name] = time.perf_counter() - start
         logits = logits_on(nets, task, several=True)
         scores[name] = scored(logits, some, theirs=theirs, several=True)

@@ -1,0 +1,169 @@
+"""The command about teachers and students."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jgd.cli.errors import Mistake, mistakes
+
+__all__ = ["Distill"]
+
+_Out = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
+_Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
+_Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
+_Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
+_Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+
+
+@dataclass(frozen=True)
+class Distill:
+    """Distil a teacher into students, and compare objectives.
+
+    Trains a teacher on all training examples of a set of images or texts and, with each objective, students
+    that learn from it on some of them; prints one table of accuracy and calibration on the test examples,
+    and writes metrics.json and report.html. An interrupted run goes on where it was when the same command is
+    given again.
+
+    Examples: `jgd distill`, `jgd distill mnist --examples 1000 --objectives ce kd dkd`,
+    `jgd distill cifar10-jpeg --teacher resnet20 --student resnet8`.
+
+    Attributes:
+      dataset: images or texts, see `jgd datasets`.
+      objectives: what students learn by, of ce, kd, reverse-kl, dkd, nkd, dist, standardized, ctkd, pld,
+        listmle, fitnet, rkd, sp, pkt, crd, mi.
+      teacher: network such as mlp-256-256, resnet20, resnet8x4, wrn-16-2, vgg8 (images) or transformer-96-3
+        (texts); mlp-256-256 or transformer-96-3 by default.
+      student: likewise; mlp-32 or transformer-32-1 by default.
+      examples: training examples of the students, equally many of each class; 100 for digits-images, else
+        all of them.
+      steps: of the optimiser, AdamW along a cosine, for the teacher and for students.
+      batch: examples of a step.
+      rate: of learning.
+      seeds: students of each objective, trained at once.
+      seed: of the random key.
+      length: tokens of a text that are read.
+      out: folder for the outputs; runs/distill-DATASET-seedSEED by default.
+      no_resume: replace an earlier run in the folder instead of going on with it.
+      quiet: print the table only.
+    """
+
+    dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = "digits-images"
+    objectives: _Names = ("ce", "kd", "dkd", "pld", "rkd")
+    teacher: _Name = None
+    student: _Name = None
+    examples: _Number = None
+    steps: int = 1500
+    batch: int = 64
+    rate: float = 2e-3
+    seeds: int = 5
+    seed: int = 0
+    length: int = 32
+    out: _Out = None
+    no_resume: _Flag = False
+    quiet: _Flag = False
+
+    def __call__(self, command: str) -> int:
+        """Run it."""
+        import jax
+        import optax
+
+        from jgd.cli.job import check_writable, claim, done, teller, write_json
+        from jgd.cli.tables import show
+        from jgd.core import Driver, Loop
+        from jgd.data import checksum, subset
+        from jgd.distill import scratch
+        from jgd.distill.schedule import staged
+        from jgd.protocols import compare_students
+        from jgd.protocols.methods import named
+        from jgd.protocols.objectives import OBJECTIVES, network
+        from jgd.report import write_student_report
+
+        say = teller(self.quiet)
+        with mistakes():  # names before data, which may be a download
+            for name in self.objectives:
+                named("objective", name, OBJECTIVES)
+            for what in ("steps", "batch", "seeds", "length"):
+                if getattr(self, what) < 1:
+                    raise ValueError(f"{what} must be at least 1, got {getattr(self, what)}")
+            if not self.objectives or len(set(self.objectives)) < len(self.objectives):
+                raise ValueError("name at least one objective, and each once")
+            if not self.rate > 0 or self.seed < 0:
+                raise ValueError(f"rate must be positive and seed not negative, got {self.rate}, {self.seed}")
+        out = Path("runs") / f"distill-{self.dataset}-seed{self.seed}" if self.out is None else self.out
+        check_writable(out)
+        with mistakes():
+            task = self._task()
+            texts = task.mask is not None
+            large = self.teacher or ("transformer-96-3" if texts else "mlp-256-256")
+            small = self.student or ("transformer-32-1" if texts else "mlp-32")
+            nets = network(large, task), network(small, task)
+            count = 100 if self.examples is None and self.dataset == "digits-images" else self.examples
+            few = task if count is None else subset(task, count, seed=self.seed)
+            seen, learned = int(task.train.sum()), int(few.train.sum())
+            if learned < self.batch:
+                raise ValueError(f"{learned} training examples are fewer than a batch of {self.batch}")
+        settings = dataclasses.asdict(self) | {"teacher": large, "student": small}
+        for name in ("out", "no_resume", "quiet"):
+            del settings[name]
+        record = {"experiment": settings, "checksum": checksum(task)}
+        claim(out, record, resume=not self.no_resume, say=say)
+        loop: Loop = Driver(out, progress=False if self.quiet else None)
+        tx = optax.adamw(optax.cosine_decay_schedule(self.rate, self.steps), weight_decay=1e-4)
+        k_teacher, k_students = jax.random.split(jax.random.key(self.seed))
+        with mistakes():
+            say(f"teacher: {large} on {seen} examples of {self.dataset}")
+            recipe = scratch(nets[0], tx, steps=self.steps, batch=self.batch)
+            teacher = recipe(k_teacher, task, staged(loop, "teacher"))
+            found = compare_students(
+                {name: OBJECTIVES[name].make() for name in self.objectives},
+                nets[1],
+                teacher,
+                few,
+                tx,
+                seeds=self.seeds,
+                key=k_students,
+                loop=loop,
+                say=say,
+                steps=self.steps,
+                batch=self.batch,
+            )
+            write_student_report(out / "report.html", found, command=command)
+            metrics = found.metrics(command=command)
+            write_json(out / "metrics.json", metrics | record)
+        done(out)
+        rows = []
+        for row in found.rows():
+            cells = [row["name"]]
+            for what, scale, digits in (
+                ("accuracy", 100, 1), ("ece", 100, 1), ("nll", 1, 3), ("agreement", 100, 1),
+            ):  # fmt: skip
+                value = row.get(what)
+                spread = "" if value is None or len(value) < 2 else f" ± {scale * value.std():.{digits}f}"
+                cells.append("-" if value is None else f"{scale * value.mean():.{digits}f}{spread}")
+            rows.append([*cells, "-" if row["seconds"] is None else f"{row['seconds']:.1f}"])
+        show(["", "accuracy %", "ECE %", "NLL", "agreement %", "seconds"], rows)
+        print(
+            f"\ntest examples; {self.seeds} students {small} on {learned} of the {seen} that {large} has seen"
+        )
+        print(f"written to {out}: report.html, metrics.json")
+        return 0
+
+    def _task(self):
+        """Images as they are, texts as tokens."""
+        from jgd.data import Corpus, load, tokenized, word_tokenizer
+        from jgd.data.tasks import ArrayTask
+
+        task = load(self.dataset)
+        if isinstance(task, Corpus):
+            return tokenized(task, word_tokenizer(task), self.length)
+        if not isinstance(task, ArrayTask):
+            raise Mistake(
+                f"{self.dataset} is made of graphs: "
+                "`jgd distill` takes kinds 'image' and 'text' of `jgd datasets`"
+            )
+        return task

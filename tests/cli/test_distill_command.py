@@ -1,0 +1,70 @@
+"""``jgd distill``: teacher, students, one table; it goes on after an interruption; mistakes are one line."""
+
+import json
+
+import pytest
+
+from jgd.cli.main import main
+
+SMALL = ["distill", "--objectives", "ce", "kd", "--teacher", "mlp-16", "--student", "mlp-8"]
+SMALL += ["--steps", "40", "--seeds", "2", "--quiet"]
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def test_distill(tmp_path, capsys, monkeypatch):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:  # interrupted while it writes, when all students are trained
+        patch.setattr("jgd.report.write_student_report", _interrupt)
+        assert main([*SMALL, "--out", str(out)]) == 130
+    assert (out / "checkpoints" / "distill-kd").is_dir()
+    assert "goes on" in capsys.readouterr().err
+
+    assert main([*SMALL, "--seed", "1", "--out", str(out)]) == 2
+    assert "seed 0, now 1" in capsys.readouterr().err
+
+    assert main([*SMALL, "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "mlp-8 on 100 of the 1000 that mlp-16 has seen" in " ".join(told.split())
+    found = json.loads((out / "metrics.json").read_text())
+    assert [row["name"] for row in found["rows"]] == ["teacher", "ce", "kd"]
+    for row in found["rows"][1:]:
+        assert len(row["accuracy"]) == 2
+        assert f"{100 * sum(row['accuracy']) / 2:.1f}" in told
+    assert found["experiment"]["student"] == "mlp-8"
+    assert "kd" in (out / "report.html").read_text()
+    assert not (out / "checkpoints").exists()
+
+    again = tmp_path / "again"
+    assert main([*SMALL, "--out", str(again)]) == 0
+    rows = json.loads((again / "metrics.json").read_text())["rows"]
+    assert [r["accuracy"] for r in rows] == [r["accuracy"] for r in found["rows"]]
+
+
+def _interrupt(*args, **settings):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--objectives kdd", "did you mean"),
+        ("--objectives kd kd", "each once"),
+        ("--teacher mlp", "no network is called 'mlp'"),
+        ("--student transformer-8-1", "does not read images"),
+        ("--steps 0", "steps must be at least 1"),
+        ("--rate 0", "rate must be positive"),
+        ("--examples 10", "fewer than a batch"),
+        ("digits", "made of graphs"),
+        ("nowhere", "no dataset is called"),
+    ],
+)
+def test_mistakes(arguments, message, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["distill", *arguments.split(), "--quiet", "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
