@@ -1,6 +1,6 @@
 """Losses of distillation under one protocol: digits, MNIST, sentiments, tweets, Cora.
 
-    JGD_DATA_DIR=... python experiments/kd_table.py                 # what is missing; about an hour on two cores
+    JGD_DATA_DIR=... python experiments/kd_table.py                 # what is missing; some two hours on two cores
     JGD_DATA_DIR=... python experiments/kd_table.py --only digits   # parts whose name starts so
 
 All students of a row are trained at once (vmapped), from keys of their own; teacher, data and order of the
@@ -34,7 +34,7 @@ from jgd.core import Objective, weighted
 from jgd.data.digits import digits_images
 from jgd.data.subsets import noisy_labels, subset
 from jgd.distill import offline, online, scratch, supervised, term
-from jgd.nn import GCN, MLP, TextTransformer, VisionTransformer
+from jgd.nn import GCN, MLP, ResNet, TextTransformer, VisionTransformer
 from jgd.nn.perceptron import Perceptron
 from jgd.protocols.classifiers import classified
 
@@ -69,13 +69,15 @@ def taught(
     *,
     steps: int,
     seeds: int = SEEDS,
+    tx: optax.GradientTransformation | None = None,
     **settings,
 ) -> dict[str, Any]:
     """A row for the teacher and one for the students of each objective, or of each (network, objective)."""
     found = {"teacher": scores(teacher, task, several=False)}
+    tx = adamw(rate, steps) if tx is None else tx
     for name, given in rows.items():
         own, objective = (net, given) if isinstance(given, Objective) else given
-        recipe = offline(own, teacher, objective, adamw(rate, steps), steps=steps, seeds=seeds, **settings)
+        recipe = offline(own, teacher, objective, tx, steps=steps, seeds=seeds, **settings)
         nets, seconds = timed(partial(recipe, KEY, task))
         found[name] = {**scores(nets, task, teacher), "seconds": seconds}
         print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f} ({seconds:.0f} s)", flush=True)
@@ -87,7 +89,7 @@ def taught(
 HARD = supervised()
 
 
-def with_ce(weight: float, objective: Any) -> Any:
+def with_ce(weight: Any, objective: Any) -> Any:
     """Cross-entropy and something more."""
     return weighted(ce=(1.0, HARD), more=(weight, objective))
 
@@ -106,7 +108,16 @@ def logit_losses() -> dict[str, Any]:
         "KD alone (T 1)": distill.hinton(hard=0.0, soft=1.0, temperature=1.0),
         "reverse KL (T 4)": distill.hinton(hard=0.0, soft=1.0, divergence=losses.reverse_kl),
         "JS (T 4)": distill.hinton(hard=0.0, soft=1.0, divergence=losses.js),
+        "Jeffreys (T 4)": distill.hinton(hard=0.0, soft=1.0, divergence=losses.jeffreys),
+        "generalised JS 0.9 (T 4)": distill.hinton(
+            hard=0.0, soft=1.0, divergence=partial(losses.generalized_js, beta=0.9)
+        ),
+        "alpha divergence 0.5 (T 4)": distill.hinton(hard=0.0, soft=1.0, divergence=losses.alpha_divergence),
+        "skew KL (T 4)": distill.hinton(hard=0.0, soft=1.0, divergence=losses.skew_kl),
+        "skew reverse KL (T 4)": distill.hinton(hard=0.0, soft=1.0, divergence=losses.skew_reverse_kl),
         "total variation (T 4)": distill.hinton(hard=0.1, soft=0.9, divergence=losses.total_variation),
+        "squares of logits": weighted(ce=(0.1, HARD), mse=(0.9, term(losses.logit_mse))),
+        "cosine of logits": weighted(ce=(0.1, HARD), cosine=(0.9, term(losses.logit_cosine))),
         "DKD": distill.dkd(),
         "NKD (T 3, gamma 3.5)": distill.nkd(temperature=3.0, gamma=3.5),
         "DIST": distill.dist(),
@@ -125,6 +136,10 @@ def feature_losses() -> dict[str, Any]:
     """Objectives on the last hidden layer."""
     return {
         "FitNet (linear map)": at_hidden(losses.hint, 1.0, adapt=distill.linear),
+        "cosine (linear map)": at_hidden(losses.cosine_distance, 1.0, adapt=distill.linear),
+        "PKD (linear map)": at_hidden(losses.pkd, 1.0, adapt=distill.linear),
+        "VID": with_ce(1.0, distill.vid(("embedding",))),
+        "CC": with_ce(0.02, distill.cc(form="neighbours")),
         "RKD": weighted(
             ce=(1.0, HARD),
             distance=(25.0, term(losses.rkd_distance, at="embedding")),
@@ -148,6 +163,90 @@ def digits(n: int) -> dict[str, Any]:
     """Students 64-32-10 on n of the teacher's images."""
     task, teacher = subset(digits_images(1000, seed=0), n, seed=0), digits_teacher()
     return taught(logit_losses() | feature_losses(), Perceptron(10, (32,)), teacher, task, 2e-3, steps=1500)
+
+
+def draws() -> dict[str, Any]:
+    """Six draws of the images, of the 100 to learn from and of the teacher; mean of eight students on each."""
+    chosen = (
+        "CE", "KD (T 4)", "KD alone (T 1)", "DKD", "DIST", "standardised logits", "PLD (T 1)", "PLD (T 4)", "ListMLE",
+    )  # fmt: skip
+    every = logit_losses()
+
+    def once(seed):
+        whole = digits_images(1000, seed=seed)
+        recipe = scratch(Perceptron(10, (256, 256)), adamw(2e-3, 1500))
+        teacher = recipe(jax.random.fold_in(KEY, 200 + seed), whole)
+        rows = {name: every[name] for name in chosen}
+        return taught(rows, Perceptron(10, (32,)), teacher, subset(whole, 100, seed=seed), 2e-3, steps=1500)
+
+    return averaged(once)
+
+
+def averaged(once: Callable[[int], dict[str, Any]], count: int = 6) -> dict[str, Any]:
+    """A part on several draws of its data: each row has the mean of its students on each."""
+    found = [once(seed) for seed in range(1, count + 1)]
+
+    def over(values):
+        return sum(values) if np.isscalar(values[0]) else [float(np.mean(v)) for v in values]
+
+    return {
+        row: {what: over([one[row][what] for one in found]) for what in values}
+        for row, values in found[0].items()
+    }
+
+
+def maps() -> dict[str, Any]:
+    """Residual networks on 200 digits: objectives on maps, each with its authors' weight beside cross-entropy."""
+    whole = digits_images(1000, seed=0)
+    task, steps = subset(whole, 200, seed=0), 600
+    widths = (8, 8, 16, 32)
+    key = jax.random.fold_in(KEY, 92)
+
+    def taught_by(depth, widths):
+        return scratch(ResNet(10, depth, widths), adamw(2e-3, steps), steps=steps)(key, whole)
+
+    large, slim = taught_by(20, (16, 16, 32, 64)), taught_by(20, widths)
+    student = ResNet(10, 8, widths)
+    branched = distill.Branched(student, partial(Perceptron, 10, (32,)), at="embedding")
+    rows = {
+        "CE": HARD,
+        "KD (T 4)": distill.hinton(),
+        "FitNet": with_ce(100.0, distill.fitnet()),
+        "AT": with_ce(1000.0, distill.attention()),
+        "NST": with_ce(50.0, distill.nst()),
+        "SP": with_ce(3000.0, distill.similarity()),
+        "PKT": with_ce(30000.0, distill.pkt()),
+        "RKD": with_ce(1.0, distill.rkd()),
+        "CC": with_ce(0.02, distill.cc(form="neighbours")),
+        "VID": with_ce(1.0, distill.vid()),
+        "OFD": with_ce(1e-3, distill.ofd()),
+        "ReviewKD": with_ce(distill.ramp(steps // 12), distill.review()),
+        "FT": with_ce(200.0, distill.factor_transfer(steps=300)),
+        "ICKD (2.5)": with_ce(2.5, distill.ickd()),
+        "CRD": with_ce(0.8, distill.crd(negatives=64)),
+        "SimKD": (distill.reusing(student, large), distill.simkd()),
+        "ONE (no teacher)": (branched, distill.one(ramp_steps=steps // 4)),
+    }
+    found = taught(rows, student, large, task, 2e-3, steps=steps)
+    narrow = taught(
+        {"KD (T 4)": distill.hinton(), "FSP": with_ce(50.0, distill.fsp())},
+        student,
+        slim,
+        task,
+        2e-3,
+        steps=steps,
+    )
+    found |= {
+        f"{name}, teacher of the student's widths": row for name, row in narrow.items() if name != "teacher"
+    }
+    falling = optax.cosine_decay_schedule(0.05, steps)
+    descent = {
+        "KD by SGD": (optax.sgd(falling, 0.9), distill.hinton()),
+        "KD by DOT": (distill.by_source(jgd.optim.dot(falling)), distill.apart(distill.hinton(), "kd")),
+    }
+    for name, (tx, objective) in descent.items():
+        found |= {name: taught({name: objective}, student, large, task, 0.0, steps=steps, tx=tx)[name]}
+    return found
 
 
 def peers(rate: float) -> dict[str, Any]:
@@ -208,21 +307,44 @@ def mixing() -> dict[str, Any]:
 # --- few classes --------------------------------------------------------------------------------
 
 
-def parity() -> dict[str, Any]:
-    """Even or odd: two classes, each of five digits."""
-    whole = digits_images(1000, seed=0)
-    digit = np.asarray(whole.y)
-    whole = replace(whole, y=digit % 2, num_classes=2)
-    task = subset(whole, 150, seed=0)
-    teacher = scratch(Perceptron(2, (128, 64)), adamw(2e-3, 1500))(jax.random.fold_in(KEY, 98), whole)
-    wide = distill.subclassed(Perceptron(10, (32,)), 2)
-    oracle = _known_subclasses(jnp.asarray(digit[np.asarray(task.train)] // 2))
-    rows = {
+def few_class_rows(wide: Any) -> dict[str, Any]:
+    """What LELP is compared with, and LELP."""
+    return {
         "CE": HARD,
         "KD (T 1)": distill.hinton(hard=0.0, soft=1.0, temperature=1.0),
         "KD (T 4)": distill.hinton(hard=0.0, soft=1.0),
         "random subclasses": (wide, distill.random_subclasses()),
         "LELP": (wide, distill.lelp()),
+    }
+
+
+def _even_or_odd(seed: int, key: int) -> tuple[Any, Any, Any, Any]:
+    """150 digits to learn from, a teacher of 1000, a student of ten subclasses, and what they are."""
+    whole = digits_images(1000, seed=seed)
+    digit = np.asarray(whole.y)
+    whole = replace(whole, y=digit % 2, num_classes=2)
+    task = subset(whole, 150, seed=seed)
+    teacher = scratch(Perceptron(2, (128, 64)), adamw(2e-3, 1500))(jax.random.fold_in(KEY, key), whole)
+    wide = distill.subclassed(Perceptron(10, (32,)), 2)
+    return task, teacher, wide, _known_subclasses(jnp.asarray(digit[np.asarray(task.train)] // 2))
+
+
+def parity_draws() -> dict[str, Any]:
+    """The same on six draws of the images and of the teacher; mean of eight students on each."""
+
+    def once(seed):
+        task, teacher, wide, oracle = _even_or_odd(seed, 300 + seed)
+        rows = {**few_class_rows(wide), "the digits as subclasses": (wide, oracle)}
+        return taught(rows, Perceptron(2, (32,)), teacher, task, 2e-3, steps=800)
+
+    return averaged(once)
+
+
+def parity() -> dict[str, Any]:
+    """Even or odd: two classes, each of five digits."""
+    task, teacher, wide, oracle = _even_or_odd(0, 98)
+    rows = {
+        **few_class_rows(wide),
         "LELP without rotation": (wide, distill.lelp(rotate=False)),
         "LELP within the head's span too": (wide, distill.lelp(null_space=False)),
         "LELP, beta 1": (wide, distill.lelp(beta=1.0)),
@@ -330,6 +452,7 @@ def relations() -> dict[str, Any]:
         "KD": weighted(**kd),
         "KD + inner (100)": {**off, "inner": 100.0},
         "KD + local (100)": {**off, "local": 100.0},
+        "KD + local (1000)": {**off, "local": 1000.0},
         "KD + global (1)": {**off, "across": 1.0},
         "KD + all": {"inner": 100.0, "local": 100.0, "across": 1.0},
     }
@@ -402,10 +525,13 @@ def graphs() -> dict[str, Any]:
 
 PARTS: dict[str, Callable[[], Any]] = {
     **{f"digits-{n}": partial(digits, n) for n in (100, 200, 1000)},
+    "draws": draws,
+    "maps": maps,
     "peers": partial(peers, 0.3),
     "peers-clean": partial(peers, 0.0),
     "mixing": mixing,
     "parity": parity,
+    "parity-draws": parity_draws,
     "relations": relations,
     "cora": graphs,
     "tweets": feelings,
