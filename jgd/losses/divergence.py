@@ -203,20 +203,6 @@ def alpha_divergence(
 # Transforms of logits
 
 
-def _deviation(logits: Float[Array, "*B C"]) -> Float[Array, "*B 1"]:
-    """The standard deviation over classes (ddof 1), with a zero gradient where all are equal."""
-    num_classes = logits.shape[-1]
-    if num_classes < 3:
-        raise ValueError(
-            f"dividing {num_classes} logits by their deviation keeps only their order: with fewer than three "
-            "classes use a temperature"
-        )
-    centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
-    variance = jnp.sum(centred**2, axis=-1, keepdims=True) / (num_classes - 1)
-    flat = variance == 0
-    return jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, variance)))
-
-
 def standardize(logits: Float[Array, "*B C"], eps: float = 1e-7) -> Float[Array, "*B C"]:
     """Each row less its mean, over ``eps`` + its standard deviation (ddof 1).
 
@@ -228,7 +214,18 @@ def standardize(logits: Float[Array, "*B C"], eps: float = 1e-7) -> Float[Array,
     Raises:
       ValueError: fewer than three classes, whose standardised logits are the same for every input.
     """
-    return (logits - jnp.mean(logits, axis=-1, keepdims=True)) / (eps + _deviation(logits))
+    num_classes = logits.shape[-1]
+    if num_classes < 3:
+        raise ValueError(
+            f"dividing {num_classes} logits by their deviation keeps only their order: with fewer than three "
+            "classes use a temperature"
+        )
+    # Less the largest first, which is exact for equal logits: a rounded mean of theirs, over eps, would be huge.
+    logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
+    centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
+    variance = jnp.sum(centred**2, axis=-1, keepdims=True) / (num_classes - 1)
+    flat = variance == 0
+    return centred / (eps + jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, variance))))
 
 
 def reverse_gradient(x: Float[Array, "..."], scale: Setting = -1.0) -> Float[Array, "..."]:
