@@ -15,15 +15,17 @@ if "XLA_FLAGS" not in os.environ:
     quick = "--xla_backend_optimization_level=0"
     quicker = f"{quick} --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
     trial = [sys.executable, "-c", "import jax; jax.devices()"]  # ends the process if XLA has no such flag
-    known = subprocess.run(trial, env={**os.environ, "XLA_FLAGS": quicker}, capture_output=True).returncode == 0
+    known = (
+        subprocess.run(trial, env={**os.environ, "XLA_FLAGS": quicker}, capture_output=True).returncode == 0
+    )
     os.environ["XLA_FLAGS"] = quicker if known else quick  # workers of xdist inherit it
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["XLA_FLAGS"] += " --xla_cpu_multi_thread_eigen=false"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import jax  # noqa: E402
-import jaxtyping  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import jaxtyping
+import pytest
 
 # Imported after the hook, so that every annotated function is checked.
 _hook = jaxtyping.install_import_hook("jgd", "beartype.beartype")

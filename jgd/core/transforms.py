@@ -141,9 +141,10 @@ def ensemble(
     *,
     data_axis: Any = None,
     batch_axis: Any = None,
+    at_once: int | None = None,
     mesh: Mesh | None = None,
 ) -> Algorithm:
-    """Run ``n`` independent members at once; every leaf of state, metrics and product gains a leading axis.
+    """Run ``n`` independent members in one program; state, metrics and product gain a leading axis.
 
     Members are vmapped, and spread over the first axis of ``mesh`` where one is given. Each member draws
     from its own key. A member equals a single run with its key up to rounding, not to the bit.
@@ -154,18 +155,39 @@ def ensemble(
       data_axis: None where all members see the same data, 0 where each has its own (a leading axis of
         ``n``), or a pytree prefix of those, as `jax.vmap`'s ``in_axes``.
       batch_axis: the same for batches.
+      at_once: vmap only so many and take the others after them, in every step: less memory, and faster where
+        what one member computes just fits the caches, as convolutions on CPU. None for all.
       mesh: devices to spread over.
     """
+    alone = mesh is None and at_once is None
+    if at_once is not None and at_once < 1:
+        raise ValueError(f"at_once must be at least 1, got {at_once}")
+    if not alone and any(a not in (None, 0) for a in (data_axis, batch_axis)):
+        raise ValueError("with at_once or over a mesh, data_axis and batch_axis must be None or 0 as a whole")
     if mesh is not None:
         axis, *_ = mesh.axis_names
         if n % mesh.shape[axis]:
             raise ValueError(f"{n} members cannot be spread evenly over {mesh.shape[axis]} devices")
-        if any(a not in (None, 0) for a in (data_axis, batch_axis)):
-            raise ValueError("over a mesh, data_axis and batch_axis must be None or 0 as a whole")
         mesh = Mesh(mesh.devices, mesh.axis_names)  # with automatic axes, whatever they were
 
     def keys_of(key):
         return jax.random.split(key, n)
+
+    group = None if at_once == 1 else at_once
+
+    def each(fn, *axes):
+        if at_once is None:
+            return jax.vmap(fn, in_axes=axes)
+
+        def in_turns(*args):
+            def one(own):
+                own = iter(own)
+                return fn(*(a if axis is None else next(own) for a, axis in zip(args, axes, strict=True)))
+
+            own = [a for a, axis in zip(args, axes, strict=True) if axis is not None]
+            return jax.lax.map(one, own, batch_size=group)
+
+        return in_turns
 
     def over_mesh(fn, *args, member: tuple):
         if mesh is None:
@@ -178,12 +200,11 @@ def ensemble(
     own_data, own_batch = data_axis is not None, batch_axis is not None
 
     def init(key, data, batch):
-        axes = (0, data_axis, batch_axis)
-        fn = jax.vmap(alg.init, in_axes=axes)
+        fn = each(alg.init, 0, data_axis, batch_axis)
         return over_mesh(fn, keys_of(key), data, batch, member=(True, own_data, own_batch))
 
     def step(key, t, state, data, batch):
-        fn = jax.vmap(alg.step, in_axes=(0, None, 0, data_axis, batch_axis))
+        fn = each(alg.step, 0, None, 0, data_axis, batch_axis)
         member = (True, False, True, own_data, own_batch)
         return over_mesh(fn, keys_of(key), t, state, data, batch, member=member)
 

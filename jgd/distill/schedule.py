@@ -85,7 +85,9 @@ class Distillation:
       patience: stop after so many looks without a better one.
       average: decay of a moving average of the parameters that is returned in their place; None for none.
       start: ``{player: bound network}`` to start from.
-      seeds: students that are trained at once; parameters get a leading axis. None for one.
+      seeds: students that are trained in one program; parameters get a leading axis. None for one.
+      at_once: how many of them are vmapped, the others after them in every step; None for all. With
+        convolutions on CPU 1 is faster.
       alone: return the bound network in place of ``{player: bound network}``.
     """
 
@@ -102,11 +104,12 @@ class Distillation:
     average: float | None = None
     start: Mapping[str, Bound] | None = None
     seeds: int | None = None
+    at_once: int | None = None
     alone: bool = False
 
     def __post_init__(self):
         """Refuse impossible settings."""
-        for name in ("steps", "batch", "select_every", "patience", "seeds"):
+        for name in ("steps", "batch", "select_every", "patience", "seeds", "at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
@@ -134,10 +137,8 @@ class Distillation:
             data = (data, {n: (net.params, net.state) for n, net in self.start.items()})
         alg = _cached(
             tuple(self.models.items()), self.objective, self.tx, self.policy, self.batch, task.num_classes,
-            self.select_every, self.patience, self.average, self.start is not None,
+            self.select_every, self.patience, self.average, self.start is not None, self.seeds, self.at_once,
         )  # fmt: skip
-        if self.seeds is not None:
-            alg = ensemble(alg, self.seeds)
         found = loop("distill", alg, k_train, data, self.steps)
         return found[next(iter(self.models))] if self.alone else found
 
@@ -213,7 +214,7 @@ def learning(
 
 @lru_cache(maxsize=256)  # the same functions again, so that `jit` finds what it compiled
 def _cached(
-    models, objective, tx, policy, batch, num_classes, every, patience, average, started
+    models, objective, tx, policy, batch, num_classes, every, patience, average, started, seeds, at_once
 ) -> Algorithm:
     alg = learning(dict(models), objective, tx, policy=policy, batch=batch, num_classes=num_classes)
     if started:
@@ -225,13 +226,13 @@ def _cached(
             get=lambda state: {n: p for n, p in state.params.items() if n != "objective"},
             put=lambda state, params: state._replace(params={**state.params, **params}),
         )
-    if every is None:
-        return alg
+    if every is not None:
+        alg = keep_best(alg, _validated, every=every, patience=patience)
+    return alg if seeds is None else ensemble(alg, seeds, at_once=at_once)
 
-    def score(nets, data):
-        return mean_accuracy(nets, source_of(data))
 
-    return keep_best(alg, score, every=every, patience=patience)
+def _validated(nets, data) -> Array:
+    return mean_accuracy(nets, source_of(data))
 
 
 def _started(alg: Algorithm, tx) -> Algorithm:

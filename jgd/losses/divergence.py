@@ -220,7 +220,7 @@ def standardize(logits: Float[Array, "*B C"], eps: float = 1e-7) -> Float[Array,
             f"dividing {num_classes} logits by their deviation keeps only their order: with fewer than three "
             "classes use a temperature"
         )
-    # Less the largest first, which is exact for equal logits: a rounded mean of theirs, over eps, would be huge.
+    # Less the largest, exact for equal logits: what rounding leaves of their mean would be huge over eps.
     logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
     variance = jnp.sum(centred**2, axis=-1, keepdims=True) / (num_classes - 1)

@@ -117,14 +117,13 @@ class TextTransformer(nn.Module):
         if tokens.shape[1] > self.length:
             raise ValueError(f"sequences of {tokens.shape[1]} tokens are longer than length={self.length}")
         embed = nn.Embed(self.vocab_size, self.width, embedding_init=_small)
-        words = embed(tokens) if tokens.ndim == 2 else tokens
+        words = embed(tokens) if tokens.ndim == 2 else jnp.asarray(tokens)
         if others is not None:
             if mask is None or others_mask is None or share is None:
                 raise ValueError("texts are mixed by their masks and share: give both masks and the share")
             parts = zip((words, embed(others)), (mask, others_mask), (share, 1 - share), strict=True)
-            words = sum(
-                (jnp.where(m[:, :, None], w[:, None, None].astype(e.dtype) * e, 0) for e, m, w in parts),
-                jnp.zeros_like(words),
+            words = jnp.asarray(
+                sum(jnp.where(m[:, :, None], w[:, None, None].astype(e.dtype) * e, 0) for e, m, w in parts)
             )
             # A share of one leaves the first text as it is, whatever the other's length.
             mask = (mask & (share > 0)[:, None]) | (others_mask & (share < 1)[:, None])

@@ -196,6 +196,24 @@ def test_members_equal_single_runs(members):
     assert np.ptp(np.asarray(product.params["out"]["kernel"]), axis=0).min() > 0
 
 
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_members_in_turns(members, at_once):
+    """As members of a whole vmap, with data of their own too; two at once leave one over."""
+    together = in_memory("s", members, KEY, DATA, 6)
+    turns = in_memory("s", ensemble(JITTERED, 3, at_once=at_once), KEY, DATA, 6)
+    same(turns, together, rtol=1e-4, atol=1e-5)
+    data = Examples((np.stack([X, -X, 2 * X]),), np.stack([Y, Y, -Y]))
+    own = (ensemble(FIT, 3, data_axis=0, at_once=n) for n in (None, at_once))
+    same(*(in_memory("s", alg, KEY, data, 4) for alg in own), rtol=1e-5, atol=1e-6)
+
+
+def test_impossible_turns():
+    with pytest.raises(ValueError, match="at_once must be"):
+        ensemble(FIT, 3, at_once=0)
+    with pytest.raises(ValueError, match="as a whole"):
+        ensemble(FIT, 3, at_once=1, data_axis=Examples((0,), None))
+
+
 def test_members_with_data_or_batches_of_their_own():
     data = Examples((np.stack([X, -X, 2 * X]),), np.stack([Y, Y, -Y]))
     product = in_memory("s", ensemble(FIT, 3, data_axis=0), KEY, data, 4)

@@ -271,6 +271,15 @@ def test_impossible_data_are_refused():
         scratch(NET, TX, batch=8, select_every=2)(KEY, no_val)
 
 
+def test_another_key_compiles_nothing(compilations):
+    recipe = offline(NET, random_teacher(), SOFT, TX, batch=8, steps=3, seeds=2, select_every=2)
+    recipe(KEY, TASK)
+    compilations.clear()
+    again = offline(NET, recipe.teachers["teacher"], SOFT, TX, batch=8, steps=3, seeds=2, select_every=2)
+    again(jax.random.key(5), TASK)
+    assert compilations["jit(_advance)"] == compilations["jit(_initial)"] == 0
+
+
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_a_step_lowers(platform):
     recipe = offline(NET, random_teacher(), SOFT, TX, batch=8, policy=mixup())
