@@ -319,6 +319,12 @@ def few_class_rows(wide: Any) -> dict[str, Any]:
     }
 
 
+def at_one(classes: int, outputs: int, subclasses: int = 5) -> tuple[Any, Any]:
+    """LELP that adds up subclasses at temperature 1, as the paper does."""
+    net = distill.subclassed(Perceptron(outputs, (32,)), classes, temperature=1.0)
+    return net, distill.lelp(subclasses=subclasses)
+
+
 def _even_or_odd(seed: int, key: int) -> tuple[Any, Any, Any, Any]:
     """150 digits to learn from, a teacher of 1000, a student of ten subclasses, and what they are."""
     whole = digits_images(1000, seed=seed)
@@ -335,7 +341,11 @@ def parity_draws() -> dict[str, Any]:
 
     def once(seed):
         task, teacher, wide, oracle = _even_or_odd(seed, 300 + seed)
-        rows = {**few_class_rows(wide), "the digits as subclasses": (wide, oracle)}
+        rows = {
+            **few_class_rows(wide),
+            "LELP, predicted at T 1": at_one(2, 10),
+            "the digits as subclasses": (wide, oracle),
+        }
         return taught(rows, Perceptron(2, (32,)), teacher, task, 2e-3, steps=800)
 
     return averaged(once)
@@ -368,23 +378,23 @@ def _known_subclasses(subclass: jax.Array) -> Any:
 
 @cache
 def sentiments():
-    """SST-2 as 24 words of a vocabulary of 4096; 3000 phrases to learn from, 20000 for the teacher."""
-    from jgd.data.texts import sst2, tokenized, word_tokenizer
+    """SST-2 as 32 word pieces of a vocabulary of 4096."""
+    from jgd.data.texts import sst2, tokenized, word_piece_tokenizer
 
     corpus = sst2()
-    task = tokenized(corpus, word_tokenizer(corpus, 4096), 24)
+    task = tokenized(corpus, word_piece_tokenizer(corpus, 4096), 32)
     return replace(task, unlabelled=None)
 
 
 def phrases() -> dict[str, Any]:
-    """Small Transformers on SST-2."""
+    """Small Transformers on SST-2: 3000 phrases to learn from, a teacher of 20000, most of them others."""
     whole = subset(sentiments(), 20000, seed=0)
     task = subset(sentiments(), 3000, seed=1)
-    large = TextTransformer(2, 4096, width=96, depth=3, length=24)
+    large = TextTransformer(2, 4096, width=96, depth=3, length=32)
     teacher = scratch(large, adamw(1e-3, 1500), steps=1500)(jax.random.fold_in(KEY, 97), whole)
 
     def small(classes):
-        return TextTransformer(classes, 4096, width=32, depth=1, length=24)
+        return TextTransformer(classes, 4096, width=32, depth=1, length=32)
 
     wide = distill.subclassed(small(10), 2)
     rows = {
@@ -427,6 +437,11 @@ def feelings() -> dict[str, Any]:
         "PLD (T 4)": distill.pld(),
         "random subclasses": (wide, distill.random_subclasses(subclasses=3)),
         "LELP": (wide, distill.lelp(subclasses=3)),
+        "LELP, predicted at T 1": at_one(4, 12, 3),
+        "LELP (T 1)": (
+            distill.subclassed(Perceptron(12, (32,)), 4, temperature=1.0),
+            distill.lelp(subclasses=3, temperature=1.0),
+        ),
         "KD + hidden MSE (linear map)": weighted(
             kd=(1.0, distill.hinton()), mse=(1.0, term(losses.hint, at="embedding", adapt=distill.linear))
         ),

@@ -191,14 +191,23 @@ def word_piece_tokenizer(corpus: Corpus, size: int = 8192) -> Tokenizer:
             "word pieces need the tokenizers library: pip install 'jgd[llm]', or use word_tokenizer or "
             "byte_tokenizer"
         ) from e
-    pieces = hf.Tokenizer(hf.models.WordPiece(unk_token="[UNK]", max_input_chars_per_word=100))
-    pieces.normalizer = hf.normalizers.BertNormalizer(lowercase=True)
-    pieces.pre_tokenizer = hf.pre_tokenizers.BertPreTokenizer()
-    trainer = hf.trainers.WordPieceTrainer(
-        vocab_size=size, special_tokens=["[PAD]", "[UNK]"], show_progress=False
-    )
-    pieces.train_from_iterator(_texts(corpus, corpus.splits["train"]), trainer)
-    return Tokenizer(lambda text: pieces.encode(text).ids, pieces.get_vocab_size())
+    special = ["[PAD]", "[UNK]"]
+    trainer = hf.trainers.WordPieceTrainer(vocab_size=size, special_tokens=special, show_progress=False)
+
+    def bert(vocab: dict[str, int] | None) -> Any:
+        pieces: Any = hf.Tokenizer(
+            hf.models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100)
+        )
+        pieces.normalizer = hf.normalizers.BertNormalizer(lowercase=True)
+        pieces.pre_tokenizer = hf.pre_tokenizers.BertPreTokenizer()
+        return pieces
+
+    learner = bert(None)
+    learner.train_from_iterator(_texts(corpus, corpus.splits["train"]), trainer)
+    # It finds the same pieces every time, but numbers some of them by chance.
+    found = [*special, *sorted(set(learner.get_vocab()) - set(special))]
+    pieces = bert({piece: i for i, piece in enumerate(found)})
+    return Tokenizer(lambda text: pieces.encode(text).ids, len(found))
 
 
 def _texts(corpus: Corpus, index: Sequence[int] | None = None) -> list[str]:

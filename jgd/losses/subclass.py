@@ -184,14 +184,19 @@ def subclass_kd(
     return per_example(values, student, where)
 
 
-def marginal_logits(u: Float[Array, "*B CS"], C: int) -> Float[Array, "*B C"]:
-    """Logits of classes from those of subclasses: ``logsumexp_s u_cs``.
+def marginal_logits(
+    u: Float[Array, "*B CS"], C: int, *, temperature: float | Float[Array, ""] = 1.0
+) -> Float[Array, "*B C"]:
+    """Logits of classes from those of subclasses: ``τ logsumexp_s (u_cs / τ)``.
 
-    Their softmax is the sum of the subclasses' probabilities, so the largest one is the prediction.
+    At the temperature their softmax is the sum of the subclasses' probabilities. At 1, as the paper predicts,
+    a class with one likely subclass beats a class with several that were as likely together when the student
+    learned at a higher temperature; so predict at the temperature of the loss.
 
     Raises:
       ValueError: where the outputs are no multiple of the classes.
     """
     if u.shape[-1] % C:
         raise ValueError(f"{u.shape[-1]} outputs cannot be {C} classes of equally many subclasses")
-    return jax.nn.logsumexp(u.reshape(*u.shape[:-1], C, -1), axis=-1)
+    grouped = u.reshape(*u.shape[:-1], C, -1)
+    return temperature * jax.nn.logsumexp(grouped / temperature, axis=-1)

@@ -141,6 +141,8 @@ def test_word_piece_tokenizer():
     assert max([*whole, *parts]) < tokenizer.vocab_size
     task = tokenized(texts, tokenizer, 6)
     np.testing.assert_array_equal(task.x > 0, task.mask)
+    again = word_piece_tokenizer(texts, 40)
+    np.testing.assert_array_equal(tokenized(texts, again, 6).x, task.x)
     with pytest.raises(ValueError, match="size=2"):
         word_piece_tokenizer(texts, 2)
 

@@ -229,16 +229,21 @@ def test_it_is_kd_when_subclasses_say_nothing():
     copies = jnp.repeat(u, S, -1)
     close(loss(copies, even, temperature=tau), kd(u) + tau**2 * np.log(S), rtol=1e-5)
     uneven = copies + jnp.asarray(rng.standard_normal(copies.shape), jnp.float32)
-    classes = tau * marginal_logits(uneven / tau, 3)
+    classes = marginal_logits(uneven, 3, temperature=tau)
     assert (loss(uneven, even, temperature=tau) > kd(classes) + tau**2 * np.log(S)).all()
 
 
 def test_prediction():
     u = jnp.asarray(np.random.default_rng(5).standard_normal((50, 12)) * 3, jnp.float32)
-    summed = softmax(u).reshape(50, 3, 4).sum(-1)
-    logits = marginal_logits(u, 3)
-    close(softmax(logits), summed, rtol=1e-5)
-    assert (logits.argmax(-1) == summed.argmax(-1)).all()
+    for tau in (1.0, 4.0):
+        summed = softmax(u / tau).reshape(50, 3, 4).sum(-1)
+        logits = marginal_logits(u, 3, temperature=tau)
+        close(softmax(logits / tau), summed, rtol=1e-5)
+        assert (logits.argmax(-1) == summed.argmax(-1)).all()
+    # Two classes that are as likely at the temperature of the loss: one is sure of its subclass, one is not.
+    even = jnp.asarray([[4 * np.log(2.0), -400.0, 0.0, 0.0]])
+    close(marginal_logits(even, 2, temperature=4.0), [[4 * np.log(2), 4 * np.log(2)]], rtol=1e-5)
+    assert marginal_logits(even, 2)[0, 0] > marginal_logits(even, 2)[0, 1] + 2
     with pytest.raises(ValueError, match="12 outputs cannot be 5 classes"):
         marginal_logits(u, 5)
 
