@@ -265,3 +265,18 @@ def test_many_classes():
     expected = np.exp(strengths) * np.cumsum(weights * np.exp(-left)) - weights
     close(np.asarray(grads)[ranking], expected, rtol=1e-3, atol=1e-8)
     assert abs(grads.sum()) < 1e-4
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 300, 65_536, 65_537])
+def test_ranking_is_a_stable_sort(size):
+    """With ties, both zeros, infinities, huge and tiny values; above 2^16 classes by another way."""
+    rng = np.random.default_rng(size)
+    special = np.asarray([0.0, -0.0, np.inf, -np.inf, 1e-30, -1e-30, 3e38, -3e38, 1.0, np.nextafter(1, 2)])
+    x = np.where(rng.random((3, size)) < 0.5, rng.choice(special, (3, size)), rng.standard_normal((3, size)))
+    x = x.astype(np.float32)
+    found = jax.jit(teacher_ranking)(jnp.asarray(x), jnp.asarray([-1, -1, 0]))
+    expected = np.argsort(-x, axis=-1, kind="stable")
+    np.testing.assert_array_equal(found[:2], expected[:2])
+    rest = expected[2][expected[2] != 0]
+    np.testing.assert_array_equal(found[2], np.concatenate([[0], rest]))
+    np.testing.assert_array_equal(jax.jit(jax.vmap(teacher_ranking))(x[:2], jnp.asarray([-1, -1])), found[:2])
