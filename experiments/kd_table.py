@@ -680,6 +680,13 @@ def claims(record: dict[str, Any]) -> list[str]:
             0,
             np.inf,
         ),
+        gap(
+            "relations-draws",
+            "KD + local (100)",
+            "KD",
+            "TRG's graph of neighbours at a large weight is above KD",
+            0,
+        ),
         gap("relations-draws", "KD + all", "KD", "all of TRG's terms are at least a point above KD", 1),
     ]
     lines = []

@@ -219,6 +219,26 @@ def test_every_loss_of_distillation_was_measured():
         assert all({"ece", "nll", "agreement"} <= set(row) for name, row in rows.items() if name != "teacher")
 
 
+def test_claims_of_the_papers_on_six_draws():
+    record = load("kd")
+
+    def mean(part, row):
+        values = record[part][row]["accuracy"]
+        return sum(values) / len(values)
+
+    for part in ("draws", "parity-draws"):
+        assert all(len(row["accuracy"]) == 6 for row in record[part].values())
+    assert mean("draws", "PLD (T 4)") > mean("draws", "CE") + 0.02
+    assert mean("draws", "PLD (T 4)") > mean("draws", "KD (T 4)") - 0.01
+    best = max(mean("parity-draws", f"KD (T {t})") for t in (1, 4))
+    assert mean("parity-draws", "LELP") > best + 0.015
+    assert mean("parity-draws", "random subclasses") < mean("parity-draws", "KD (T 4)")
+    assert mean("peers", "BD-KD (delta 2, T 3)") > mean("peers", "DML (T 3)")
+    page = (RESULTS / "kd.md").read_text()
+    assert page.count("| yes |") + page.count("| **no** |") == 13
+    assert {"maps", "mnist-1000", "mnist-10000", "sst2", "tweets", "cora", "relations-draws"} <= set(record)
+
+
 def test_teachers_help_where_labels_are_few():
     def mean(part, row):
         values = load("kd")[part][row]["accuracy"]

@@ -545,20 +545,24 @@ def _initials(setting: str) -> str:
 
 @dataclass(frozen=True)
 class Methods:
-    """List the condensers by name."""
+    """List condensers and objectives of distillation by name."""
 
     def __call__(self, command: str) -> int:
         """Run it."""
         del command
         from jgd.cli.tables import listing
         from jgd.protocols.methods import GRAPH_METHODS, METHODS
+        from jgd.protocols.objectives import OBJECTIVES
+
+        def told(m) -> str:
+            return m.summary + (f" ({m.paper})" if m.paper != "-" else "")
 
         rows = [
-            [name, _initials(m.setting), m.cost, m.summary + (f" ({m.paper})" if m.paper != "-" else "")]
-            for name, m in (METHODS | GRAPH_METHODS).items()
+            [name, _initials(m.setting), m.cost, told(m)] for name, m in (METHODS | GRAPH_METHODS).items()
         ]
         listing(["name", "setting", "cost", "what it does"], rows, left=("setting", "cost"))
         print("\nsetting: T transductive (sees the whole graph), I inductive (its training part),")
         print("G sets of graphs (`jgd condense-graphs`)")
-        print("cost: none is no training, seconds is one small network; of two CPU cores")
+        print("cost: none is no training, seconds is one small network; of two CPU cores\n")
+        listing(["objective", "what `jgd distill` compares"], [[n, told(o)] for n, o in OBJECTIVES.items()])
         return 0

@@ -28,7 +28,7 @@ class Named(NamedTuple):
     Attributes:
       make: makes it.
       paper: where it comes from.
-      summary: what is alike in the end, in one line.
+      summary: what of student and teacher is compared, in one line.
     """
 
     make: Callable[[], Objective]

@@ -20,6 +20,7 @@ from jgd.data import artifact
 from jgd.protocols import BASELINES, NETWORKS, Protocol
 from jgd.protocols.experiment import Experiment, default_experiment
 from jgd.protocols.methods import METHODS, method_name
+from jgd.protocols.objectives import OBJECTIVES
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = ["--method=average", "--baselines", "random", "--models", "mlp"]
@@ -602,7 +603,7 @@ def test_datasets_and_methods(capsys):
     assert re.search(r"^digits +node +1797 +10 +yes ", told, re.M)
     assert main(["methods"]) == 0
     told = capsys.readouterr().out
-    assert all(re.search(rf"^{name} ", told, re.M) for name in METHODS)
+    assert all(re.search(rf"^{name} ", told, re.M) for name in (*METHODS, *OBJECTIVES))
     assert max(map(len, told.splitlines())) <= 80
 
 
