@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from jgd.core.model import Bound, Model
-from jgd.core.objective import Context, Objective
+from jgd.core.objective import Context, Objective, Players
 
 __all__ = [
     "Algorithm",
@@ -152,7 +152,8 @@ def train(
 
     def context(params, state, data, batch, inputs, *, key, training):
         teachers = {} if frozen is None else dict(frozen(data))
-        outputs, calls, everyone, own = {}, {}, {}, {}
+        outputs, calls, everyone = Players(), Players(), Players()
+        own = {}
         keys = dict.fromkeys(models) if key is None else keys_of(key)
         for name, network in models.items():
             outputs[name], own[name] = network.apply(

@@ -20,6 +20,14 @@ from jgd.core.model import Outputs
 __all__ = ["Context", "Objective", "objective", "weighted"]
 
 
+class Players(dict):
+    """What belongs to each player; asking for one that is not there is a mistake in an objective."""
+
+    def __missing__(self, name: str) -> Any:
+        """Say who there is."""
+        raise ValueError(f"the objective names a player {name!r}, the players are {', '.join(self)}")
+
+
 class Context(NamedTuple):
     """What an objective sees of one training step.
 

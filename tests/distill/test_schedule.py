@@ -9,7 +9,18 @@ from distill_toy import NET, TALL, TASK, TX, blobs, random_teacher
 from jgd.core import Bound, Driver, Outputs, from_linen, weighted
 from jgd.data.generate import contextual_sbm
 from jgd.data.tasks import ArrayTask
-from jgd.distill import assistants, generations, mixup, mutual, offline, online, scratch, supervised, term
+from jgd.distill import (
+    assistants,
+    bd_kd,
+    generations,
+    mixup,
+    mutual,
+    offline,
+    online,
+    scratch,
+    supervised,
+    term,
+)
 from jgd.distill.data import Rows, ahead, examples, inputs_of, predict, rows, take
 from jgd.distill.schedule import learning
 from jgd.losses import cross_entropy
@@ -269,6 +280,13 @@ def test_impossible_data_are_refused():
     no_val = ArrayTask(x=TASK.x, y=TASK.y, train=TASK.train, num_classes=3)
     with pytest.raises(ValueError, match="validation"):
         scratch(NET, TX, batch=8, select_every=2)(KEY, no_val)
+
+
+def test_an_objective_for_others_says_who_there_is():
+    with pytest.raises(ValueError, match="names a player 'student', the players are peer0, peer1"):
+        online([NET, TALL], bd_kd(), TX, batch=8, steps=2)(KEY, TASK)
+    nets = online([NET, TALL], bd_kd(student="peer0", teacher="peer1"), TX, batch=8, steps=2)(KEY, TASK)
+    assert set(nets) == {"peer0", "peer1"}
 
 
 def test_another_key_compiles_nothing(compilations):
