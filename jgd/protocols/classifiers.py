@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 from jgd.core import Bound, Examples
@@ -35,6 +36,24 @@ class Classified(NamedTuple):
     brier: Array
     agreement: Array | None = None
     divergence: Array | None = None
+
+    def __str__(self) -> str:
+        """In words, mean ± deviation over several classifiers."""
+
+        def told(name: str, scale: int, digits: int, end: str = "") -> str:
+            value = scale * np.asarray(getattr(self, name))
+            spread = f" ± {value.std():.{digits}f}" if value.ndim else ""
+            return f"{name} {value.mean():.{digits}f}{spread}{end}"
+
+        parts = [
+            told("accuracy", 100, 1, " %"),
+            told("nll", 1, 3),
+            told("ece", 100, 1, " %"),
+            told("brier", 1, 3),
+        ]
+        if self.agreement is not None:
+            parts += [told("agreement", 100, 1, " %"), told("divergence", 1, 3)]
+        return ", ".join(parts)
 
 
 def logits_on(net: Bound, task: Task, split: str = "test", *, several: bool = False) -> Array:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import lru_cache
 from typing import Any
 
@@ -122,6 +122,14 @@ class Score:
     def test_std(self) -> float:
         """Standard deviation of the test accuracy over seeds (divided by their number)."""
         return float(self.test.std())
+
+    def __repr__(self) -> str:
+        """Mean ± deviation; the curves are too long to print."""
+        of = {
+            f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("curve", "loss", "seconds")
+        }
+        parts = [f"{name} {100 * x.mean():.1f} ± {100 * x.std():.1f} %" for name, x in of.items()]
+        return f"{type(self).__name__}({', '.join(parts)}, {len(self.test)} seeds)"
 
     @property
     def val_mean(self) -> float:

@@ -90,7 +90,7 @@ class GraphProtocol:
             )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GraphScore(Score):
     """Accuracies and areas under the ROC curve of one architecture, in 0..1.
 

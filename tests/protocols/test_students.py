@@ -15,6 +15,8 @@ from jgd.distill.data import inputs_of
 from jgd.nn import GCN, MLP, Perceptron
 from jgd.protocols.classifiers import classified, logits_on
 from jgd.protocols.compare_students import compare_students
+from jgd.protocols.evaluate import Score
+from jgd.protocols.graphs import GraphScore
 from jgd.report import plot_reliability, plot_students, write_student_report
 
 RNG = np.random.default_rng(0)
@@ -49,6 +51,22 @@ def test_scores_are_their_definitions():
     assert found.divergence is not None
     np.testing.assert_allclose(found.agreement, np.mean(log_q.argmax(1) == log_p.argmax(1)), rtol=1e-6)
     np.testing.assert_allclose(found.divergence, np.mean((np.exp(log_p) * (log_p - log_q)).sum(1)), rtol=1e-4)
+
+
+def test_scores_can_be_read():
+    one, both = network(0), jax.tree.map(lambda *leaves: jnp.stack(leaves), network(0), network(1))
+    alone = classified(one, TASK)
+    assert str(alone).startswith(
+        f"accuracy {100 * float(alone.accuracy):.1f} %, nll {float(alone.nll):.3f}, ece "
+    )
+    assert "agreement" not in str(alone)
+    assert " ± " in str(classified(both, TASK, several=True, teacher=one))
+    curves = {"curve": np.zeros(600), "loss": np.zeros(600), "seconds": 1.0}
+    pair = np.asarray([0.8, 0.9])
+    score = Score(test=pair, val=pair - 0.1, **curves)
+    assert repr(score) == "Score(test 85.0 ± 5.0 %, val 75.0 ± 5.0 %, 2 seeds)"
+    graphs = GraphScore(test=pair, val=pair, auc=pair, val_auc=pair, **curves)
+    assert repr(graphs).startswith("GraphScore(test 85.0 ± 5.0 %, val 85.0 ± 5.0 %, auc 85.0")
 
 
 def test_several_networks_are_scored_one_by_one():
