@@ -37,6 +37,7 @@ from jgd.distill import offline, online, scratch, supervised, term
 from jgd.nn import GCN, MLP, ResNet, TextTransformer, VisionTransformer
 from jgd.nn.perceptron import Perceptron
 from jgd.protocols.classifiers import classified
+from jgd.protocols.text import spread
 
 KEY, SEEDS = jax.random.key(0), 8
 NAME = "kd"
@@ -70,6 +71,7 @@ def taught(
     steps: int,
     seeds: int = SEEDS,
     tx: optax.GradientTransformation | None = None,
+    also: Callable[[Any], dict[str, Any]] = lambda nets: {},
     **settings,
 ) -> dict[str, Any]:
     """A row for the teacher and one for the students of each objective, or of each (network, objective)."""
@@ -79,7 +81,7 @@ def taught(
         own, objective = (net, given) if isinstance(given, Objective) else given
         recipe = offline(own, teacher, objective, tx, steps=steps, seeds=seeds, **settings)
         nets, seconds = timed(partial(recipe, KEY, task))
-        found[name] = {**scores(nets, task, teacher), "seconds": seconds}
+        found[name] = {**scores(nets, task, teacher), **also(nets), "seconds": seconds}
         print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f} ({seconds:.0f} s)", flush=True)
     return found
 
@@ -483,15 +485,14 @@ def _related(rows: dict[str, Any], seed: int, key: int) -> dict[str, Any]:
     small = VisionTransformer(10, patch=2, width=16, depth=1)
     kd = {"ce": (1.0, HARD), "kd": (1.0, term(losses.kd))}
     cooling = optax.cosine_decay_schedule(0.5, 300, alpha=0.2)
-    found = {"teacher": scores(teacher, task, several=False)}
-    for name, terms in rows.items():
-        more = {} if terms is None else {"trg": (1.0, distill.trg(temperature=cooling, **terms))}
-        objective = weighted(**kd, **more)
-        recipe = offline(small, teacher, objective, adamw(2e-3, 300), steps=300, batch=48, seeds=SEEDS)
-        nets, seconds = timed(partial(recipe, KEY, task))
-        found[name] = {**scores(nets, task, teacher), **_alike(nets, teacher, task), "seconds": seconds}
-        print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f} ({seconds:.0f} s)", flush=True)
-    return found
+    objectives = {
+        name: weighted(
+            **kd, **({} if terms is None else {"trg": (1.0, distill.trg(temperature=cooling, **terms))})
+        )
+        for name, terms in rows.items()
+    }
+    alike = partial(_alike, teacher=teacher, task=task)
+    return taught(objectives, small, teacher, task, 2e-3, steps=300, batch=48, also=alike)
 
 
 def _alike(nets: Any, teacher: Any, task: Any) -> dict[str, list[float]]:
@@ -597,11 +598,6 @@ CARDS: dict[str, dict[str, float]] = {
     },
 }  # fmt: skip
 """Accuracies of another implementation, with other splits and students."""
-
-
-def spread(values: list[float], scale: float = 100, digits: int = 1) -> str:
-    """Mean and standard deviation."""
-    return f"{scale * np.mean(values):.{digits}f} ± {scale * np.std(values):.{digits}f}"
 
 
 def part_table(part: str, rows: dict[str, Any]) -> str:

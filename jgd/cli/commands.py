@@ -14,15 +14,13 @@ from typing import Annotated, Any, ClassVar, Literal
 import tyro
 
 from jgd.cli.errors import Mistake, mistakes
+from jgd.cli.options import Flag, Number, Out
 
 __all__ = ["Compare", "Condense", "Datasets", "Evaluate", "Export", "Import", "Methods", "RunOptions"]
 
 
 _File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-_Out = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
-_Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 _Names = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
-_Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
 # --- condense and run ---------------------------------------------------------------------------
 
@@ -58,17 +56,17 @@ class Condense:
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = "digits"
     label_ratio: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
-    nodes: _Number = None
+    nodes: Number = None
     method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "clustgdd"
     seed: int = 0
-    out: _Out = None
+    out: Out = None
     models: _Names = None
     seeds: int = 5
-    epochs: _Number = None
+    epochs: Number = None
     baselines: _Names = None
     setting: Literal["transductive", "inductive"] = "transductive"
-    no_resume: _Flag = False
-    quiet: _Flag = False
+    no_resume: Flag = False
+    quiet: Flag = False
 
     def __call__(self, command: str) -> int:
         """Run it."""
@@ -117,9 +115,9 @@ class RunOptions:
       quiet: print the table only.
     """
 
-    out: _Out = None
-    no_resume: _Flag = False
-    quiet: _Flag = False
+    out: Out = None
+    no_resume: Flag = False
+    quiet: Flag = False
     experiment: tyro.conf.Suppress[Any] = None  # `jgd.cli.config.run_type` puts an `Experiment` here
     config: ClassVar[Any] = None  # the one in the file
 
@@ -188,11 +186,11 @@ class Compare:
     seeds: int = 3
     networks: int = 1
     models: _Names = None
-    epochs: _Number = None
+    epochs: Number = None
     seed: int = 0
-    out: _Out = None
+    out: Out = None
     setting: Literal["transductive", "inductive"] = "transductive"
-    quiet: _Flag = False
+    quiet: Flag = False
 
     def __call__(self, command: str) -> int:
         """Run it."""
@@ -352,11 +350,11 @@ class Evaluate:
     dataset: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     models: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = ("gcn",)
     seeds: int = 5
-    epochs: _Number = None
+    epochs: Number = None
     seed: int = 0
-    full: _Flag = False
+    full: Flag = False
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    quiet: _Flag = False
+    quiet: Flag = False
 
     def __call__(self, command: str) -> int:
         """Run it."""

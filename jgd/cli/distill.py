@@ -10,14 +10,11 @@ from typing import Annotated
 import tyro
 
 from jgd.cli.errors import Mistake, mistakes
+from jgd.cli.options import Flag, Names, Number, Out
 
 __all__ = ["Distill"]
 
-_Out = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
-_Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 _Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
-_Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
-_Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -53,23 +50,24 @@ class Distill:
     """
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")] = "digits-images"
-    objectives: _Names = ("ce", "kd", "dkd", "pld", "rkd")
+    objectives: Names = ("ce", "kd", "dkd", "pld", "rkd")
     teacher: _Name = None
     student: _Name = None
-    examples: _Number = None
+    examples: Number = None
     steps: int = 1500
     batch: int = 64
     rate: float = 2e-3
     seeds: int = 5
     seed: int = 0
     length: int = 32
-    out: _Out = None
-    no_resume: _Flag = False
-    quiet: _Flag = False
+    out: Out = None
+    no_resume: Flag = False
+    quiet: Flag = False
 
     def __call__(self, command: str) -> int:
         """Run it."""
         import jax
+        import numpy as np
         import optax
 
         from jgd.cli.job import check_writable, claim, done, teller, write_json
@@ -81,6 +79,7 @@ class Distill:
         from jgd.protocols import compare_students
         from jgd.protocols.methods import named
         from jgd.protocols.objectives import OBJECTIVES, network
+        from jgd.protocols.text import spread
         from jgd.report import write_student_report
 
         say = teller(self.quiet)
@@ -131,7 +130,7 @@ class Distill:
                 say=say,
                 steps=self.steps,
                 batch=self.batch,
-                # Convolutions on a CPU want its caches for themselves.
+                # On a CPU convolutions and attention want its caches for themselves.
                 at_once=1 if jax.default_backend() == "cpu" and not small.startswith("mlp") else None,
             )
             write_student_report(out / "report.html", found, command=command)
@@ -145,8 +144,7 @@ class Distill:
                 ("accuracy", 100, 1), ("ece", 100, 1), ("nll", 1, 3), ("agreement", 100, 1),
             ):  # fmt: skip
                 value = row.get(what)
-                spread = "" if value is None or len(value) < 2 else f" ± {scale * value.std():.{digits}f}"
-                cells.append("-" if value is None else f"{scale * value.mean():.{digits}f}{spread}")
+                cells.append("-" if value is None else spread(np.squeeze(value), scale, digits))
             rows.append([*cells, "-" if row["seconds"] is None else f"{row['seconds']:.1f}"])
         show(["", "accuracy %", "ECE %", "NLL", "agreement %", "seconds"], rows)
         print(

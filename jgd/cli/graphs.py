@@ -11,13 +11,9 @@ from typing import Annotated
 import tyro
 
 from jgd.cli.errors import Mistake, mistakes
+from jgd.cli.options import Flag, Names, Number, Out
 
 __all__ = ["CondenseGraphs", "Detect"]
-
-_Out = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
-_Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
-_Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
-_Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
 
 def _fresh(out: Path) -> None:
@@ -57,17 +53,17 @@ class CondenseGraphs:
 
     dataset: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
     method: Annotated[str, tyro.conf.arg(metavar="NAME")] = "mirage"
-    nodes: _Number = None
-    graphs_per_class: _Number = None
+    nodes: Number = None
+    graphs_per_class: Number = None
     support: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")] = None
-    epochs: _Number = None
+    epochs: Number = None
     seed: int = 0
-    out: _Out = None
-    models: _Names = ("gin",)
+    out: Out = None
+    models: Names = ("gin",)
     seeds: int = 5
     steps: int = 500
-    baselines: _Names = ("random-graphs", "herding-graphs", "k-center-graphs")
-    quiet: _Flag = False
+    baselines: Names = ("random-graphs", "herding-graphs", "k-center-graphs")
+    quiet: Flag = False
 
     def __call__(self, command: str) -> int:
         """Run it."""
@@ -81,6 +77,7 @@ class CondenseGraphs:
         from jgd.protocols.evaluate import NETWORKS
         from jgd.protocols.graphs import GraphProtocol
         from jgd.protocols.methods import GRAPH_BASELINES, named, preferred_for_graphs
+        from jgd.protocols.text import spread
         from jgd.report.graphs import write_graph_report
 
         say = teller(self.quiet)
@@ -141,7 +138,7 @@ class CondenseGraphs:
             cells += [str(row["graphs"]), str(row["nodes"]), str(row["edges"]), human_bytes(row["bytes"])]
             for model in self.models:
                 score = row["scores"][model]
-                cells += [f"{100 * x.mean():.1f} ± {100 * x.std():.1f}" for x in (score.test, score.auc)]
+                cells += [spread(x) for x in (score.test, score.auc)]
             cells.append("-" if row["seconds"] is None else f"{row['seconds']:.1f}")
             rows.append(cells)
         show(columns, rows, bold=self.method)
@@ -180,8 +177,8 @@ class Detect:
     seeds: int = 3
     seed: int = 0
     streamspot: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
-    out: _Out = None
-    quiet: _Flag = False
+    out: Out = None
+    quiet: Flag = False
 
     def __call__(self, command: str) -> int:
         """Run it."""
@@ -195,6 +192,7 @@ class Detect:
         from jgd.metrics import strict_scores, tolerant_scores
         from jgd.protocols.compare import versions
         from jgd.protocols.methods import preferred
+        from jgd.protocols.text import spread
 
         say = teller(self.quiet)
         with mistakes():
@@ -238,8 +236,7 @@ class Detect:
                 results[name] = {"seconds": seconds, "nodes": nodes, **scores}
 
                 def text(kind, what, scores=scores):
-                    values = [s[what] for s in scores[kind]]
-                    return f"{np.mean(values):.3f} ± {np.std(values):.3f}"
+                    return spread([s[what] for s in scores[kind]], 1, 3)
 
                 rows.append(
                     [

@@ -119,11 +119,9 @@ def claim(out: Path, record: dict[str, Any], *, resume: bool, say: Callable[[str
       Mistake: where the folder belongs to something else, or to a run with other settings.
     """
     record = json.loads(json.dumps(record))
-    resumed = False
-    if resume:
-        resumed = _look(out, record, say)
-    else:
+    if not resume:
         _remove(out)
+    resumed = resume and _look(out, record, say)
     with mistakes():
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / _MARK, record)

@@ -159,10 +159,10 @@ def ensemble(
         what one member computes just fits the caches, as convolutions on CPU. None for all.
       mesh: devices to spread over.
     """
-    alone = mesh is None and at_once is None
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once must be at least 1, got {at_once}")
-    if not alone and any(a not in (None, 0) for a in (data_axis, batch_axis)):
+    split = mesh is not None or at_once is not None
+    if split and any(a not in (None, 0) for a in (data_axis, batch_axis)):
         raise ValueError("with at_once or over a mesh, data_axis and batch_axis must be None or 0 as a whole")
     if mesh is not None:
         axis, *_ = mesh.axis_names

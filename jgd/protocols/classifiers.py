@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
 from jgd.core import Bound, Examples
@@ -14,6 +13,7 @@ from jgd.data.tasks import NodeTask
 from jgd.distill.data import Task, examples, inputs_of, outputs, predict
 from jgd.losses import kl, mean
 from jgd.metrics import accuracy, brier_score, calibration_error, negative_log_likelihood
+from jgd.protocols.text import spread
 
 __all__ = ["Classified", "classified", "logits_on", "scored"]
 
@@ -39,20 +39,11 @@ class Classified(NamedTuple):
 
     def __str__(self) -> str:
         """In words, mean ± deviation over several classifiers."""
-
-        def told(name: str, scale: int, digits: int, end: str = "") -> str:
-            value = scale * np.asarray(getattr(self, name))
-            spread = f" ± {value.std():.{digits}f}" if value.ndim else ""
-            return f"{name} {value.mean():.{digits}f}{spread}{end}"
-
-        parts = [
-            told("accuracy", 100, 1, " %"),
-            told("nll", 1, 3),
-            told("ece", 100, 1, " %"),
-            told("brier", 1, 3),
-        ]
-        if self.agreement is not None:
-            parts += [told("agreement", 100, 1, " %"), told("divergence", 1, 3)]
+        parts = []
+        for name, value in self._asdict().items():
+            if value is not None:
+                share = name in ("accuracy", "ece", "agreement")
+                parts.append(f"{name} {spread(value)} %" if share else f"{name} {spread(value, 1, 3)}")
         return ", ".join(parts)
 
 

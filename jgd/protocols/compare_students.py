@@ -26,6 +26,7 @@ from jgd.distill.schedule import Network, offline, staged
 from jgd.metrics import ReliabilityBins, reliability
 from jgd.protocols.classifiers import Classified, logits_on, scored
 from jgd.protocols.compare import versions
+from jgd.protocols.text import spread
 
 __all__ = ["StudentComparison", "compare_students"]
 
@@ -87,17 +88,11 @@ class StudentComparison:
         """A table."""
         lines = [f"{'':24} accuracy %    ECE %         NLL            agreement %"]
         for row in self.rows():
-
-            def spread(name, scale, digits, row=row):
-                if name not in row:
-                    return "-"
-                return f"{scale * row[name].mean():.{digits}f} ± {scale * row[name].std():.{digits}f}"
-
             cells = (
-                spread("accuracy", 100, 1),
-                spread("ece", 100, 1),
-                spread("nll", 1, 3),
-                spread("agreement", 100, 1),
+                spread(row["accuracy"]),
+                spread(row["ece"]),
+                spread(row["nll"], 1, 3),
+                spread(row["agreement"]) if "agreement" in row else "-",
             )
             lines.append(f"{row['name']:24} " + " ".join(f"{c:13}" for c in cells).rstrip())
         return "\n".join(lines)

@@ -48,6 +48,7 @@ from jgd.nn import (
     split_accuracy,
 )
 from jgd.optim import adam_l2
+from jgd.protocols.text import spread
 
 __all__ = ["NETWORKS", "PUBLISHED", "Protocol", "Score", "cross_architecture", "evaluate", "trained"]
 
@@ -128,7 +129,7 @@ class Score:
         of = {
             f.name: getattr(self, f.name) for f in fields(self) if f.name not in ("curve", "loss", "seconds")
         }
-        parts = [f"{name} {100 * x.mean():.1f} ± {100 * x.std():.1f} %" for name, x in of.items()]
+        parts = [f"{name} {spread(x)} %" for name, x in of.items()]
         return f"{type(self).__name__}({', '.join(parts)}, {len(self.test)} seeds)"
 
     @property
@@ -146,7 +147,7 @@ class Score:
         }
 
     def __str__(self) -> str:
-        return f"{100 * self.test_mean:.1f} ± {100 * self.test_std:.1f} %"
+        return f"{spread(self.test)} %"
 
 
 def cross_architecture(scores: Mapping[str, Score]) -> tuple[float, float]:

@@ -42,6 +42,7 @@ from jgd.nn import (
 )
 from jgd.optim import adam_l2
 from jgd.protocols.evaluate import NETWORKS, Score
+from jgd.protocols.text import spread
 
 __all__ = ["GraphProtocol", "GraphScore", "evaluate_graphs", "joined"]
 
@@ -123,7 +124,7 @@ class GraphScore(Score):
         }
 
     def __str__(self) -> str:
-        return f"{super().__str__()}, AUC {self.auc_mean:.3f} ± {self.auc_std:.3f}"
+        return f"{super().__str__()}, AUC {spread(self.auc, 1, 3)}"
 
 
 # --- networks and their data ----------------------------------------------------------------------

@@ -36,10 +36,8 @@ class Named(NamedTuple):
     summary: str
 
 
-def _beside_labels(
-    weight: float, make: Callable[[], Objective], hard: float = 1.0
-) -> Callable[[], Objective]:
-    return lambda: weighted(ce=(hard, supervised()), more=(weight, make()))
+def _beside_labels(weight: float, make: Callable[[], Objective]) -> Callable[[], Objective]:
+    return lambda: weighted(ce=(1.0, supervised()), more=(weight, make()))
 
 
 OBJECTIVES: Mapping[str, Named] = {
@@ -90,34 +88,27 @@ def network(name: str, task: ArrayTask) -> nn.Module:
     Raises:
       ValueError: for another name, or a network that cannot read these examples.
     """
-    classes, makers = task.num_classes, _MAKERS.items()
-    found = [(make, match) for pattern, make in makers if (match := re.fullmatch(pattern, name))]
+    found = [make for pattern, make in _MAKERS.items() if re.fullmatch(pattern, name)]
     if not found:
         raise ValueError(f"no network is called {name!r}: there are {NETWORK_NAMES}")
-    make, match = found[0]
     texts = np.issubdtype(np.asarray(task.x).dtype, np.integer) and np.ndim(task.x) == 2
     if texts != name.startswith("transformer"):
         what = "texts" if texts else "images"
         raise ValueError(f"{name} does not read {what}: networks are {NETWORK_NAMES}")
-    if texts:
-        vocab, length = int(np.max(task.x)) + 1, np.shape(task.x)[1]
-        return make(classes, *map(int, match.groups()), vocab=vocab, length=length)
-    return make(classes, *(g for g in match.groups() if g is not None))
+    return found[0](task, *map(int, re.findall(r"\d+", name)))
 
 
-def _mlp(classes: int, widths: str) -> Perceptron:
-    return Perceptron(classes, tuple(map(int, widths.strip("-").split("-"))))
-
-
-def _transformer(classes: int, width: int, depth: int, *, vocab: int, length: int) -> TextTransformer:
-    return TextTransformer(classes, vocab, width=width, depth=depth, length=length)
+def _transformer(task: ArrayTask, width: int, depth: int) -> TextTransformer:
+    vocabulary, length = int(np.max(task.x)) + 1, np.shape(task.x)[1]
+    return TextTransformer(task.num_classes, vocabulary, width=width, depth=depth, length=length)
 
 
 _MAKERS: Mapping[str, Callable[..., Any]] = {
-    r"mlp((?:-\d+)+)": _mlp,
-    r"resnet(\d+)": lambda classes, depth: ResNet(classes, int(depth)),
-    r"resnet(\d+)x4": lambda classes, depth: ResNet(classes, int(depth), widths=(32, 64, 128, 256)),
-    r"wrn-(\d+)-(\d+)": lambda classes, depth, widen: WideResNet(classes, int(depth), int(widen)),
-    r"vgg(\d+)": lambda classes, depth: VGG(classes, int(depth)),
-    r"transformer-(\d+)-(\d+)": _transformer,
+    r"mlp(-\d+)+": lambda task, *widths: Perceptron(task.num_classes, widths),
+    r"resnet\d+": lambda task, depth: ResNet(task.num_classes, depth),
+    r"resnet\d+x4": lambda task, depth, _: ResNet(task.num_classes, depth, widths=(32, 64, 128, 256)),
+    r"wrn-\d+-\d+": lambda task, depth, widen: WideResNet(task.num_classes, depth, widen),
+    r"vgg\d+": lambda task, depth: VGG(task.num_classes, depth),
+    r"transformer-\d+-\d+": _transformer,
 }
+"""By pattern of the name: ``(task, *numbers in the name) -> network``."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from jgd.files import atomic_write
 from jgd.protocols.compare_graphs import GraphComparison
+from jgd.protocols.text import spread
 from jgd.report.markup import Markup, el, inline_svg
 from jgd.report.parts import (
     captioned,
@@ -69,9 +70,6 @@ def _table(comparison: GraphComparison) -> Markup:
     rows, models = comparison.rows(), list(comparison.scores["full"])
 
     def scores(model: str) -> list[list[Markup]]:
-        def spread(values):
-            return f"{100 * values.mean():.1f} ± {100 * values.std():.1f}"
-
         def of(name):
             def values(row):
                 return getattr(row["scores"][model], name)

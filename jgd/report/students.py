@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from jgd.files import atomic_write
 from jgd.protocols.compare_students import StudentComparison
+from jgd.protocols.text import spread
 from jgd.report.markup import Markup, el, inline_svg, join
 from jgd.report.parts import (
     captioned,
@@ -62,9 +63,9 @@ def _bars(ax: Axes, rows: list[dict[str, Any]], what: str, label: str) -> None:
     low = max(0.0, 10 * np.floor((np.min(means - spreads) - 5) / 10))
     ax.set(xlim=(low, 100), xlabel=label)
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    for i, mean, spread in zip(at, means, spreads, strict=True):
+    for i, mean, deviation in zip(at, means, spreads, strict=True):
         ax.annotate(
-            f"{mean:.1f} ± {spread:.1f}",
+            f"{mean:.1f} ± {deviation:.1f}",
             (1.02, i),
             xycoords=("axes fraction", "data"),
             va="center",
@@ -166,9 +167,7 @@ def write_student_report(
 def _table(rows: list[dict[str, Any]]) -> Markup:
     def of(name: str, scale: float, digits: int, **which: bool) -> list[Markup]:
         def show(row):
-            if name not in row:
-                return "–"
-            return f"{scale * row[name].mean():.{digits}f} ± {scale * row[name].std():.{digits}f}"
+            return spread(row[name], scale, digits) if name in row else "–"
 
         return column(rows, show, lambda row: row[name].mean() if name in row else None, **which)
 
@@ -199,7 +198,7 @@ def _table(rows: list[dict[str, Any]]) -> Markup:
 
 def _accuracy(comparison: StudentComparison) -> Markup:
     def told(row: Mapping[str, Any]) -> str:
-        return f"{row['name']} {100 * row['accuracy'].mean():.1f} ± {100 * row['accuracy'].std():.1f} %"
+        return f"{row['name']} {spread(row['accuracy'])} %"
 
     title = "Test accuracy by objective, and agreement with the teacher"
     return _figure(

@@ -1,0 +1,22 @@
+"""How results are written in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["spread"]
+
+
+def spread(values: Any, scale: int | float = 100, digits: int = 1) -> str:
+    """Mean ± standard deviation of several numbers, a single one (no axis) by itself.
+
+    Args:
+      values: numbers, e.g. accuracies in 0..1.
+      scale: what they are multiplied by.
+      digits: after the point.
+    """
+    values = scale * np.asarray(values)
+    deviation = f" ± {values.std():.{digits}f}" if values.ndim else ""
+    return f"{values.mean():.{digits}f}{deviation}"
