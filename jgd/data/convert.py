@@ -55,34 +55,10 @@ def _outgoing(source: Any) -> tuple[jraph.GraphsTuple, dict[str, np.ndarray]]:
 
 
 def _task(
-    graph: jraph.GraphsTuple,
-    labels: Any,
-    masks: Mapping[str, Any],
-    *,
-    name: str,
-    directed: bool | None,
-    num_classes: int | None = None,
+    graph: jraph.GraphsTuple, labels: Any, masks: Mapping[str, Any], *, name: str, directed: bool | None
 ) -> NodeTask:
-    size = num_nodes(graph)
-    y: Any = np.full(size, -1, np.int32) if labels is None else np.asarray(labels)
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim == 1:
-        y = np.where(np.isfinite(y), y, -1).astype(np.int32)
-    if len(y) != size:
-        raise DataError(f"there are {len(y)} labels for {size} nodes")
-    if num_classes is None:
-        num_classes = int(y.shape[1] if y.ndim == 2 else y.max(initial=-1) + 1)
-    return NodeTask(
-        graph=graph,
-        labels=y,
-        train=masks.get("train"),
-        val=masks.get("val"),
-        test=masks.get("test"),
-        num_classes=num_classes,
-        name=name,
-        directed=not _is_symmetric(graph) if directed is None else directed,
-    )
+    directed = not _is_symmetric(graph) if directed is None else directed
+    return NodeTask(graph=graph, labels=labels, **masks, name=name, directed=directed)
 
 
 # NetworkX
@@ -130,7 +106,8 @@ def from_networkx(
     Args:
       graph: with nodes of any kind; they are numbered in its order.
       features: node attribute of the features; a graph without it has ``nodes=None``.
-      labels: node attribute of the class, an integer; nodes without it get -1.
+      labels: node attribute of the class: integers or words, mapped as in `jgd.data.checks.as_labels`; nodes
+        without it, or with None, are unknown. Fractions are regression targets.
       weight: edge attribute; 1 where some edges have it and others do not.
       name: of the task.
 
@@ -157,7 +134,7 @@ def from_networkx(
         edges=np.asarray([1.0 if w is None else w for *_, w in edges], np.float32) if weighted else None,
         num_nodes=len(index),
     )
-    y = [data.get(labels, -1) for data in attributes] if any(labels in data for data in attributes) else None
+    y = [data.get(labels) for data in attributes] if any(labels in data for data in attributes) else None
     masks = {part: column(f"{part}_mask") for part in _MASKS}
     return _task(result, y, masks, name=name, directed=graph.is_directed())
 
@@ -195,8 +172,10 @@ def from_pyg(data: Any, *, split: int = 0, directed: bool | None = None, name: s
     """A task from a ``torch_geometric.data.Data`` of one graph (PyTorch itself is not needed).
 
     Args:
-      data: with ``edge_index`` and, where they exist, ``x``, ``y``, ``edge_weight``, ``edge_attr`` and masks.
-        An ``edge_attr`` of one column is the weight; wider ones become ``edges["feature"]``.
+      data: with ``edge_index`` and, where they exist, ``x``, ``y``, ``edge_weight``, ``edge_attr`` and masks
+        (bools, or node numbers). An ``edge_attr`` of one column of floating-point numbers is the weight;
+        wider ones and integers, which are kinds of edges, become ``edges["feature"]``. Classes are read as in
+        `jgd.data.checks.as_labels`; fractions are regression targets.
       split: which column of masks ``[N, splits]``.
       directed: whether edges have a direction; by default where an edge lacks its reverse.
       name: of the task.
@@ -209,6 +188,10 @@ def from_pyg(data: Any, *, split: int = 0, directed: bool | None = None, name: s
     edge_index, x = get("edge_index"), get("x")
     if edge_index is None:
         raise DataError("the data has no edge_index: turn a sparse adj_t into edge_index first")
+    if edge_index.ndim != 2 or edge_index.shape[0] != 2:
+        raise DataError(f"edge_index has shape {edge_index.shape}, but edges are [2, E]")
+    if x is None and getattr(data, "num_nodes", None) is None:
+        raise DataError("the data has neither x nor num_nodes: say how many nodes there are")
     weights, attributes = get("edge_weight"), get("edge_attr")
     masks = {part: get(f"{part}_mask") for part in _MASKS}
     graph = from_edges(
@@ -218,19 +201,29 @@ def from_pyg(data: Any, *, split: int = 0, directed: bool | None = None, name: s
         num_nodes=None if x is not None else int(data.num_nodes),
     )
     columns = {
-        part: m if m is None else (m[:, split] if m.ndim == 2 else m).astype(bool)
+        part: m if m is None or m.ndim != 2 or m.shape[1] == 1 else _of_split(f"{part}_mask", m, split)
         for part, m in masks.items()
     }
     return _task(graph, get("y"), columns, name=name, directed=directed)
 
 
+def _of_split(name: str, masks: np.ndarray, split: int) -> np.ndarray:
+    if not 0 <= split < masks.shape[1]:
+        raise DataError(f"{name} has {masks.shape[1]} splits, numbered from 0: there is no split {split}")
+    return masks[:, split]
+
+
 def _edge_data(weights: np.ndarray | None, attributes: np.ndarray | None) -> Any:
-    if weights is None and attributes is not None and attributes[0:1].size == len(attributes[0:1]):
-        weights, attributes = attributes.reshape(-1), None
+    """Weights and features of edges: one column of fractions is a weight, integers are kinds of edges."""
+    if weights is None and attributes is not None:
+        one = attributes.ndim == 1 or (attributes.ndim == 2 and attributes.shape[1] == 1)
+        if one and np.issubdtype(attributes.dtype, np.floating):
+            weights, attributes = attributes.reshape(-1), None
     if attributes is None:
         return None if weights is None else weights.astype(np.float32)
-    edges = {"feature": attributes.astype(np.float32)}
-    return edges if weights is None else {"weight": weights.astype(np.float32), **edges}
+    kinds = np.issubdtype(attributes.dtype, np.integer) or attributes.dtype == bool
+    feature = {"feature": attributes.astype(np.int32 if kinds else np.float32)}
+    return feature if weights is None else {"weight": weights.astype(np.float32), **feature}
 
 
 # OGB
@@ -247,14 +240,15 @@ def from_ogb(
     """A task from what OGB's ``NodePropPredDataset`` gives: ``graph, labels = dataset[0]``.
 
     Args:
-      graph: with ``edge_index`` ``[2, E]``, ``node_feat`` ``[N, F]`` or None, ``edge_feat``, ``num_nodes``.
+      graph: with ``edge_index`` ``[2, E]``, ``node_feat`` ``[N, F]`` or None, ``edge_feat``, ``num_nodes``;
+        ``edge_feat`` is read as ``edge_attr`` in `from_pyg`.
       labels: ``[N, 1]`` classes (NaN where unknown) or ``[N, T]`` indicators of several tasks.
       split_idx: of ``dataset.get_idx_split()``: node numbers under ``train``, ``valid`` and ``test``.
       directed: whether edges have a direction; by default where an edge lacks its reverse.
       name: of the task.
 
     Raises:
-      DataError: where a part is missing.
+      DataError: where a part is missing or does not fit.
     """
     try:
         edge_index, x, size = _numpy(graph["edge_index"]), graph.get("node_feat"), int(graph["num_nodes"])
@@ -268,8 +262,5 @@ def from_ogb(
         edges=_edge_data(None, None if features is None else _numpy(features)),
         num_nodes=size,
     )
-    masks = {}
-    for part, index in zip(_MASKS, split.values(), strict=False):
-        masks[part] = np.zeros(size, bool)
-        masks[part][index] = True
+    masks = dict(zip(_MASKS, split.values(), strict=False))
     return _task(result, _numpy(labels), masks, name=name, directed=directed)

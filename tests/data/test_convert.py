@@ -1,5 +1,6 @@
 import sys
 import types
+from types import SimpleNamespace
 
 import jraph
 import networkx as nx
@@ -17,7 +18,7 @@ from jgd.data import (
     to_networkx,
     to_pyg,
 )
-from jgd.graph import adjacency, from_edges, sparse_features
+from jgd.graph import adjacency, edge_weights, from_edges, sparse_features
 
 
 def task(directed=False):
@@ -68,7 +69,8 @@ def test_networkx_of_other_things():
     names = nx.DiGraph([("a", "b"), ("b", "b")])
     nx.set_node_attributes(names, {"b": 2}, "club")
     named = from_networkx(names, labels="club")
-    np.testing.assert_array_equal(named.labels, [-1, 2])
+    np.testing.assert_array_equal(named.labels, [-1, 0])
+    assert named.class_names == (2,)
     np.testing.assert_array_equal(named.graph.receivers, [1, 1])
     assert named.directed
     names.nodes["a"]["x"] = [1.0]
@@ -157,10 +159,11 @@ def test_ogb():
     }
     split = {"train": np.array([0, 2]), "valid": np.array([1]), "test": np.array([], np.int64)}
     result = from_ogb(graph, np.array([[0.0], [3.0], [1.0], [np.nan]]), split, name="arxiv")
-    np.testing.assert_array_equal(result.labels, [0, 3, 1, -1])
+    np.testing.assert_array_equal(result.labels, [0, 2, 1, -1])
+    assert result.class_names == (0, 1, 3)
     np.testing.assert_array_equal(result.train, [True, False, True, False])
     assert not result.test.any()
-    assert (result.num_classes, result.directed, result.name) == (4, True, "arxiv")
+    assert (result.num_classes, result.directed, result.name) == (3, True, "arxiv")
     many = from_ogb({**graph, "edge_feat": np.ones((3, 8))}, np.ones((4, 5)))
     assert (many.num_classes, many.labels.shape, many.train) == (5, (4, 5), None)
     assert many.graph.edges["feature"].shape == (3, 8)
@@ -169,3 +172,74 @@ def test_ogb():
     with pytest.raises(DataError, match="labels for"):
         from_ogb(graph, np.ones((5, 1)))
     assert isinstance(many.graph, jraph.GraphsTuple)
+
+
+# --- what other libraries leave open ------------------------------------------------------------
+
+
+def pyg(**fields):
+    given = {"x": np.eye(4), "edge_index": np.array([[0, 1, 2], [1, 2, 0]]), "y": np.array([0, 1, 1, 0])}
+    return SimpleNamespace(**{**given, **fields})
+
+
+@pytest.mark.parametrize(
+    "kinds", [np.array([[0], [0], [1]]), np.array([0, 0, 1]), np.array([False, False, True])]
+)
+def test_integers_at_edges_are_kinds(kinds):
+    """A kind of 0 removes no edge."""
+    for graph in (
+        from_pyg(pyg(edge_attr=kinds)).graph,
+        from_ogb({"edge_index": pyg().edge_index, "edge_feat": kinds, "num_nodes": 4}, pyg().y).graph,
+    ):
+        np.testing.assert_array_equal(graph.edges["feature"], kinds)
+        assert graph.edges["feature"].dtype == np.int32
+        assert edge_weights(graph) is None
+    weighted = from_pyg(pyg(edge_attr=kinds.astype(np.float32))).graph
+    np.testing.assert_array_equal(edge_weights(weighted), kinds.reshape(-1))
+
+
+def test_masks_of_pyg():
+    rows = from_pyg(pyg(train_mask=np.array([0, 3])))
+    np.testing.assert_array_equal(rows.train, [True, False, False, True])
+    splits = np.array([[1, 0], [0, 1], [0, 1], [0, 0]])
+    np.testing.assert_array_equal(from_pyg(pyg(train_mask=splits), split=1).train, splits[:, 1] == 1)
+    for bad, split, said in (
+        ([0, 4], 0, "train\\[1\\] is 4"),
+        (splits, 2, "2 splits"),
+        ([0, 0, 1], 0, "twice"),
+    ):
+        with pytest.raises(DataError, match=said):
+            from_pyg(pyg(train_mask=np.asarray(bad)), split=split)
+
+
+def test_targets_of_pyg():
+    fractions = from_pyg(pyg(y=np.array([0.3, 1.7, 2.2, -0.4])))
+    assert (fractions.target_kind, fractions.num_classes) == ("regression", 0)
+    np.testing.assert_allclose(fractions.labels, [0.3, 1.7, 2.2, -0.4])
+    from_one = from_pyg(pyg(y=np.array([[1.0], [2.0], [3.0], [np.nan]])))
+    np.testing.assert_array_equal(from_one.labels, [0, 1, 2, -1])
+    assert from_one.class_names == (1, 2, 3)
+    assert from_pyg(pyg(y=None)).target_kind == "none"
+    for change, said in (
+        ({"edge_index": np.zeros((3, 2), int)}, "edges are"),
+        ({"x": None}, "num_nodes"),
+        ({"x": np.full((4, 2), np.nan)}, "first in row 0"),
+        ({"edge_index": np.array([[0, 1], [1, 9]])}, "receivers.1. is 9"),
+        ({"y": np.zeros(3, int)}, "3 labels for 4 nodes"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            from_pyg(pyg(**change))
+
+
+def test_words_and_gaps_of_networkx():
+    """Zachary's karate club, the first graph that anyone tries."""
+    club = nx.karate_club_graph()
+    task = from_networkx(club, labels="club")
+    assert (task.class_names, task.num_classes) == (("Mr. Hi", "Officer"), 2)
+    np.testing.assert_array_equal(task.labels, [d["club"] == "Officer" for _, d in club.nodes(data=True)])
+    nx.set_node_attributes(club, {0: 0, 1: None, 2: 1}, "y")
+    nx.set_node_attributes(club, {i: int(i < 3) for i in club}, "train_mask")
+    gaps = from_networkx(club)
+    np.testing.assert_array_equal(gaps.labels[:4], [0, -1, 1, -1])
+    assert gaps.train.dtype == bool
+    np.testing.assert_array_equal(np.flatnonzero(gaps.labelled()), [0, 2])

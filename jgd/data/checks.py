@@ -1,0 +1,586 @@
+"""The gate that every task passes: masks, labels, graphs and words, checked and brought into one form.
+
+`jgd.data.tasks` calls these functions when a task is made, so every way to a task passes them: constructors,
+`dataclasses.replace`, loaders, generators and the graphs of other libraries. They run once, on the host, in
+time linear in the data, and let through what is traced by JAX, which has no values to look at.
+
+Masks       bools ``[N]``; 0/1 numbers ``[N]``; or row numbers, where they cannot be a mask.
+Classes     int32 ``[N]`` in ``0..C-1``, -1 where unknown; words and other numbers are mapped (`as_labels`).
+Targets     what else labels can be, see `TargetKind`.
+"""
+
+from __future__ import annotations
+
+import functools
+import numbers
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
+
+import jax
+import numpy as np
+from jax.core import Tracer
+
+from jgd.data.storage import DataError
+from jgd.graph.build import validate
+
+__all__ = [
+    "LabelName",
+    "Labels",
+    "TargetKind",
+    "as_graph",
+    "as_labels",
+    "as_like",
+    "as_mask",
+    "as_rows",
+    "as_weights",
+    "as_word",
+    "disjoint",
+    "finite",
+    "in_range",
+    "known",
+    "need_classes",
+]
+
+TargetKind: TypeAlias = Literal["classes", "multilabel", "probabilities", "regression", "none"]
+"""What labels are: ``classes`` ``[N]``; ``multilabel`` indicators ``[N, C]`` of 0 and 1, -1 where unknown;
+``probabilities`` ``[N, C]``, rows that sum to one; ``regression`` numbers ``[N, ...]``; ``none``, all
+unknown."""
+
+LabelName: TypeAlias = str | int
+
+_MOST = 2.0**53  # above it floating-point numbers are not all whole numbers
+
+
+class Labels(NamedTuple):
+    """Labels in their one form.
+
+    Attributes:
+      values: classes int32, indicators, or float32.
+      num_classes: 0 for regression targets or no labels.
+      names: what each class was called before it was mapped, or empty.
+      kind: what the labels are.
+    """
+
+    values: Any
+    num_classes: int
+    names: tuple[LabelName, ...]
+    kind: TargetKind
+
+
+# Arrays
+
+
+def hidden(value: Any) -> bool:
+    """Whether there are no values to check: tracers, shapes that stand for arrays, arrays of other hosts."""
+    if isinstance(value, jax.Array) and not isinstance(value, Tracer):
+        return not value.is_fully_addressable
+    return isinstance(value, Tracer | jax.ShapeDtypeStruct)
+
+
+def _gate(check: Callable) -> Callable:
+    """Let None and values that cannot be looked at through."""
+
+    @functools.wraps(check)
+    def checked(name: str, value: Any, *args: Any, **kwargs: Any) -> Any:
+        return value if value is None or hidden(value) else check(name, value, *args, **kwargs)
+
+    return checked
+
+
+def _host(name: str, value: Any) -> np.ndarray:
+    """A plain array on the host, of the numbers or words in a tensor, a list or a column of a table."""
+    if hasattr(value, "detach"):  # a tensor of PyTorch
+        value = value.detach().cpu().numpy()
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise DataError(
+            f"{name} is a masked array with hidden entries: fill them first, unknown labels with -1"
+        )
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind in "US" and not isinstance(value, np.ndarray):
+            array = np.asarray(value, dtype=object)  # None and NaN among words stay what they are
+    except ValueError:
+        raise DataError(f"{name} has rows of different lengths: give an array") from None
+    if array.dtype.kind not in "biufcOUS" and array.dtype.name != "bfloat16":
+        raise DataError(f"{name} holds values of type {array.dtype}: give numbers or words")
+    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+
+
+def _same(value: Any, array: np.ndarray, dtype: Any) -> Any:
+    """``value`` itself where it is an array of that type and shape already, else the array on the host."""
+    if isinstance(value, np.ndarray | jax.Array) and value.dtype == dtype and value.shape == array.shape:
+        return value
+    return np.ascontiguousarray(array, dtype=dtype)
+
+
+def _column(array: np.ndarray) -> np.ndarray:
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def _first(bad: np.ndarray) -> int:
+    """The first row with something bad in it."""
+    return int(np.argwhere(bad)[0][0])
+
+
+@_gate
+def finite(name: str, value: Any) -> Any:
+    """The array, if it holds numbers and none of them is NaN or infinite, in float32.
+
+    Raises:
+      DataError: naming the first row.
+    """
+    array = _host(name, value)
+    if array.dtype.kind not in "biuf":
+        raise DataError(f"{name} holds values of type {array.dtype}, not numbers")
+    if array.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            bad = ~np.isfinite(array.astype(np.float32, copy=False))
+        if bad.any():
+            where = f", first in row {_first(bad)}" if bad.ndim else ""
+            raise DataError(f"{name} holds NaN or infinity{where}: fill or drop it")
+    return value if isinstance(value, np.ndarray | jax.Array) else array
+
+
+@_gate
+def as_rows(name: str, value: Any, size: int, of: str) -> Any:
+    """The array, if it has a row for each of ``size``.
+
+    Raises:
+      DataError: else.
+    """
+    array = value if isinstance(value, np.ndarray | jax.Array) else _host(name, value)
+    if array.shape[:1] != (size,):
+        raise DataError(
+            f"{name} has shape {array.shape}, but there are {size} {of}: it needs one row for each"
+        )
+    return array
+
+
+# Masks
+
+
+@_gate
+def as_mask(name: str, value: Any, size: int, of: str = "rows") -> Any:
+    """A mask ``[size]`` of bools.
+
+    Args:
+      name: of the field, for messages.
+      value: bools ``[size]``; numbers ``[size]`` that are all 0 or 1; or row numbers, whole, each once, in
+        ``0..size-1``. Numbers that can be a mask are one: ``[0, 1]`` of two rows is the second row. ``[size,
+        1]`` is a column. None stays None.
+      size: number of rows.
+      of: what the rows are, for messages.
+
+    Raises:
+      DataError: for anything else.
+    """
+    array = _column(_host(name, value))
+    wanted = f"give a mask of {size} bools, or row numbers"
+    if array.ndim != 1:
+        hint = "give one column of it" if array.ndim == 2 else wanted
+        raise DataError(f"{name} has shape {array.shape}, but there are {size} {of}: {hint}")
+    if array.dtype == bool:
+        if len(array) != size:
+            raise DataError(f"{name} has {len(array)} bools, but there are {size} {of}: {wanted}")
+        return _same(value, array, bool)
+    if array.size and array.dtype.kind not in "iuf":
+        raise DataError(f"{name} holds values of type {array.dtype}: {wanted}")
+    if len(array) == size and np.isin(array, (0, 1)).all():
+        return array.astype(bool)
+    if array.size and array.dtype.kind == "f":
+        odd = ~np.isin(array, (0, 1))
+        which = _first(odd) if odd.any() else 0
+        found = f"{name}[{which}] is {array[which]:g}" if odd.any() else f"{name} has {len(array)} numbers"
+        raise DataError(f"{found}, which is no mask of {size} {of}: {wanted} as integers")
+    outside = (array < 0) | (array >= size)
+    if outside.any():
+        row = _first(outside)
+        raise DataError(f"{name}[{row}] is {array[row]}, but {of} are numbered 0..{size - 1}: {wanted}")
+    mask = np.zeros(size, bool)
+    mask[array.astype(np.int64)] = True
+    if mask.sum() != len(array):
+        many = int(np.argmax(np.bincount(array.astype(np.int64), minlength=size) > 1))
+        raise DataError(
+            f"{name} holds {len(array)} numbers and {many} twice, so it is neither a mask of {size} {of} "
+            f"nor row numbers: {wanted}"
+        )
+    return mask
+
+
+@_gate
+def as_like(name: str, value: Any, shape: tuple[int, ...]) -> Any:
+    """A mask of that shape: bools, or numbers that are 0 or 1.
+
+    Raises:
+      DataError: for another shape or other numbers.
+    """
+    array = _host(name, value)
+    if array.shape != shape:
+        raise DataError(f"{name} has shape {array.shape}, but what it masks has shape {shape}")
+    if array.dtype != bool and not (array.dtype.kind in "iuf" and np.isin(array, (0, 1)).all()):
+        raise DataError(f"{name} is a mask: it holds bools or the numbers 0 and 1")
+    return _same(value, array, bool)
+
+
+@_gate
+def as_weights(name: str, value: Any, size: int, of: str) -> Any:
+    """Weights ``[size]``, finite and not negative.
+
+    Raises:
+      DataError: naming the first row that is not.
+    """
+    array = _column(_host(name, finite(name, value)))
+    if array.shape != (size,):
+        raise DataError(
+            f"{name} has shape {array.shape}, but there are {size} {of}: give one weight for each"
+        )
+    if (array < 0).any():
+        row = _first(array < 0)
+        raise DataError(f"{name}[{row}] is {array[row]:g}: weights must not be negative")
+    return value if np.shape(value) == array.shape and hasattr(value, "dtype") else array
+
+
+@_gate
+def in_range(name: str, value: Any, size: int, of: str, *, least: int = 0) -> Any:
+    """Whole numbers in ``least..size-1``, e.g. the nodes that pairs are made of.
+
+    Raises:
+      DataError: naming the first row that is not.
+    """
+    array = _host(name, value)
+    if array.size and array.dtype.kind not in "iu":
+        raise DataError(f"{name} holds values of type {array.dtype}, but numbers of {of} are integers")
+    outside = (array < least) | (array >= size)
+    if outside.any():
+        at = tuple(np.argwhere(outside)[0])
+        raise DataError(f"{name} has {array[at]} in row {at[0]}, but {of} are numbered {least}..{size - 1}")
+    return value
+
+
+def disjoint(masks: Mapping[str, Any], of: str = "rows") -> None:
+    """Refuse masks that share rows: what is tested must not be trained on.
+
+    Raises:
+      DataError: naming two masks and the number of rows in both.
+    """
+    there = {name: np.asarray(mask) for name, mask in masks.items() if mask is not None and not hidden(mask)}
+    names = list(there)
+    for i, first in enumerate(names):
+        for second in names[i + 1 :]:
+            both = there[first] & there[second]
+            if both.any():
+                raise DataError(
+                    f"{first} and {second} share {int(both.sum())} {of}, the first is {_first(both)}: "
+                    "every row belongs to one split"
+                )
+
+
+def as_word(name: str, value: Any, kind: Any) -> Any:
+    """The word, if it is one of those in a `typing.Literal`.
+
+    Raises:
+      DataError: else, naming them.
+    """
+    known_words = get_args(kind)
+    if value not in known_words:
+        raise DataError(f"{name} must be one of {', '.join(map(str, known_words))}, got {value!r}")
+    return value
+
+
+# Labels
+
+
+def as_labels(
+    name: str,
+    value: Any,
+    size: int,
+    num_classes: int | None,
+    names: Sequence[LabelName] = (),
+    *,
+    of: str = "rows",
+    floats: Literal["classes", "regression"] = "classes",
+    tasks: bool = False,
+) -> Labels:
+    """Labels in their one form, and what they are.
+
+    Of one axis (``[N, 1]`` is a column and becomes one, unless its numbers are regression targets):
+
+    * integers in ``0..C-1``, -1 where unknown, are classes; so are bools, and floating-point numbers that are
+      whole, with NaN where unknown;
+    * without ``num_classes`` the classes are counted: other numbers than ``0..C-1`` are mapped to it in
+      ascending order, and exactly {-1, 1} are two classes, because then -1 is no gap;
+    * words (and None where unknown) are mapped in alphabetical order, or in that of ``names``;
+    * numbers with ``num_classes=0``, and without it fractions, are regression targets, NaN where unknown.
+
+    Of two axes: rows that sum to one are probabilities; numbers 0 and 1, with NaN or -1 where unknown, are
+    indicators of several labels; other numbers are regression targets where ``num_classes`` is 0 or None.
+
+    Args:
+      name: of the field, for messages.
+      value: the labels; None where there are none.
+      size: number of rows.
+      num_classes: classes; None to count them; 0 for regression targets.
+      names: what the classes are called; then integers are class numbers, and words must be among them.
+      of: what the rows are, for messages.
+      floats: what whole floating-point numbers are without ``num_classes``.
+      tasks: whether the columns of indicators are several tasks, not ``num_classes`` classes.
+
+    Raises:
+      DataError: for labels that are none of this, naming the first row.
+    """
+    num_classes = None if num_classes is None else _as_count("num_classes", num_classes)
+    names = _as_names(name, names, num_classes)
+    if value is None:
+        return Labels(np.full(size, -1, np.int32), num_classes or 0, names, "none")
+    if hidden(value):
+        return _unseen(name, value, num_classes, names)
+    array = _host(name, value)
+    if array.shape[:1] != (size,):
+        count = len(array) if array.ndim else 0
+        raise DataError(f"there are {count} labels for {size} {of}: {name} has shape {array.shape}")
+    narrow = _column(array)
+    if narrow.dtype.kind in "OUS":
+        if narrow.ndim != 1:
+            raise DataError(f"{name} has shape {array.shape} of words: give one for each of {size} {of}")
+        narrow, names = _from_words(name, narrow, num_classes, names)
+        array = value = narrow
+    if narrow.dtype.kind == "c":
+        raise DataError(f"{name} holds complex numbers: give classes or real numbers")
+    if narrow.dtype.kind == "f" and np.isinf(narrow).any():
+        raise DataError(f"{name} holds infinity, first in row {_first(np.isinf(narrow))}: fill or drop it")
+    if narrow.ndim == 1:
+        return _one_axis(name, value, array, narrow, num_classes, names, floats)
+    return _several_axes(name, value, array, num_classes, names, tasks)
+
+
+def _as_count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or int(value) < 0:
+        raise DataError(f"{name} must be a whole number, at least 0, or None to count, got {value!r}")
+    return int(value)
+
+
+def _as_names(name: str, names: Sequence[LabelName], num_classes: int | None) -> tuple[LabelName, ...]:
+    if isinstance(names, str) or not isinstance(names, Sequence | np.ndarray):
+        raise DataError(f"class_names must be several names, got {names!r}")
+    plain = tuple(n if isinstance(n, str) else int(n) for n in names)
+    if len(set(plain)) < len(plain):
+        raise DataError(f"class_names holds a name twice: {', '.join(map(str, plain))[:80]}")
+    if num_classes is not None and len(plain) > num_classes:
+        raise DataError(f"{len(plain)} class_names for {name}, but num_classes is {num_classes}")
+    return plain
+
+
+def _unseen(name: str, value: Any, num_classes: int | None, names: tuple[LabelName, ...]) -> Labels:
+    """Traced labels: what their type and shape say."""
+    if num_classes is None and not names:
+        raise DataError(f"{name} has no values to count classes in while it is traced: say num_classes")
+    count = len(names) if num_classes is None else num_classes
+    whole = np.issubdtype(value.dtype, np.integer) or value.dtype == bool
+    kind: TargetKind = "regression" if not count else "classes"
+    if count and len(value.shape) > 1:
+        kind = "multilabel" if whole else "probabilities"
+    return Labels(value, count, names, kind)
+
+
+def _unknown(word: Any) -> bool:
+    """None, NaN, an empty string, and pandas' NA and NaT."""
+    if word is None or (isinstance(word, str) and not word):
+        return True
+    if isinstance(word, float | np.floating):
+        return bool(word != word)
+    return type(word).__name__ in ("NAType", "NaTType")
+
+
+def _from_words(
+    name: str, words: np.ndarray, num_classes: int | None, names: tuple[LabelName, ...]
+) -> tuple[np.ndarray, tuple[LabelName, ...]]:
+    """Class numbers for words; numbers that only stood among None become plain numbers."""
+    plain = [w.decode(errors="replace") if isinstance(w, bytes) else w for w in words.tolist()]
+    gaps = np.asarray([_unknown(w) for w in plain], bool)
+    real = [w for w, gap in zip(plain, gaps, strict=True) if not gap]
+    if all(isinstance(w, numbers.Real) for w in real):
+        whole = all(isinstance(w, numbers.Integral) for w in real)
+        values = np.full(len(plain), -1 if whole else np.nan, np.int64 if whole else np.float64)
+        try:
+            values[~gaps] = real
+        except OverflowError:
+            raise DataError(f"{name} holds numbers beyond 64 bits: number the classes from 0") from None
+        return values, names
+    if not all(isinstance(w, str) for w in real):
+        odd = next(i for i, w in enumerate(plain) if not gaps[i] and not isinstance(w, str))
+        raise DataError(
+            f"{name}[{odd}] is {str(plain[odd])[:40]!r} among words: give words, or numbers, alone"
+        )
+    found = sorted(set(real))
+    if not names:
+        names = tuple(found)
+        if num_classes is not None and len(names) > num_classes:
+            raise DataError(f"{name} holds {len(names)} different words, num_classes is {num_classes}")
+    number = {word: i for i, word in enumerate(names)}
+    if missing := [word for word in found if word not in number]:
+        raise DataError(f"{name} holds {missing[0][:40]!r}, which is not among the class_names")
+    return np.asarray([-1 if gap else number[w] for w, gap in zip(plain, gaps, strict=True)], np.int32), names
+
+
+def _one_axis(name, value, array, narrow, num_classes, names, floats) -> Labels:
+    is_float = narrow.dtype.kind == "f"
+    gaps = np.isnan(narrow) if is_float else np.zeros(len(narrow), bool)
+    fractions = is_float & ~gaps & (narrow != np.rint(narrow)) if is_float else gaps
+    counted = num_classes is None and not names
+    if num_classes == 0 or (counted and (fractions.any() or (is_float and floats == "regression"))):
+        if not is_float and (narrow == -1).all():
+            return Labels(_same(value, narrow, np.int32), 0, names, "none")
+        return Labels(_same(value, array, np.float32), 0, names, "regression")
+    if fractions.any():
+        row = _first(fractions)
+        raise DataError(
+            f"{name} are not integers: {name}[{row}] is {narrow[row]:g}, num_classes is {num_classes}; "
+            "regression targets need num_classes=0"
+        )
+    if is_float and (np.abs(narrow) > _MOST).any():
+        row = _first(np.abs(narrow) > _MOST)
+        raise DataError(f"{name}[{row}] is {narrow[row]:g}, which is no class number")
+    classes = np.where(gaps, -1, narrow).astype(np.int64) if is_float else narrow
+    if classes.dtype == np.uint64:
+        classes = np.minimum(classes, np.uint64(2**63 - 1))
+    classes = classes.astype(np.int64)
+    if counted:
+        classes, num_classes, names = _counted(name, classes)
+    else:
+        num_classes = len(names) if num_classes is None else num_classes
+        _check_range(name, classes, num_classes, bool(names))
+    kind: TargetKind = "classes" if (classes >= 0).any() else "none"
+    unchanged = not gaps.any() and np.array_equal(classes, narrow)
+    return Labels(_same(value if unchanged else None, classes, np.int32), num_classes, names, kind)
+
+
+def _check_range(name: str, classes: np.ndarray, num_classes: int, named: bool) -> None:
+    outside = (classes < -1) | (classes >= num_classes)
+    real = classes[classes != -1]
+    if outside.any():
+        row = _first(outside)
+        hint = "give class numbers, or the names" if named else "leave num_classes out to map other numbers"
+        raise DataError(
+            f"{name} run from {real.min()} to {real.max()}, num_classes is {num_classes}: {name}[{row}] is "
+            f"{classes[row]}, classes are 0..{num_classes - 1} and -1 is unknown; {hint}"
+        )
+    if num_classes == 2 and len(real) < len(classes) and len(real) and (real == 1).all():
+        raise DataError(
+            f"{name} are -1 and 1, num_classes is 2: -1 means unknown, so class 0 has no rows; leave "
+            "num_classes out for two classes called -1 and 1"
+        )
+
+
+def _counted(name: str, classes: np.ndarray) -> tuple[np.ndarray, int, tuple[LabelName, ...]]:
+    found = np.unique(classes)
+    if found.tolist() != [-1, 1]:
+        if found.size and found[0] < -1:
+            row = _first(classes < -1)
+            raise DataError(
+                f"{name}[{row}] is {classes[row]}: classes are not negative and -1 is unknown; give the "
+                "names as words to have them mapped"
+            )
+        found = found[found >= 0]
+    if np.array_equal(found, np.arange(len(found))):
+        return classes, len(found), ()
+    mapped = np.where(np.isin(classes, found), np.searchsorted(found, classes), -1)
+    return mapped, len(found), tuple(int(c) for c in found)
+
+
+def _several_axes(name, value, array, num_classes, names, tasks) -> Labels:
+    whole = array.dtype.kind in "biu"
+    width = array.shape[1]
+    gaps = np.isnan(array) if not whole else (array == -1 if array.dtype.kind == "i" else np.zeros((), bool))
+    indicators = array.ndim == 2 and (gaps | (array == -1) | (array == 0) | (array == 1)).all()
+    if num_classes != 0 and array.ndim == 2:
+        sums = array.sum(1, dtype=np.float64)
+        rows = (array >= 0).all(1) & (np.abs(sums - 1) <= 1e-3) if not tasks else np.zeros(1, bool)
+        kind: TargetKind | None = "probabilities" if rows.all() else "multilabel" if indicators else None
+        if kind is not None:
+            if num_classes not in (None, width) and not tasks:
+                raise DataError(
+                    f"{name} has {width} columns, num_classes is {num_classes}: give one for each class"
+                )
+            dtype = np.int32 if kind == "multilabel" and whole else np.float32
+            if gaps.any():
+                array, value = np.where(gaps, -1, array), None
+            return Labels(_same(value, array, dtype), num_classes or width, names, kind)
+        if num_classes is not None:
+            row = _first(~rows) if len(rows) == len(array) else 0
+            raise DataError(
+                f"{name} are neither classes, nor 0/1 indicators, nor probabilities: row {row} sums to "
+                f"{sums[row]:g}; regression targets need num_classes=0"
+            )
+    elif num_classes:
+        raise DataError(f"{name} has shape {array.shape}: classes have one axis, indicators two")
+    return Labels(_same(value, array, np.float32), 0, names, "regression")
+
+
+def known(labels: Any, kind: TargetKind) -> np.ndarray:
+    """Which rows have a label ``[N]``: the one place that says what unknown is.
+
+    Args:
+      labels: of a task, in their one form.
+      kind: what they are.
+
+    Returns:
+      Of classes: not negative. Of indicators: any column that is not negative. Of numbers: none is NaN.
+    """
+    array = np.asarray(labels)
+    if kind in ("classes", "none"):
+        return array >= 0
+    rest = tuple(range(1, array.ndim))
+    return (array >= 0).any(rest) if kind == "multilabel" else ~np.isnan(array).any(rest)
+
+
+_SAID = {
+    "multilabel": "several labels for each row",
+    "probabilities": "probabilities as labels",
+    "regression": "regression targets",
+    "none": "no known labels",
+}
+
+
+def need_classes(task: Any, what: str) -> None:
+    """Refuse a task whose labels are not classes, for what works on classes alone.
+
+    Args:
+      task: with ``target_kind``.
+      what: what needs classes, e.g. the name of a method.
+
+    Raises:
+      DataError: saying what the task has.
+    """
+    if task.target_kind != "classes":
+        name = f"task {task.name!r}" if task.name else "the task"
+        raise DataError(f"{name} has {_SAID[task.target_kind]}, but {what} needs one class for each row")
+
+
+# Graphs
+
+
+def as_graph(name: str, graph: Any, *, features: bool = False) -> Any:
+    """A graph, or several joined, that is sound (see `jgd.graph.validate`).
+
+    Args:
+      name: of the field, for messages.
+      graph: what should be a `jraph.GraphsTuple`.
+      features: whether node features have to be ``[N, F]`` and edge data weights.
+
+    Raises:
+      DataError: saying what is wrong and where.
+    """
+    if not all(
+        hasattr(graph, part) for part in ("nodes", "edges", "senders", "receivers", "n_node", "n_edge")
+    ):
+        raise DataError(
+            f"{name} must be a jraph.GraphsTuple, got a {type(graph).__name__}: see jgd.graph.from_edges"
+        )
+    if any(map(hidden, jax.tree.leaves(graph))):
+        return graph
+    try:
+        return validate(graph, features=features)
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(str(error)) from None
