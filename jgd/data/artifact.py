@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
+from jgd.data.arrays import read_npz
 from jgd.data.condensed import Condensed
-from jgd.data.storage import DataError, read_npz, reading
+from jgd.data.storage import DataError, reading
 from jgd.data.tasks import DenseGraphs
 from jgd.files import atomic_write
 

@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from jgd.data.archives import archive_files
 from jgd.data.hashes import SHA256
 from jgd.data.images import image_folder, image_task
-from jgd.data.storage import DataError, Remote, archive_files, present, reading, require, restricted_loads
+from jgd.data.pickles import restricted_loads
+from jgd.data.storage import DataError, Remote, present, reading, require
 from jgd.data.subsets import with_validation
 from jgd.data.tasks import ArrayTask
 

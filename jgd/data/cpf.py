@@ -11,12 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from jgd.data.arrays import checked_sparse, read_npz
 from jgd.data.hashes import SHA256
 from jgd.data.prepare import masks, undirected_graph
-from jgd.data.storage import DataError, Remote, read_npz, reading, require
+from jgd.data.storage import DataError, Remote, reading, require
 from jgd.data.tasks import NodeTask
 
 __all__ = ["cpf", "remotes"]
@@ -89,9 +89,7 @@ def cpf(
 
 def _matrix(arrays: dict[str, np.ndarray], prefix: str) -> Any:
     data, indices, indptr, shape = (arrays[f"{prefix}_{k}"] for k in ("data", "indices", "indptr", "shape"))
-    matrix = sp.csr_array((data, indices, indptr), shape=tuple(int(n) for n in shape))
-    matrix.check_format(full_check=True)
-    return matrix
+    return checked_sparse(data, indices, indptr, shape.tolist())
 
 
 def _split(labels: np.ndarray, train: int, val: int, seed: int) -> np.ndarray:

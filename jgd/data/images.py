@@ -18,8 +18,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from jgd.data.archives import archive_files
+from jgd.data.arrays import read_npz
 from jgd.data.prepare import stratified
-from jgd.data.storage import DataError, archive_files, read_npz, reading
+from jgd.data.storage import DataError, reading
 from jgd.data.subsets import parts
 from jgd.data.tasks import ArrayTask
 from jgd.files import atomic_write

@@ -8,82 +8,156 @@ of the classes.
 
 from __future__ import annotations
 
-import io
+import math
 import os
-import pickle
 import zipfile
-from collections import Counter, OrderedDict
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from jgd.data.archives import open_zip, read_member
+from jgd.data.arrays import checked_array, read_npy, read_npz
 from jgd.data.condensed import Condensed
-from jgd.data.storage import DataError, read_npz, reading
+from jgd.data.pickles import Kind, read_pickle
+from jgd.data.storage import DataError, reading
 from jgd.data.tasks import NodeTask
 from jgd.graph import from_adjacency, from_edges
 
 __all__ = ["import_condensed", "labels_by_count", "read_array", "read_torch"]
 
 _STORAGES = {
-    "FloatStorage": np.float32,
-    "DoubleStorage": np.float64,
-    "HalfStorage": np.float16,
-    "LongStorage": np.int64,
-    "IntStorage": np.int32,
-    "ShortStorage": np.int16,
-    "CharStorage": np.int8,
-    "ByteStorage": np.uint8,
-    "BoolStorage": np.bool_,
+    "FloatStorage": "f4",
+    "DoubleStorage": "f8",
+    "HalfStorage": "f2",
+    "BFloat16Storage": "u2",  # widened to float32
+    "LongStorage": "i8",
+    "IntStorage": "i4",
+    "ShortStorage": "i2",
+    "CharStorage": "i1",
+    "ByteStorage": "u1",
+    "BoolStorage": "b1",
 }
 
 
-def _tensor(storage, offset, size, stride, *rest) -> np.ndarray:
-    """A view of a storage as PyTorch describes it, copied. Bounds are checked: the file may say anything."""
+class _Storage(NamedTuple):
+    """The name of a type of storage."""
+
+    name: str
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> np.ndarray:
+    """A view of a storage as PyTorch describes it. Bounds are checked: the file may say anything."""
     del rest  # whether it wants gradients, and hooks
-    size, stride = tuple(map(int, size)), tuple(map(int, stride))
-    if len(size) != len(stride) or min((*size, *stride, offset), default=0) < 0:
-        raise DataError(f"a tensor of size {size} with strides {stride} from {offset} makes no sense")
+    numbers = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (None,)
+    if not isinstance(storage, np.ndarray) or not all(type(n) is int for n in numbers):
+        raise ValueError("a tensor is described by other than numbers")
+    if len(size) != len(stride) or len(size) > 32 or min(numbers) < 0 or max(numbers) >= 2**48:
+        raise ValueError(f"a tensor of size {size} with strides {stride} from {offset} makes no sense"[:300])
+    count = math.prod(size)
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
-    if np.prod(size) and last >= len(storage):
-        raise DataError(f"a tensor reaches number {last} of a storage of {len(storage)}: the file is damaged")
+    if count and last >= len(storage):
+        raise ValueError(
+            f"a tensor reaches number {last} of a storage of {len(storage)}: the file is damaged"
+        )
+    if count > len(storage):
+        raise ValueError(
+            f"a tensor of {count} numbers shares a storage of {len(storage)}: save it by .clone()"
+        )
+    if not count:
+        return np.empty(size, storage.dtype)
     steps = tuple(s * storage.itemsize for s in stride)
-    view = np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
-    return view.copy()
+    return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
 
 
-class _Reader(pickle.Unpickler):
-    """Knows tensors, parameters and plain containers."""
+def _parameter(data: Any, *rest: Any) -> Any:
+    """A parameter is the tensor inside."""
+    del rest
+    return data
 
-    def __init__(self, content: bytes, archive: zipfile.ZipFile, root: str):
-        super().__init__(io.BytesIO(content))
-        self.archive, self.root = archive, root
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in _STORAGES:
-            return _STORAGES[name]
-        known = {
-            ("torch._utils", "_rebuild_tensor_v2"): _tensor,
-            ("torch._utils", "_rebuild_parameter"): lambda data, *rest: data,
-            ("collections", "OrderedDict"): OrderedDict,
-        }
-        if (module, name) not in known:
-            raise DataError(f"it asks for {module}.{name}, which is no tensor: it was not loaded")
-        return known[module, name]
+def _size(sizes: Any = ()) -> tuple:
+    """``torch.Size``."""
+    return tuple(sizes) if isinstance(sizes, list | tuple) else ()
 
-    def persistent_load(self, pid: Any) -> np.ndarray:
-        kind, dtype, key, _, count = pid
-        if kind != "storage" or PurePosixPath(str(key)).name != str(key):
-            raise DataError(f"it refers to {pid!r}, which is no storage of numbers")
-        numbers = np.frombuffer(self.archive.read(f"{self.root}data/{key}"), dtype)
-        if len(numbers) != count:
-            raise DataError(f"a storage holds {len(numbers)} numbers, but says {count}: the file is damaged")
-        return numbers
+
+def _mapping(state: Any) -> dict[str, Any]:
+    """The fields of a storage of PyTorch Geometric; what it belongs to does not matter."""
+    fields = state.get("_mapping") if isinstance(state, dict) else None
+    if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
+        raise ValueError("the graph has a store without fields")
+    return fields
+
+
+def _data(state: Any) -> SimpleNamespace:
+    """The fields of a ``torch_geometric.data.Data``, of version 2 in a store, of version 1 its own."""
+    if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+        raise ValueError("the graph has no fields")
+    if "_store" in state:
+        fields = state["_store"]
+        if not isinstance(fields, dict):
+            raise ValueError("the graph has a store without fields")
+    else:
+        renamed = {name.replace("__num_nodes__", "num_nodes"): value for name, value in state.items()}
+        fields = {name: v for name, v in renamed.items() if v is not None and not name.startswith("_")}
+    return SimpleNamespace(**fields)
+
+
+_GEOMETRIC = "torch_geometric.data"
+_NAMES: dict[tuple[str, str], Any] = {
+    **{("torch", name): _Storage(name) for name in _STORAGES},
+    ("torch", "Size"): _size,
+    ("torch._utils", "_rebuild_tensor_v2"): _tensor,
+    ("torch._utils", "_rebuild_parameter"): _parameter,
+    (f"{_GEOMETRIC}.data", "Data"): Kind(_data),
+    (f"{_GEOMETRIC}.storage", "GlobalStorage"): Kind(_mapping),
+    # Classes that a graph of version 2 names without using them.
+    (f"{_GEOMETRIC}.data", "DataTensorAttr"): None,
+    (f"{_GEOMETRIC}.data", "DataEdgeAttr"): None,
+    (f"{_GEOMETRIC}.feature_store", "TensorAttr"): None,
+    (f"{_GEOMETRIC}.graph_store", "EdgeAttr"): None,
+}
+
+
+def _storages(archive: zipfile.ZipFile, root: str) -> Callable[[Any], np.ndarray]:
+    """Reads the storages of an archive, each once: tensors that share one are views of it."""
+    members = set(archive.namelist())
+    big = f"{root}byteorder" in members and read_member(archive, f"{root}byteorder") == b"big"
+    found: dict[tuple[str, str], np.ndarray] = {}
+
+    def read(pid: Any) -> np.ndarray:
+        if not isinstance(pid, tuple) or len(pid) != 5 or pid[0] != "storage":
+            raise ValueError("it refers to what is no storage of numbers")
+        _, kind, key, _, count = pid
+        if not isinstance(kind, _Storage) or not isinstance(key, str) or f"{root}data/{key}" not in members:
+            raise ValueError(f"it refers to {str(key)[:40]!r}, which is no storage of numbers")
+        if (key, kind.name) not in found:
+            content = bytes(read_member(archive, f"{root}data/{key}"))
+            dtype = np.dtype(_STORAGES[kind.name]).newbyteorder(">" if big else "<")
+            if type(count) is not int or len(content) != count * dtype.itemsize:
+                raise ValueError(
+                    f"a storage holds {len(content) // dtype.itemsize} numbers, but says {str(count)[:24]}: "
+                    "the file is damaged"
+                )
+            numbers = checked_array(content, dtype, (count,))
+            if kind.name == "BFloat16Storage":
+                numbers = (numbers.astype(np.uint32) << 16).view(np.float32)
+            found[key, kind.name] = numbers
+        return found[key, kind.name]
+
+    return read
 
 
 def read_torch(path: str | os.PathLike[str]) -> Any:
-    """Read what ``torch.save`` wrote: a tensor as an array, or plain containers of them.
+    """Read what ``torch.save`` wrote, without PyTorch: tensors as arrays, and plain containers of them.
+
+    A ``torch_geometric.data.Data`` becomes a `types.SimpleNamespace` of its fields (of versions 1 and 2), so
+    that `jgd.data.from_pyg` takes it. Nothing of the file is executed. Arrays are read-only: tensors that
+    share a storage share it here.
 
     Raises:
       DataError: where the file is missing, damaged, in the format of before PyTorch 1.6, or holds anything
@@ -91,16 +165,16 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
     """
     with reading(path):
         if not zipfile.is_zipfile(path):
+            Path(path).stat()  # a missing file is missing
             raise DataError(f"{path} is no archive of torch.save: save it again with PyTorch 1.6 or later")
-        with zipfile.ZipFile(path) as archive:
+        # PyTorch stores without compression: what unpacks to much more is none of its files.
+        with open_zip(path, 2**24 + 2 * os.path.getsize(path)) as archive:
             names = [n for n in archive.namelist() if PurePosixPath(n).name == "data.pkl"]
             if len(names) != 1:
                 raise DataError(f"{path} holds {len(names)} pickles, expected one")
-            root = names[0].removesuffix("data.pkl")
-            try:
-                return _Reader(archive.read(names[0]), archive, root).load()
-            except DataError as error:
-                raise DataError(f"{path}: {error}") from None
+            storages = _storages(archive, names[0].removesuffix("data.pkl"))
+            content = bytes(read_member(archive, names[0]))
+            return read_pickle(content, names=_NAMES, persistent=storages)
 
 
 def read_array(path: str | os.PathLike[str], names: tuple[str, ...] = ()) -> Shaped[np.ndarray, "..."]:
@@ -115,8 +189,7 @@ def read_array(path: str | os.PathLike[str], names: tuple[str, ...] = ()) -> Sha
     """
     suffix = Path(path).suffix
     if suffix == ".npy":
-        with reading(path):
-            return np.load(path, allow_pickle=False)
+        return read_npy(path)
     value = read_npz(path) if suffix == ".npz" else read_torch(path)
     if isinstance(value, dict):
         found = [n for n in names if n in value] or ([*value] if len(value) == 1 else [])

@@ -17,9 +17,11 @@ from typing import Literal
 import numpy as np
 import scipy.sparse as sp
 
+from jgd.data.arrays import read_table
 from jgd.data.hashes import SHA256
+from jgd.data.pickles import restricted_loads
 from jgd.data.prepare import masks, normalize_features, per_class, undirected_graph
-from jgd.data.storage import DataError, Remote, read_table, reading, require, restricted_loads
+from jgd.data.storage import DataError, Remote, reading, require
 from jgd.data.tasks import NodeTask
 from jgd.data.webkb import public_split
 

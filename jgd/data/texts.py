@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 
+from jgd.data.archives import unpack
 from jgd.data.hashes import SHA256
-from jgd.data.storage import DataError, Remote, data_dir, present, reading, require, unpack
+from jgd.data.storage import DataError, Remote, data_dir, present, reading, require
 from jgd.data.subsets import evenly
 from jgd.data.tasks import ArrayTask, Corpus
 

@@ -15,9 +15,11 @@ from typing import Any, Literal, get_args
 import jraph
 import numpy as np
 
+from jgd.data.archives import unpack
+from jgd.data.arrays import read_table
 from jgd.data.prepare import folds as make_folds
 from jgd.data.prepare import one_hot, stratified
-from jgd.data.storage import DataError, Remote, data_dir, read_table, reading, require, unpack
+from jgd.data.storage import DataError, Remote, data_dir, reading, require
 from jgd.data.tasks import GraphTask
 
 __all__ = ["remotes", "tu"]

@@ -19,9 +19,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jgd.data.arrays import read_npz
 from jgd.data.hashes import SHA256
 from jgd.data.prepare import normalize_features
-from jgd.data.storage import DataError, Remote, read_npz, reading, require
+from jgd.data.storage import DataError, Remote, reading, require
 from jgd.data.tasks import NodeTask
 from jgd.graph.build import coalesce, from_edges
 

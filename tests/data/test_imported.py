@@ -109,7 +109,7 @@ def test_tensors_parameters_views_and_containers(tmp_path):
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (Call(os.system, "touch hacked"), "system, which is no tensor"),
+        (Call(os.system, "touch hacked"), "system, which is not plain data"),
         (tensor("0", X, stride=(5, 2)), "reaches number 33 of a storage of 30"),
         (tensor("0", X, stride=(5, -1)), "makes no sense"),
         (tensor("0", X, count=31), "says 31"),
@@ -124,6 +124,65 @@ def test_hostile_and_damaged_files(tmp_path, monkeypatch, value, message):
     with pytest.raises(DataError, match=message):
         read_array(path)
     assert not (tmp_path / "hacked").exists()
+
+
+class Data:
+    """Stands for ``torch_geometric.data.data.Data``."""
+
+
+class GlobalStorage:
+    """Stands for ``torch_geometric.data.storage.GlobalStorage``."""
+
+
+class DataTensorAttr:
+    """Stands for the class of that name, which a graph of version 2 names."""
+
+
+class DataEdgeAttr:
+    """Stands for the class of that name, which a graph of version 2 names."""
+
+
+Data.__module__ = DataTensorAttr.__module__ = DataEdgeAttr.__module__ = "torch_geometric.data.data"
+GlobalStorage.__module__ = "torch_geometric.data.storage"
+
+
+def geometric(version, fields):
+    """A graph as version 1 or 2 of PyTorch Geometric pickles it; of version 2 the store knows its graph."""
+    data = Data()
+    if version == 1:
+        names = ("x", "edge_index", "edge_attr", "y", "pos", "norm", "face")
+        vars(data).update(dict.fromkeys(names), **fields, __num_nodes__=6)
+    else:
+        store = GlobalStorage()
+        vars(store).update(_mapping=fields, _parent=data)
+        vars(data).update(_edge_attr_cls=DataEdgeAttr, _tensor_attr_cls=DataTensorAttr, _store=store)
+    return data
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_graphs_of_pytorch_geometric(tmp_path, version):
+    """Checked against torch_geometric/data/data.py and storage.py of version 2.8 and data.py of 1.7."""
+    edges = np.asarray([[0, 1, 2, 3], [1, 0, 3, 2]])
+    fields = {"x": tensor("0", X), "edge_index": tensor("1", edges), "y": tensor("2", np.arange(6) % 2)}
+    storages = {"0": X, "1": edges, "2": np.arange(6) % 2}
+    path = save(tmp_path / "a.pt", geometric(version, fields), storages)
+    data = read_torch(path)
+    np.testing.assert_array_equal(data.x, X)
+    np.testing.assert_array_equal(data.edge_index, edges)
+    assert set(vars(data)) - {"num_nodes"} == {"x", "edge_index", "y"}
+    task = jgd.data.from_pyg(data)
+    assert task.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    graphs = read_torch(save(tmp_path / "b.pt", [geometric(version, fields)] * 2, storages))
+    assert [type(graph) for graph in graphs] == [types.SimpleNamespace] * 2
+
+
+def test_arrays_of_numpy_beside_tensors(tmp_path):
+    """And what is not plain data beside them is refused by name."""
+    both = {"t": tensor("0", X), "size": (6, 5)}
+    assert read_torch(save(tmp_path / "a.pt", both, {"0": X}))["size"] == (6, 5)
+    sparse = Call(GlobalStorage, 1)
+    with pytest.raises(DataError, match="not callable"):
+        read_torch(save(tmp_path / "b.pt", sparse, {}))
 
 
 def test_truncated_missing_and_old_files(tmp_path):
