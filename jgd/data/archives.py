@@ -20,7 +20,7 @@ from typing import IO, Any, NamedTuple
 
 from jgd.data.storage import DataError, reading
 
-__all__ = ["archive_files", "gunzip", "open_zip", "read_member", "unpack", "unpack_limit"]
+__all__ = ["archive_files", "open_zip", "read_member", "read_stream", "unpack", "unpack_limit"]
 
 LIMIT_VARIABLE = "JGD_UNPACK_LIMIT"
 _CHUNK = 2**20
@@ -48,8 +48,8 @@ def unpack_limit(path: str | os.PathLike[str], limit: int | None = None) -> int:
 
 def _too_large(limit: int) -> DataError:
     return DataError(
-        f"it unpacks to more than {limit} bytes, which this format does not need; if you trust it, set "
-        f"{LIMIT_VARIABLE} to a larger number of bytes"
+        f"it holds more than the limit of {limit} bytes allows; if you trust it, set {LIMIT_VARIABLE} to a "
+        "larger number of bytes"
     )
 
 
@@ -63,31 +63,16 @@ def _pieces(source: Any, limit: int) -> Iterator[bytes]:
         yield chunk
 
 
-def _all(source: Any, limit: int) -> bytearray:
+def read_stream(source: Any, limit: int) -> bytearray:
+    """The whole content of a stream of bytes, at most ``limit`` of them, read in pieces.
+
+    Raises:
+      DataError: for more bytes.
+    """
     content = bytearray()
     for chunk in _pieces(source, limit):
         content += chunk
     return content
-
-
-def gunzip(path: str | os.PathLike[str], limit: int | None = None) -> bytearray:
-    """The content of a gzip file, its checksum compared.
-
-    Args:
-      path: the file.
-      limit: bytes that it may hold, see `unpack_limit`.
-
-    Raises:
-      DataError: for a missing or damaged file, or too many bytes.
-    """
-    import gzip
-
-    with reading(path):
-        try:
-            with gzip.open(path) as source:
-                return _all(source, unpack_limit(path, limit))
-        except DataError as error:
-            raise DataError(f"{path} was not read: {error}") from None
 
 
 @contextmanager
@@ -119,7 +104,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytearray:
     """One member of `open_zip`, read in pieces, its checksum compared."""
     entry = archive.getinfo(name)
     with archive.open(entry) as source:
-        content = _all(source, entry.file_size)
+        content = read_stream(source, entry.file_size)
     if len(content) != entry.file_size:
         raise ValueError(f"{name[:80]!r} holds {len(content)} bytes but states {entry.file_size}")
     return content
@@ -161,11 +146,13 @@ def _members(archive: Path, limit: int) -> Iterator[Iterator[_Member]]:
             )
             for entry in tar
         )
-        # The checksum of a compressed archive is at the very end, behind what tarfile reads.
+        # The checksum of a compressed archive is at the very end, behind what tarfile reads. The end of a tar
+        # is zeros, but tarfile takes a damaged header for it too.
         stream = tar.fileobj
         assert stream is not None
-        for _ in _pieces(stream, limit):
-            pass
+        rest = [any(piece) for piece in _pieces(stream, limit)]
+        if any(rest) or not rest:
+            raise ValueError("it is cut off, or an entry within it is damaged")
 
 
 def _inside(name: str) -> PurePosixPath:
@@ -227,7 +214,7 @@ def archive_files(
                 source = member.open()
                 assert source is not None  # regular files have content
                 with source:
-                    content = _all(source, member.size)
+                    content = read_stream(source, member.size)
                 if len(content) != member.size:
                     raise ValueError(f"{path} ends after {len(content)} of {member.size} bytes")
                 yield path, bytes(content)

@@ -6,9 +6,10 @@ read foreign memory. Types, shapes and indices are therefore compared with the b
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,17 @@ import numpy as np
 import scipy.sparse as sp
 
 from jgd.data.archives import open_zip, read_member
-from jgd.data.storage import one_line, reading
+from jgd.data.storage import one_line, reading, refuse_web_page
 
-__all__ = ["checked_array", "checked_sparse", "plain_dtype", "read_npy", "read_npz", "read_table"]
+__all__ = [
+    "checked_array",
+    "checked_sparse",
+    "plain_dtype",
+    "read_npy",
+    "read_npz",
+    "read_table",
+    "text_lines",
+]
 
 _TYPES = re.compile(r"[<>=|]?(?:\?|b1|[iu][1248]|f[248]|c8|c16|[SaU][1-9]\d{0,6})")
 _DIMENSIONS = 32
@@ -212,14 +221,40 @@ def read_npz(
     return arrays
 
 
+def text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The lines of a text file in UTF-8 without their ends, which may be those of Windows.
+
+    Raises:
+      DataError: where it is missing, a web page, or holds what is no text, naming the line.
+    """
+    refuse_web_page(path)
+    number = 0
+    with reading(path):
+        try:
+            with open(path, encoding="utf-8-sig") as file:
+                for number, line in enumerate(file, 1):
+                    if "\0" in line:
+                        raise ValueError(f"line {number} holds a NUL byte")
+                    yield line.rstrip("\n")
+        except UnicodeDecodeError as error:
+            raise ValueError(f"after line {number} it is no text in UTF-8: {error.reason}") from None
+
+
 def read_table(path: str | os.PathLike[str], dtype: Any, delimiter: str | None = None) -> np.ndarray:
     """Read a text file of numbers as a matrix ``[rows, columns]``.
 
     Raises:
-      DataError: where the file is missing, empty or no such table.
+      DataError: where the file is missing, empty or no such table, naming the row.
     """
+    rows = (line for line in text_lines(path) if line.strip())
     with reading(path):
-        lines = Path(path).read_text().splitlines()
-        if not any(lines):
+        first = next(rows, None)
+        if first is None:
             raise ValueError("it is empty")
-        return np.loadtxt(lines, dtype=dtype, delimiter=delimiter, ndmin=2)
+        table = np.loadtxt(
+            itertools.chain([first], rows), dtype=dtype, delimiter=delimiter, comments=None, ndmin=2
+        )
+        if table.dtype.kind == "f" and not np.isfinite(table).all():
+            row = int(np.argmin(np.isfinite(table).all(1)))
+            raise ValueError(f"row {row + 1} holds a number that is not finite")
+        return table

@@ -16,7 +16,7 @@ import numpy as np
 from jgd.data.archives import archive_files
 from jgd.data.hashes import SHA256
 from jgd.data.images import image_folder, image_task
-from jgd.data.pickles import restricted_loads
+from jgd.data.pickles import read_pickle
 from jgd.data.storage import DataError, Remote, present, reading, require
 from jgd.data.subsets import with_validation
 from jgd.data.tasks import ArrayTask
@@ -27,6 +27,7 @@ CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 _ADDRESS = "https://www.cs.toronto.edu/~kriz/"
 _PIXELS = 3 * 32 * 32
+_LIMIT = 2**28  # bytes of all files; 60 000 images are 185 MB, and their names two more
 JPEG = Remote("cifar10-jpeg/cifar10-jpeg.tar.gz", ())
 
 
@@ -90,10 +91,11 @@ def _cifar(classes: int, val: int, seed: int) -> ArrayTask:
     )
     names = [f"{name}.bin" if binary else name for name in wanted]
     found: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    for inner, content in archive_files(path):
-        if inner.name in names:
-            with reading(path):
-                found[inner.name] = (_binary if binary else _python)(content, classes)
+    for inner, content in archive_files(path, wanted=lambda inner: inner.name in names, limit=_LIMIT):
+        if inner.name in found:
+            raise DataError(f"{path} holds two files {inner.name}: delete it and download it again")
+        with reading(path / inner):
+            found[inner.name] = (_binary if binary else _python)(content, classes)
     if missing := [name for name in names if name not in found]:
         raise DataError(f"{path} lacks {', '.join(missing)}: delete it and download it again")
     x, y, coarse = (np.concatenate([found[name][i] for name in names]) for i in range(3))
@@ -105,13 +107,22 @@ def _cifar(classes: int, val: int, seed: int) -> ArrayTask:
 
 
 def _python(content: bytes, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    batch: dict[str, Any] = restricted_loads(content)
-    fine = np.asarray(batch["fine_labels" if classes == 100 else "labels"])
-    coarse = np.asarray(batch["coarse_labels"]) if classes == 100 else fine
-    x = np.asarray(batch["data"])
+    batch = read_pickle(content)
+    if not isinstance(batch, dict) or not isinstance(batch.get("data"), np.ndarray):
+        raise ValueError("it is no batch of images: it lacks 'data'")
+    fine = _classes(batch, "fine_labels" if classes == 100 else "labels", classes)
+    coarse = _classes(batch, "coarse_labels", 20) if classes == 100 else fine
+    x = batch["data"]
     if x.dtype != np.uint8 or x.shape != (len(fine), _PIXELS) or len(coarse) != len(fine):
         raise ValueError(f"it has {len(fine)} labels and images {x.dtype} {x.shape}")
     return x, fine, coarse
+
+
+def _classes(batch: dict[str, Any], name: str, count: int) -> np.ndarray:
+    labels = batch.get(name)
+    if not isinstance(labels, list) or not all(type(y) is int and 0 <= y < count for y in labels):
+        raise ValueError(f"{name} are no list of classes 0 to {count - 1}")
+    return np.asarray(labels, np.int64)
 
 
 def _binary(content: bytes, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -119,4 +130,7 @@ def _binary(content: bytes, classes: int) -> tuple[np.ndarray, np.ndarray, np.nd
     if not content or len(content) % (labels + _PIXELS):
         raise ValueError(f"{len(content)} bytes are no records of {labels + _PIXELS}")
     rows = np.frombuffer(content, np.uint8).reshape(-1, labels + _PIXELS)
-    return rows[:, labels:], rows[:, labels - 1], rows[:, 0]
+    fine, coarse = rows[:, labels - 1], rows[:, 0]
+    if fine.max() >= classes or (classes == 100 and coarse.max() >= 20):
+        raise ValueError(f"it has a class beyond {classes - 1}")
+    return rows[:, labels:], fine, coarse

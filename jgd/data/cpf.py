@@ -15,7 +15,7 @@ from scipy.sparse.csgraph import connected_components
 
 from jgd.data.arrays import checked_sparse, read_npz
 from jgd.data.hashes import SHA256
-from jgd.data.prepare import masks, undirected_graph
+from jgd.data.prepare import dense, masks, undirected_graph
 from jgd.data.storage import DataError, Remote, reading, require
 from jgd.data.tasks import NodeTask
 
@@ -66,15 +66,18 @@ def cpf(
     arrays = read_npz(path, objects=True)
     with reading(path):
         adjacency, features = (_matrix(arrays, prefix) for prefix in ("adj", "attr"))
-        labels = np.asarray(arrays["labels"], np.int32)
+        labels = _labels(arrays)
         if len({adjacency.shape[0], adjacency.shape[1], features.shape[0], len(labels)}) != 1:
             raise ValueError("its arrays are of different numbers of nodes")
+        if not adjacency.nnz:
+            raise ValueError("it has no edges")
+        indicators = (dense(features) != 0).astype(np.float32)
         keep = np.arange(len(labels))
         if largest_component:
             component = connected_components(adjacency, directed=False)[1]
             keep = np.flatnonzero(component == np.bincount(component).argmax())
         coo = adjacency[keep][:, keep].tocoo()
-        graph = undirected_graph(coo.col, coo.row, (features[keep].toarray() != 0).astype(np.float32))
+        graph = undirected_graph(coo.col, coo.row, indicators[keep])
         labels = labels[keep]
         part = _split(labels, train_per_class, val_per_class, seed)
     return NodeTask(
@@ -88,8 +91,24 @@ def cpf(
 
 
 def _matrix(arrays: dict[str, np.ndarray], prefix: str) -> Any:
-    data, indices, indptr, shape = (arrays[f"{prefix}_{k}"] for k in ("data", "indices", "indptr", "shape"))
+    names = [f"{prefix}_{k}" for k in ("data", "indices", "indptr", "shape")]
+    if missing := [name for name in names if name not in arrays]:
+        raise ValueError(f"it lacks the array {missing[0]!r}")
+    data, indices, indptr, shape = (arrays[name] for name in names)
+    if shape.shape != (2,) or shape.dtype.kind not in "iu":
+        raise ValueError(f"{prefix}_shape is no pair of integers")
     return checked_sparse(data, indices, indptr, shape.tolist())
+
+
+def _labels(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    if "labels" not in arrays:
+        raise ValueError("it lacks the array 'labels'")
+    labels = arrays["labels"]
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise ValueError(f"labels are {labels.dtype.name} {labels.shape}, expected a vector of integers")
+    if wrong := np.flatnonzero((labels < 0) | (labels >= len(labels))).tolist():
+        raise ValueError(f"label {labels[wrong[0]]} of node {wrong[0]} is no class of {len(labels)} nodes")
+    return labels.astype(np.int32)
 
 
 def _split(labels: np.ndarray, train: int, val: int, seed: int) -> np.ndarray:

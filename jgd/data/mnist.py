@@ -7,10 +7,12 @@ An idx file: two zero bytes, the type (8 for bytes), the number of dimensions, e
 from __future__ import annotations
 
 import gzip
+import math
 import os
 
 import numpy as np
 
+from jgd.data.archives import read_stream, unpack_limit
 from jgd.data.hashes import SHA256
 from jgd.data.images import image_task
 from jgd.data.storage import DataError, Remote, reading, require
@@ -23,6 +25,7 @@ MNIST_MEAN, MNIST_STD = (0.1307,), (0.3081,)
 _FILES = tuple(
     f"mnist/{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")
 )
+_LIMIT = 2**20 * 28 * 28  # bytes of a million images, more than any set in this format
 _ADDRESSES = (
     "https://ossci-datasets.s3.amazonaws.com/",
     "https://storage.googleapis.com/cvdf-datasets/",
@@ -34,22 +37,31 @@ def remotes() -> tuple[Remote, ...]:
     return tuple(Remote(path, tuple(a + path for a in _ADDRESSES), SHA256[path]) for path in _FILES)
 
 
-def read_idx(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a gzip-compressed idx file of bytes.
+def read_idx(path: str | os.PathLike[str], limit: int | None = None) -> np.ndarray:
+    """Read a gzip-compressed idx file of bytes. Its header says how much is unpacked.
+
+    Args:
+      path: the file.
+      limit: bytes that the header may state, see `jgd.data.archives.unpack_limit`.
 
     Raises:
       DataError: where it is missing, truncated or something else.
     """
-    with reading(path):
-        with gzip.open(path) as file:
-            content = file.read()
-        if content[:3] != b"\0\0\x08" or len(content) < 4 + 4 * content[3]:
-            raise ValueError(f"it begins with {content[:4].hex()}, which no idx file of bytes does")
-        shape = np.frombuffer(content, ">u4", content[3], 4).tolist()
-        start = 4 + 4 * len(shape)
-        if len(content) - start != int(np.prod(shape)):
-            raise ValueError(f"it holds {len(content) - start} bytes, not those of shape {tuple(shape)}")
-        return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    with reading(path), gzip.open(path) as file:
+        start = file.read(4)
+        if start[:3] != b"\0\0\x08" or len(start) < 4 or not 1 <= start[3] <= 4:
+            raise ValueError(f"it begins with {start.hex()}, which no idx file of bytes does")
+        sizes = file.read(4 * start[3])
+        if len(sizes) != 4 * start[3]:
+            raise ValueError("its header is cut off")
+        shape = np.frombuffer(sizes, ">u4").tolist()
+        count, most = math.prod(shape), unpack_limit(path, limit)
+        if count > most:
+            raise ValueError(f"it states shape {tuple(shape)}, which is more than {most} bytes")
+        content = read_stream(file, count)  # to the end: that compares the checksum
+        if len(content) != count:
+            raise ValueError(f"it holds {len(content)} bytes, not those of shape {tuple(shape)}")
+        return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def mnist(*, val: int = 0, seed: int = 0) -> ArrayTask:
@@ -62,10 +74,10 @@ def mnist(*, val: int = 0, seed: int = 0) -> ArrayTask:
     Raises:
       DataError: for files that are missing, damaged or at odds with each other.
     """
-    arrays = [read_idx(require(remote)) for remote in remotes()]
+    arrays = [read_idx(require(remote), _LIMIT) for remote in remotes()]
     x, y = arrays[::2], arrays[1::2]
     for images, labels, path in zip(x, y, _FILES[::2], strict=True):
-        if images.ndim != 3 or labels.shape != (len(images),):
+        if images.ndim != 3 or images.shape[1:] != (28, 28) or labels.shape != (len(images),):
             raise DataError(
                 f"{path} has shape {images.shape}, its labels {labels.shape}: download them again"
             )

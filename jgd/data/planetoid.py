@@ -20,7 +20,7 @@ import scipy.sparse as sp
 from jgd.data.arrays import read_table
 from jgd.data.hashes import SHA256
 from jgd.data.pickles import restricted_loads
-from jgd.data.prepare import masks, normalize_features, per_class, undirected_graph
+from jgd.data.prepare import dense, masks, normalize_features, per_class, undirected_graph
 from jgd.data.storage import DataError, Remote, reading, require
 from jgd.data.tasks import NodeTask
 from jgd.data.webkb import public_split
@@ -66,13 +66,12 @@ def planetoid(
       DataError: for an unknown name or split, and for files that are missing or damaged.
     """
     paths = {part: require(remote) for part, remote in zip(_PARTS, remotes(name), strict=True)}
-    test_index = read_table(paths["test.index"], np.int64)[:, 0]
-    content = {part: restricted_loads(path) for part, path in paths.items() if part != "test.index"}
+    content = {part: _matrix(paths[part]) for part in ("x", "y", "tx", "ty", "allx", "ally")}
+    test_index = _test_index(paths["test.index"], len(content["allx"]), len(content["tx"]))
     with reading(paths["x"].with_name(f"ind.{name}.*")):
         x, labels = _nodes(content, test_index)
-        senders = [node for node, others in content["graph"].items() for _ in others]
-        receivers = [other for others in content["graph"].values() for other in others]
-        graph = undirected_graph(np.asarray(senders), np.asarray(receivers), normalize_features(x, normalize))
+        senders, receivers = _edges(paths["graph"], len(labels))
+        graph = undirected_graph(senders, receivers, normalize_features(x, normalize))
         public = np.full(len(labels), -1)
         count = len(content["y"])
         public[:count] = 0
@@ -90,20 +89,85 @@ def planetoid(
         graph=graph,
         labels=labels,
         **{part: mask & (labels >= 0) for part, mask in parts.items()},
-        num_classes=int(content["ally"].shape[1]),
+        num_classes=content["ally"].shape[1],
         name=name,
     )
 
 
-def _nodes(content: dict, test_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _matrix(path: Path) -> np.ndarray:
+    """Features or one-hot labels of a pickle as a dense matrix."""
+    value = restricted_loads(path)
+    with reading(path):
+        if not sp.issparse(value) and not isinstance(value, np.ndarray):
+            raise ValueError(f"it holds a {type(value).__name__}, not a matrix")
+        matrix = dense(value)
+        if path.suffix in (".y", ".ty", ".ally") and not (
+            np.isin(matrix, (0, 1)).all() and (matrix.sum(1) <= 1).all()
+        ):
+            row = int(np.argmax(~np.isin(matrix, (0, 1)).all(1) | (matrix.sum(1) > 1)))
+            raise ValueError(f"row {row} names no class: it must hold zeros and at most one 1")
+    return matrix
+
+
+def _test_index(path: Path, first: int, count: int) -> np.ndarray:
+    """The numbers of the test nodes, which follow the others with few gaps."""
+    index = read_table(path, np.int64)
+    with reading(path):
+        if index.shape != (count, 1):
+            raise ValueError(
+                f"its shape is {index.shape}: the test nodes do not match the {count} rows of tx"
+            )
+        index = index[:, 0]
+        if index.min() < first or len(np.unique(index)) != count:
+            raise ValueError(
+                f"the test nodes do not match allx: they are to be different and {first} or more"
+            )
+        if index.max() >= first + 10 * count:
+            raise ValueError(
+                f"test node {index.max()} is far beyond the {first + count} nodes of allx and tx"
+            )
+    return index
+
+
+def _edges(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both ends of all edges from the pickle of ``{node: [neighbours]}``."""
+    value = restricted_loads(path)
+    with reading(path):
+        if not isinstance(value, dict) or not value:
+            raise ValueError(f"it holds a {type(value).__name__}, not the neighbours of each node")
+        senders, receivers, most = [], [], path.stat().st_size  # a neighbour takes a byte or more
+        for node, others in value.items():
+            if type(node) is not int or not 0 <= node < size:
+                raise ValueError(f"{str(node)[:40]} is none of the {size} nodes")
+            if not isinstance(others, list) or len(receivers) + len(others) > most:
+                raise ValueError(f"the neighbours of node {node} are no list of a possible length")
+            for other in others:
+                if type(other) is not int or not 0 <= other < size:
+                    raise ValueError(
+                        f"{str(other)[:40]}, a neighbour of node {node}, is none of {size} nodes"
+                    )
+            senders += [node] * len(others)
+            receivers += others
+        if not senders:
+            raise ValueError("it has no edges")
+    return np.asarray(senders), np.asarray(receivers)
+
+
+def _nodes(content: dict[str, np.ndarray], test_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels of all nodes: first those that are no test nodes, then the test nodes by number."""
-    first = content["allx"].shape[0]
-    if len(test_index) != content["tx"].shape[0] or test_index.min() < first:
-        raise ValueError("the test nodes do not match the other files")
+    shapes = {part: matrix.shape for part, matrix in content.items()}
+    for x, y in (("x", "y"), ("tx", "ty"), ("allx", "ally")):
+        if shapes[x][0] != shapes[y][0]:
+            raise ValueError(f"{x} has {shapes[x][0]} rows, {y} {shapes[y][0]}")
+        for part, whole in ((x, "allx"), (y, "ally")):
+            if shapes[part][1] != shapes[whole][1]:
+                raise ValueError(f"{part} has {shapes[part][1]} columns, {whole} {shapes[whole][1]}")
+    first = shapes["allx"][0]
+    if shapes["x"][0] > first:
+        raise ValueError(f"x has {shapes['x'][0]} rows, more than the {first} of allx")
     size = int(test_index.max()) + 1
 
-    def join(known, test):
-        known, test = (a.toarray() if sp.issparse(a) else np.asarray(a) for a in (known, test))
+    def join(known: np.ndarray, test: np.ndarray) -> np.ndarray:
         rows = np.zeros((size, known.shape[1]), np.float32)
         rows[:first] = known
         rows[test_index] = test

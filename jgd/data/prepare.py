@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from jgd.graph.build import from_edges, remove_self_loops, to_undirected
 
 __all__ = [
+    "dense",
     "folds",
     "masks",
     "normalize_features",
@@ -20,6 +21,27 @@ __all__ = [
     "stratified",
     "undirected_graph",
 ]
+
+
+CELLS = 2**26  # of a dense matrix that is made of a sparse one: 256 MiB of float32
+
+
+def dense(matrix: Any) -> np.ndarray:
+    """A float32 matrix of a sparse or dense one from a file.
+
+    Raises:
+      ValueError: where it is no matrix of finite real numbers, or has more than `CELLS` numbers.
+    """
+    if len(matrix.shape) != 2 or not all(matrix.shape):
+        raise ValueError(f"it has shape {matrix.shape}, which is no matrix")
+    if matrix.shape[0] * matrix.shape[1] > CELLS:
+        raise ValueError(f"a dense matrix {matrix.shape} would have more than {CELLS} numbers")
+    if matrix.dtype.kind not in "biuf":
+        raise ValueError(f"it is a matrix of {matrix.dtype.name}, not of numbers")
+    x = np.asarray(matrix.toarray() if sp.issparse(matrix) else matrix, np.float32)
+    if not np.isfinite(x).all():
+        raise ValueError(f"row {int(np.argmin(np.isfinite(x).all(1)))} holds a number that is not finite")
+    return x
 
 
 def normalize_features(x: Any, how: Literal["row"] | None) -> np.ndarray:

@@ -6,14 +6,18 @@ on the network. What is inside is read by `jgd.data.arrays`, `jgd.data.archives`
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
+import logging
 import os
+import re
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import wrap_file
@@ -23,20 +27,40 @@ from jgd.files import atomic_write
 __all__ = [
     "DataError",
     "Remote",
+    "cache_dir",
     "check_sha256",
     "data_dir",
     "one_line",
     "present",
     "reading",
+    "refuse_web_page",
     "require",
 ]
 
 _VARIABLE = "JGD_DATA_DIR"
 _CHUNK = 2**20
+_HINT = "delete it and download it again"
+_log = logging.getLogger("jgd")
+
+
+def one_line(text: object, size: int = 300) -> str:
+    """A text or the message of an error in one line of bounded length; an error's type where it says nothing.
+
+    Args:
+      text: anything with a text; of a file, it may be long and hold control characters.
+      size: most characters.
+    """
+    given = str(text)
+    short = "".join(c if c.isprintable() else " " for c in given[: 4 * size])
+    short = " ".join(short.split()) or type(text).__name__
+    return short if len(short) <= size and len(given) <= 4 * size else f"{short[:size]} ..."
 
 
 class DataError(ValueError):
-    """A data file or name is missing, damaged or unknown; the message says what to do."""
+    """A data file or name is missing, damaged or unknown; the message is one line that says what to do."""
+
+    def __init__(self, message: object = ""):
+        super().__init__(one_line(message, 1500))
 
 
 class Remote(NamedTuple):
@@ -53,12 +77,17 @@ class Remote(NamedTuple):
     sha256: str | None = None
 
 
-def data_dir() -> Path:
-    """The folder of all data files: ``$JGD_DATA_DIR``, else ``jgd`` in the user's cache directory."""
-    if chosen := os.environ.get(_VARIABLE):
-        return Path(chosen).expanduser()
+def cache_dir() -> Path:
+    """``jgd`` in the user's cache directory: what can be made again."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "jgd"
+
+
+def data_dir() -> Path:
+    """The folder of all data files: ``$JGD_DATA_DIR``, else `cache_dir`."""
+    if chosen := os.environ.get(_VARIABLE):
+        return Path(chosen).expanduser()
+    return cache_dir()
 
 
 def present(remote: Remote) -> bool:
@@ -66,15 +95,8 @@ def present(remote: Remote) -> bool:
     return (data_dir() / remote.path).is_file()
 
 
-def one_line(error: BaseException, size: int = 300) -> str:
-    """What an error says, in one line of bounded length; its type where it says nothing."""
-    text = "".join(c if c.isprintable() else " " for c in str(error)[: 4 * size])
-    text = " ".join(text.split()) or type(error).__name__
-    return text if len(text) <= size else f"{text[:size]} ..."
-
-
 @contextmanager
-def reading(path: str | os.PathLike[str], hint: str = "delete it and download it again") -> Iterator[None]:
+def reading(path: str | os.PathLike[str], hint: str = _HINT) -> Iterator[None]:
     """Turn whatever goes wrong while a file is parsed into a `DataError` that names it.
 
     Args:
@@ -92,38 +114,114 @@ def reading(path: str | os.PathLike[str], hint: str = "delete it and download it
         raise DataError(f"{path} cannot be read ({one_line(error)}): {hint}") from error
 
 
+_WEB_PAGE = re.compile(rb"(?:\xef\xbb\xbf)?\s*<(?:!doctype html|html|head|\?xml)\b", re.IGNORECASE)
+
+
+def _is_web_page(content: bytes) -> bool:
+    return _WEB_PAGE.match(content) is not None
+
+
+def refuse_web_page(path: str | os.PathLike[str]) -> None:
+    """See that a file is not the web page that a server sent in its place.
+
+    Raises:
+      DataError: where it is, or cannot be read.
+    """
+    with reading(path), open(path, "rb") as file:
+        if _is_web_page(file.read(512)):
+            raise DataError(
+                f"{path} is a web page, which a server or a proxy sent in place of the data: {_HINT}, or "
+                "get it from elsewhere"
+            )
+
+
+# Digests
+
+
+def _digest(path: str | os.PathLike[str]) -> str:
+    with reading(path), open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def check_sha256(path: str | os.PathLike[str], expected: str) -> None:
     """Compare the digest of a file.
 
     Raises:
       DataError: where it differs, naming both digests.
     """
-    with reading(path), open(path, "rb") as file:
-        actual = hashlib.file_digest(file, "sha256").hexdigest()
+    actual = _digest(path)
     if actual != expected:
-        raise DataError(f"{path} has SHA-256 {actual}, expected {expected}: delete it and download it again")
+        raise DataError(f"{path} has SHA-256 {actual}, expected {expected}: {_HINT}")
+
+
+def _known_digest(path: Path) -> str:
+    """The digest of a file, computed once for as long as its size and time of change stay the same.
+
+    What was computed is kept in ``digests.json`` in the user's cache, because the folder of the data may be
+    read-only; where the cache is read-only too, it is computed each time.
+    """
+    store = cache_dir() / "digests.json"
+    status = path.stat()
+    name, stamp = str(path.absolute()), [status.st_size, status.st_mtime_ns]
+    known: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError, RecursionError):  # absent or damaged: start again
+        found = json.loads(store.read_text(encoding="utf-8"))
+        known = found if isinstance(found, dict) else {}
+    entry = known.get(name)
+    if isinstance(entry, list) and entry[:2] == stamp and len(entry) == 3 and isinstance(entry[2], str):
+        return entry[2]
+    digest = _digest(path)
+    known[name] = [*stamp, digest]
+    with contextlib.suppress(OSError, ValueError), atomic_write(store, "w") as file:
+        json.dump(known, file)
+    return digest
+
+
+_told: set[tuple[str, str]] = set()
+
+
+def _compare(path: Path, expected: str) -> None:
+    """Say once in a process that a file is not the official one; it is read all the same."""
+    actual = _known_digest(path)
+    if actual != expected and (str(path), actual) not in _told:
+        _told.add((str(path), actual))
+        _log.warning(
+            "%s is not the official file (SHA-256 %s, expected %s): results may differ; delete it to have it "
+            "downloaded again",
+            path,
+            actual,
+            expected,
+        )
+
+
+# Downloads
 
 
 def require(remote: Remote) -> Path:
     """The local path of a file, downloaded if it is not there.
 
-    A file that is present is returned as it is, without network access and without checking its digest.
+    A file that is present is returned without network access. Where its official digest is known, it is
+    compared once, and a difference is logged: the file may be one's own in the official format.
 
     Args:
       remote: what the file is and where it comes from.
 
     Raises:
-      DataError: where the file is missing and cannot be downloaded, or the download has another digest.
+      DataError: where the file is missing and cannot be downloaded, where no address gives the official
+        file, or where a web page is in its place.
     """
     path = data_dir() / remote.path
     if path.is_file():
+        refuse_web_page(path)
+        if remote.sha256 is not None:
+            _compare(path, remote.sha256)
         return path
     failures = []
     for url in remote.urls:
         try:
             _download(url, path, remote.sha256)
-        except (OSError, HTTPException) as error:
-            failures.append(f"{url} ({error})")
+        except (OSError, HTTPException, DataError) as error:
+            failures.append(f"{url} ({one_line(error)})")
         else:
             return path
     tried = "; ".join(failures) or "nowhere: it has no public address"
@@ -137,16 +235,16 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": "jgd"})
     digest = hashlib.sha256()
     with urllib.request.urlopen(request, timeout=60) as response, atomic_write(path) as file:
-        size = int(response.headers.get("Content-Length") or 0)
+        length = response.headers.get("Content-Length") or ""
+        size = int(length) if length.isascii() and length.isdigit() else 0
         progress = wrap_file(response, size, description=path.name, console=Console(stderr=True))
         with progress as source:
             while chunk := source.read(_CHUNK):
+                if not file.tell() and _is_web_page(chunk[:512]):
+                    raise DataError("it sent a web page, not the file: not kept")
                 digest.update(chunk)
                 file.write(chunk)
         if size and file.tell() != size:
             raise OSError(f"the connection ended after {file.tell()} of {size} bytes")
         if sha256 is not None and digest.hexdigest() != sha256:
-            raise DataError(
-                f"{url} has SHA-256 {digest.hexdigest()}, expected {sha256} for {path.name}: not kept. "
-                f"If you have the right file, put it under {_VARIABLE}."
-            )
+            raise DataError(f"its file has SHA-256 {digest.hexdigest()}, expected {sha256}: not kept")
