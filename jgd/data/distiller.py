@@ -7,12 +7,13 @@ the tasks are like, and what students and teachers reach by themselves. The runs
 from __future__ import annotations
 
 import csv
+import math
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from jgd.data.storage import DataError, Remote, reading, require
+from jgd.data.storage import DataError, Remote, reading, refuse_web_page, require
 
 __all__ = ["DistillationRuns", "distillation_runs", "remotes"]
 
@@ -69,16 +70,17 @@ def distillation_runs() -> DistillationRuns:
                 "task": row["task"],
                 "student": row["Model"],
                 "teacher": row["Teacher"],
-                "score": float(row["score"]),
-                "ratio": float(row["ratio"]),
+                "score": _number(row, "score"),
+                "ratio": _number(row, "ratio"),
                 **{name: row[name] for name in _CHOICES},
             }
             for row in rows
         )
-        majority = {row["task"]: float(row["baseline_score"]) for row in rows}
+        majority = {row["task"]: _number(row, "baseline_score") for row in rows}
     with reading(features):
         numbers = {
-            row.pop("task"): np.asarray(list(map(float, row.values()))) for row in _rows(features, "task")
+            row["task"]: np.asarray([_number(row, name) for name in row if name != "task"])
+            for row in _rows(features, "task")
         }
     return DistillationRuns(
         runs,
@@ -91,16 +93,28 @@ def distillation_runs() -> DistillationRuns:
 
 def _scores(path: Path, name: str, score: str) -> dict[tuple[str, str], float]:
     with reading(path):
-        return {(row["task"], row[name]): float(row[score]) for row in _rows(path, "task", name, score)}
+        return {(row["task"], row[name]): _number(row, score) for row in _rows(path, "task", name, score)}
+
+
+def _number(row: dict[str, str], name: str) -> float:
+    value = float(row[name])
+    if not math.isfinite(value):
+        raise ValueError(f"{name} of task {row['task'][:40]!r} is {row[name][:24]}, which is not finite")
+    return value
 
 
 def _rows(path: Path, *wanted: str) -> list[dict[str, str]]:
+    refuse_web_page(path)
     with path.open(encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(file, strict=True)
         columns = list(table.fieldnames or [])
         if missing := [column for column in wanted if column not in columns]:
             raise DataError(f"{path} has no column {missing[0]!r}; its columns are {', '.join(columns)}")
-        rows = list(table)
+        rows = []
+        for row in table:
+            if None in row or None in row.values():
+                raise ValueError(f"line {table.line_num} does not have {len(columns)} columns, as the first")
+            rows.append(row)
     if not rows:
         raise DataError(f"{path} holds no rows")
     return rows

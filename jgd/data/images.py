@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from jgd.data.archives import archive_files
+from jgd.data.archives import archive_files, unpack_limit
 from jgd.data.arrays import read_npz
 from jgd.data.prepare import stratified
-from jgd.data.storage import DataError, reading
+from jgd.data.storage import DataError, cache_dir, reading, refuse_web_page
 from jgd.data.subsets import parts
 from jgd.data.tasks import ArrayTask
 from jgd.files import atomic_write
@@ -29,6 +29,7 @@ from jgd.files import atomic_write
 __all__ = ["channel_statistics", "image_folder", "image_task", "standardized"]
 
 _SUFFIXES = (".jpg", ".jpeg", ".png")
+_PIXELS = 2**24  # of one image
 _PARTS = {"train": 0, "val": 1, "valid": 1, "validation": 1, "test": 2}
 
 
@@ -144,6 +145,8 @@ def image_folder(
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist: give a folder, or a tar or zip archive, of images")
+    if size is not None and not 1 <= size <= 4096:
+        raise DataError(f"size must be 1 to 4096 pixels, got {size}")
     x, y, part = _decoded(path, size, grey)
     if (part < 0).all():
         split = stratified(y, fractions, seed=seed)
@@ -153,45 +156,81 @@ def image_folder(
 
 def _decoded(path: Path, size: int | None, grey: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     if path.is_dir():
-        return _decode(path, _folder_files(path), size, grey)
+        files = sum(file.stat().st_size for file in _image_files(path))
+        return _decode(path, _folder_files(path), size, grey, 2**28 + 50 * files)
     cached = _cache(path, size, grey)
     if cached.is_file():
-        arrays = read_npz(cached)
-        return arrays["x"], arrays["y"], arrays["part"]
-    x, y, part = _decode(path, archive_files(path), size, grey)
+        with contextlib.suppress(DataError):  # a damaged one is made again
+            return _cached(cached)
+    refuse_web_page(path)
+    x, y, part = _decode(path, archive_files(path, wanted=_is_image), size, grey, unpack_limit(path))
     with contextlib.suppress(OSError), atomic_write(cached) as file:  # a read-only home costs time only
         np.savez(file, x=x, y=y, part=part)
     return x, y, part
+
+
+def _cached(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    arrays = read_npz(path, limit=2**40)  # our own file, of images that were within the limit
+    with reading(path):
+        x, y, part = arrays["x"], arrays["y"], arrays["part"]
+        if x.dtype != np.uint8 or x.ndim not in (3, 4) or not y.shape == part.shape == (len(x),):
+            raise ValueError("it holds no images")
+        if y.dtype != np.int32 or part.dtype != np.int8 or y.min() < 0 or part.min() < -1 or part.max() > 2:
+            raise ValueError("it holds no classes and parts")
+        return x, y, part
 
 
 def _cache(archive: Path, size: int | None, grey: bool) -> Path:
     """Where the decoded images of an archive are kept: the name tells its content and how it was decoded."""
     with reading(archive), archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
-    root = os.environ.get("XDG_CACHE_HOME")
-    folder = (Path(root) if root else Path.home() / ".cache") / "jgd" / "decoded"
+    folder = cache_dir() / "decoded"
     return folder / f"{archive.name.split('.')[0]}-{digest}-{size or 'own'}-{'grey' if grey else 'rgb'}.npz"
 
 
+def _is_image(path: PurePosixPath) -> bool:
+    """Whether a file is to be read, by its path within the folder or archive."""
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts
+
+
+def _image_files(folder: Path) -> list[Path]:
+    return [
+        file
+        for file in sorted(folder.rglob("*"))
+        if _is_image(PurePosixPath(file.relative_to(folder).as_posix())) and file.is_file()
+    ]
+
+
 def _folder_files(folder: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
-    for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in _SUFFIXES and file.is_file():
+    for file in _image_files(folder):
+        with reading(file):
             yield PurePosixPath(file.relative_to(folder).as_posix()), file.read_bytes()
 
 
-def _decode(
-    source: Path, files: Iterator[tuple[PurePosixPath, bytes]], size: int | None, grey: bool
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _image(content: bytes, size: int | None, grey: bool) -> np.ndarray:
     from PIL import Image
 
+    with Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
+        if image.width * image.height > _PIXELS:
+            raise ValueError(f"its {image.width} x {image.height} pixels are more than {_PIXELS}")
+        image = image.convert("L" if grey else "RGB")
+        image = image if size is None else image.resize((size, size), Image.Resampling.BICUBIC)
+        return np.asarray(image)
+
+
+def _decode(
+    source: Path, files: Iterator[tuple[PurePosixPath, bytes]], size: int | None, grey: bool, limit: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     images: dict[PurePosixPath, np.ndarray] = {}
+    left = limit
     for path, content in files:
-        if path.suffix.lower() not in _SUFFIXES or path.name.startswith(".") or "__MACOSX" in path.parts:
-            continue
-        with reading(source / path), Image.open(io.BytesIO(content), formats=("JPEG", "PNG")) as image:
-            image = image.convert("L" if grey else "RGB")
-            image = image if size is None else image.resize((size, size), Image.Resampling.BICUBIC)
-            images[path] = np.asarray(image)
+        with reading(source / path):
+            if path in images:
+                raise ValueError("it is there twice")
+            images[path] = _image(content, size, grey)
+        left -= images[path].nbytes
+        if left < 0:
+            raise DataError(f"{source}: the images are more than {limit} bytes once decoded: give a size")
     if not images:
         raise DataError(f"{source} holds no JPEG or PNG files")
     sizes = sorted({image.shape[:2] for image in images.values()})

@@ -31,7 +31,8 @@ import jraph
 import numpy as np
 from jaxtyping import Int
 
-from jgd.data.storage import DataError, reading
+from jgd.data.archives import unpack_limit
+from jgd.data.storage import DataError, one_line, reading, refuse_web_page
 from jgd.data.tasks import EventLog
 from jgd.graph.build import from_edges
 
@@ -173,6 +174,7 @@ def _words(events: EventLog) -> list[tuple[str, ...]]:
 
 # --- public layouts -----------------------------------------------------------------------------
 
+_LINE = 2**24  # characters of a record
 _CDM = re.compile(r"com\.bbn\.tc\.schema\.avro\.cdm\d+\.")
 _ENTITIES = ("Subject", "FileObject", "NetFlowObject", "UnnamedPipeObject", "MemoryObject")
 _ENTITIES += ("SrcSinkObject", "IpcObject", "RegistryKeyObject", "PacketSocketObject")
@@ -181,16 +183,39 @@ _ENTITIES += ("SrcSinkObject", "IpcObject", "RegistryKeyObject", "PacketSocketOb
 def _text(path: Path) -> Any:
     """A text file, compressed or not."""
     opener = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}.get(path.suffix, open)
+    if path.suffix == ".xz":
+        with open(path, "rb") as file:  # its header says how much memory it takes to read
+            lzma.LZMADecompressor(memlimit=2**28).decompress(file.read(2**12), max_length=0)
     return opener(path, "rt", encoding="utf-8")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Numbered lines that are not empty; a `DataError` where the file or its compression is damaged."""
+def _lines(path: Path, limit: int | None) -> Iterator[tuple[int, str]]:
+    """Numbered lines that are not empty; a `DataError` where the file or its compression is damaged.
+
+    Args:
+      path: the file, compressed or not.
+      limit: bytes of text that it may hold, see `jgd.data.archives.unpack_limit`.
+    """
     with reading(path):
         if not path.is_file():
             raise DataError(f"{path} does not exist: download the log and give its path")
+        refuse_web_page(path)
+        most = max(unpack_limit(path, limit), 0)
+        left, number = most, 0
         with _text(path) as file:
-            yield from ((n, line.rstrip("\n")) for n, line in enumerate(file, 1) if line.strip())
+            while line := file.readline(min(_LINE, left) + 1):
+                number += 1
+                left -= len(line)
+                if left < 0:
+                    raise ValueError(
+                        f"it holds more than {most} bytes of text: give a larger limit= if you trust it"
+                    )
+                if len(line) > _LINE:
+                    raise ValueError(f"line {number} is longer than {_LINE} characters")
+                if "\0" in line:
+                    raise ValueError(f"line {number} holds a NUL byte")
+                if line.strip():
+                    yield number, line.rstrip("\n")
 
 
 def _inner(value: Any) -> Any:
@@ -200,10 +225,17 @@ def _inner(value: Any) -> Any:
     return value
 
 
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"expected a text, got {str(value)[:40]}")
+    return value
+
+
 def darpa_e3(
     paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     malicious: Iterable[str] = (),
+    limit: int | None = None,
     name: str = "darpa-e3",
 ) -> EventLog:
     """Read logs of DARPA's engagement 3 (CADETS, Theia, Trace, FiveDirections) in their JSON-lines layout.
@@ -216,6 +248,8 @@ def darpa_e3(
     Args:
       paths: the files of one log, in order; entities may be described in any of them.
       malicious: names of malicious entities, as the ground-truth lists give them.
+      limit: bytes of text that each file may hold; 256 MiB and 50 times its size by default, so that a small
+        compressed file cannot fill the memory (``JGD_UNPACK_LIMIT`` sets it, too).
       name: of the log.
 
     Raises:
@@ -227,18 +261,18 @@ def darpa_e3(
     )
     times: list[int] = []
     for path in map(Path, files):
-        for number, line in _lines(path):
+        for number, line in _lines(path, limit):
             try:
                 ((kind, value),) = json.loads(line)["datum"].items()
                 kind = _CDM.sub("", kind)
                 if kind in _ENTITIES:
-                    log.types[value["uuid"]] = value.get("type") or kind
+                    log.types[_word(value["uuid"])] = _word(value.get("type") or kind)
                 elif kind == "Event":
                     _add_event(log, times, value)
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 raise DataError(
                     f"{path}, line {number}: no record of the Common Data Model "
-                    f"({type(error).__name__}: {error}); the file may be cut off, download it again"
+                    f"({type(error).__name__}: {one_line(error)}); the file may be cut off, download it again"
                 ) from error
     if not times:
         raise DataError(f"there is no event in {', '.join(str(f) for f in files) or 'no file at all'}")
@@ -247,16 +281,20 @@ def darpa_e3(
 
 
 def _add_event(log: EventLog, times: list[int], event: dict[str, Any]) -> None:
-    actor, action, time = _inner(event["subject"]), event["type"], int(event["timestampNanos"])
+    actor, action, time = _inner(event["subject"]), _word(event["type"]), int(event["timestampNanos"])
+    if not -(2**63) <= time < 2**63:
+        raise ValueError(f"the time {str(time)[:24]} is no number of nanoseconds")
     if actor is None:
         return
+    _word(actor)
     fields = _inner(event.get("properties")) or {}
-    program = fields.get("exec") or ""
+    program = _word(fields.get("exec") or "")
     for which in ("predicateObject", "predicateObject2"):
         target = _inner(event.get(which))
         if target is None:
             continue
-        path = _inner(event.get(f"{which}Path")) or ""
+        path = _word(_inner(event.get(f"{which}Path")) or "")
+        _word(target)
         log.actor.append(actor)
         log.action.append(action)
         log.object.append(target)
@@ -265,7 +303,11 @@ def _add_event(log: EventLog, times: list[int], event: dict[str, Any]) -> None:
 
 
 def streamspot(
-    path: str | os.PathLike[str], *, graphs: Collection[int] | None = None, name: str = "streamspot"
+    path: str | os.PathLike[str],
+    *,
+    graphs: Collection[int] | None = None,
+    limit: int | None = None,
+    name: str = "streamspot",
 ) -> EventLog:
     """Read edges in the layout of StreamSpot: source, its type, destination, its type, edge type, graph.
 
@@ -275,6 +317,8 @@ def streamspot(
     Args:
       path: the file, tab-separated, compressed or not.
       graphs: numbers of the graphs to read; all by default.
+      limit: bytes of text that the file may hold; 256 MiB and 50 times its size by default, so that a small
+        compressed file cannot fill the memory (``JGD_UNPACK_LIMIT`` sets it, too).
       name: of the log.
 
     Raises:
@@ -283,9 +327,14 @@ def streamspot(
     path = Path(path)
     log = EventLog(actor=[], action=[], object=[], time=np.zeros(0), name=name)
     group: list[int] = []
-    for number, line in _lines(path):
+    for number, line in _lines(path, limit):
         columns = line.split("\t")
-        if len(columns) != 6 or not all(columns) or not columns[5].strip().isdigit():
+        last = columns[-1].strip()
+        if (
+            len(columns) != 6
+            or not all(columns)
+            or not (last.isascii() and last.isdigit() and len(last) < 10)
+        ):
             raise DataError(
                 f"{path}, line {number}: expected six columns that end in the number of a graph, got "
                 f"{line[:80]!r}; the file may be cut off, download it again"

@@ -126,6 +126,9 @@ _LOADERS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Remote, ...]]]]
 }
 
 
+_READERS = ("darpa_e3", "streamspot", "image_folder", "read_texts", "import_condensed")
+
+
 def load(name: str, **options: Any) -> Any:
     """Load a dataset by name.
 
@@ -140,13 +143,17 @@ def load(name: str, **options: Any) -> Any:
     Raises:
       DataError: for an unknown name (saying which are close), and for files that are missing or damaged.
     """
+    if not isinstance(name, str):
+        raise DataError(f"a dataset is named by a text such as 'cora', got a {type(name).__name__}")
     if name.startswith("tu:"):
         return _tu.tu(name.removeprefix("tu:"), **options)
     if name not in _LOADERS:
         known = {key.lower(): key for sets in _SETS.values() for key in sets}
-        close = [known[key] for key in difflib.get_close_matches(name.lower(), known, cutoff=0.5)]
+        close = [known[key] for key in difflib.get_close_matches(name.lower()[:60], known, cutoff=0.5)]
         hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known.values())}"
-        raise DataError(f"no dataset is called {name!r}: {hint}")
+        if name in _READERS:
+            hint = f"it reads files of yours, call jgd.data.{name}(path)"
+        raise DataError(f"no dataset is called {name[:60]!r}: {hint}")
     return _LOADERS[name][0](**options)
 
 

@@ -21,7 +21,7 @@ from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 
 from jgd.data.archives import unpack
 from jgd.data.hashes import SHA256
-from jgd.data.storage import DataError, Remote, data_dir, present, reading, require
+from jgd.data.storage import DataError, Remote, data_dir, present, reading, refuse_web_page, require
 from jgd.data.subsets import evenly
 from jgd.data.tasks import ArrayTask, Corpus
 
@@ -105,6 +105,7 @@ def read_texts(
 
 def _rows(path: Path, text: str, label: str | None) -> list[tuple[str, str | None]]:
     tabs = path.suffix == ".tsv"
+    refuse_web_page(path)
     with reading(path), path.open(encoding="utf-8-sig", newline="") as file:
         table = csv.DictReader(
             file,

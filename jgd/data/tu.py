@@ -9,6 +9,7 @@ graphs), ``_graph_indicator`` (graph of each node), ``_graph_labels``, and where
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,6 +26,7 @@ from jgd.data.tasks import GraphTask
 __all__ = ["remotes", "tu"]
 
 Features = Literal["auto", "labels", "attributes", "degree", "ones"]
+_CELLS = 2**30  # indicators of all nodes: 4 GiB
 _ADDRESS = "https://www.chrsmrrs.com/graphkerneldatasets/"
 
 
@@ -34,8 +36,8 @@ def remotes(name: str) -> tuple[Remote, ...]:
     Raises:
       DataError: for what cannot be a name.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", name):
-        raise DataError(f"{name!r} is no name of TUDataset: they look like MUTAG or IMDB-BINARY")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
+        raise DataError(f"{str(name)[:40]!r} is no name of TUDataset: they look like MUTAG or IMDB-BINARY")
     return (Remote(f"tu/{name}.zip", (f"{_ADDRESS}{name}.zip",)),)
 
 
@@ -95,8 +97,11 @@ def tu(
     assert values is not None
     assert pairs is not None
     with reading(folder):
+        for part, table in (("graph_indicator", indicator), ("graph_labels", values)):
+            if table.shape[1] != 1:
+                raise ValueError(f"{name}_{part}.txt has {table.shape[1]} columns, expected one")
+        _check(indicator[:, 0], pairs, len(values))
         graph_of, pairs = indicator[:, 0] - 1, pairs - 1
-        _check(graph_of, pairs, len(values))
         nodes = _node_features(
             features, read("node_labels"), read("node_attributes", np.float32), pairs, len(graph_of)
         )
@@ -115,19 +120,26 @@ def tu(
 
 
 def _check(graph_of: np.ndarray, pairs: np.ndarray, size: int) -> None:
-    if graph_of.min() < 0 or graph_of.max() >= size:
-        raise ValueError(f"a node is in graph {graph_of.max() + 1}, but there are {size} graph labels")
-    if pairs.shape[1] != 2 or pairs.min() < 0 or pairs.max() >= len(graph_of):
-        raise ValueError(f"the edges do not fit {len(graph_of)} nodes")
-    if (graph_of[pairs[:, 0]] != graph_of[pairs[:, 1]]).any():
-        raise ValueError("an edge joins two graphs")
+    """See that nodes and edges, numbered from 1, fit each other."""
+    if (wrong := (graph_of < 1) | (graph_of > size)).any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"node {row + 1} is in graph {graph_of[row]}, but there are {size} graph labels")
+    if pairs.shape[1] != 2:
+        raise ValueError(f"the edges have {pairs.shape[1]} columns, expected two")
+    if (wrong := ((pairs < 1) | (pairs > len(graph_of))).any(1)).any():
+        row = int(np.argmax(wrong))
+        raise ValueError(
+            f"edge {row + 1} is {pairs[row].tolist()}: the edges do not fit {len(graph_of)} nodes"
+        )
+    if (wrong := graph_of[pairs[:, 0] - 1] != graph_of[pairs[:, 1] - 1]).any():
+        raise ValueError(f"edge {int(np.argmax(wrong)) + 1} joins two graphs")
 
 
 def _node_features(
     how: Features, labels: np.ndarray | None, attributes: np.ndarray | None, pairs: np.ndarray, size: int
 ) -> np.ndarray:
     parts = {
-        "labels": None if labels is None else np.hstack([one_hot(column) for column in labels.T]),
+        "labels": None if labels is None or how == "attributes" else _one_hot(labels),
         "attributes": attributes,
     }
     if how in parts:
@@ -139,11 +151,24 @@ def _node_features(
     else:
         found = [part for part in parts.values() if part is not None] if how == "auto" else []
         degree = np.bincount(pairs[:, 1], minlength=size)
-        chosen = found or [np.eye(degree.max() + 1, dtype=np.float32)[degree]]
+        chosen = found or [_one_hot(degree[:, None], range(int(degree.max()) + 1))]
     x = np.hstack([part for part in chosen if part is not None])
     if len(x) != size:
         raise ValueError(f"there are features of {len(x)} nodes, but {size} nodes")
     return x
+
+
+def _one_hot(columns: np.ndarray, values: Sequence[int] | None = None) -> np.ndarray:
+    """Indicators of the values of each column, as many as memory is likely to hold."""
+    width = sum(len(np.unique(column)) for column in columns.T) if values is None else len(values)
+    if len(columns) * width > _CELLS:
+        raise ValueError(
+            f"{width} different labels or degrees of {len(columns)} nodes are more than {_CELLS} indicators: "
+            'use features="ones"'
+        )
+    if values is not None:
+        return np.eye(width, dtype=np.float32)[columns[:, 0]]
+    return np.hstack([one_hot(column) for column in columns.T])
 
 
 def _edge_data(

@@ -14,14 +14,15 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from jgd.data.arrays import read_npz
+from jgd.data.arrays import read_npz, text_lines
 from jgd.data.hashes import SHA256
-from jgd.data.prepare import normalize_features
+from jgd.data.prepare import CELLS, dense, normalize_features
 from jgd.data.storage import DataError, Remote, reading, require
 from jgd.data.tasks import NodeTask
 from jgd.graph.build import coalesce, from_edges
@@ -77,9 +78,16 @@ def public_split(name: str, number: int | str, size: int) -> dict[str, Any]:
     path = require(split_remote(name, number))
     arrays = read_npz(path)
     with reading(path):
-        found = {part: arrays[f"{part}_mask"].astype(bool) for part in ("train", "val", "test")}
-        if any(mask.shape != (size,) for mask in found.values()):
-            raise ValueError(f"it is not a split of {size} nodes")
+        found = {}
+        for part in ("train", "val", "test"):
+            mask = arrays.get(f"{part}_mask")
+            if mask is None or mask.shape != (size,) or mask.dtype.kind not in "biu":
+                raise ValueError(f"it is not a split of {size} nodes: {part}_mask is no such vector")
+            if not np.isin(mask, (0, 1)).all():
+                raise ValueError(f"{part}_mask holds other numbers than 0 and 1")
+            found[part] = mask.astype(bool)
+        if (np.sum(list(found.values()), axis=0) > 1).any():
+            raise ValueError("a node is in two of its parts")
     return found
 
 
@@ -99,11 +107,11 @@ def webkb(name: str, split: int = 0, *, normalize: Literal["row"] | None = "row"
     """
     edge_path, node_path = (require(remote) for remote in remotes(name))
     with reading(node_path):
-        x, labels = _nodes(node_path.read_text(), indices=name == "film")
+        x, labels = _nodes(node_path, indices=name == "film")
         digest = hashlib.sha256(node_path.read_bytes()).hexdigest()
     if name == "cornell" and digest == SHA256["geom-gcn/texas/out1_node_feature_label.txt"]:
         warnings.warn(f"{node_path} holds the pages of Texas, not Cornell: see jgd.data.webkb", stacklevel=2)
-    edges = _edges(edge_path)
+    edges = _edges(edge_path, len(labels))
     with reading(edge_path):
         graph = from_edges(edges[:, 0], edges[:, 1], nodes=normalize_features(x, normalize))
     return NodeTask(
@@ -116,37 +124,72 @@ def webkb(name: str, split: int = 0, *, normalize: Literal["row"] | None = "row"
     )
 
 
-def _edges(path: Path) -> np.ndarray:
+def _rows(path: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:
+    """Numbered rows of a table whose first line names its columns."""
+    header = None
+    for number, line in enumerate(text_lines(path), 1):
+        if header is None:
+            header = line.split("\t")
+            if header != list(columns):
+                raise ValueError(f"its first line is {line[:80]!r}, expected {' '.join(columns)}")
+        elif line:
+            row = line.split("\t")
+            if len(row) != len(columns):
+                raise ValueError(f"line {number} has {len(row)} columns, expected {' '.join(columns)}")
+            yield number, row
+    if header is None:
+        raise ValueError("it is empty")
+
+
+def _integer(text: str, number: int, size: int, what: str) -> int:
+    """A number in 0..size-1; digits are counted before they are converted."""
+    text = text.strip()
+    if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) >= size:
+        raise ValueError(f"line {number}: {what} is {text[:24]!r}, expected 0 to {size - 1}")
+    return int(text)
+
+
+def _edges(path: Path, size: int) -> np.ndarray:
     with reading(path):
-        _, *lines = path.read_text().splitlines()
-        edges = np.loadtxt(lines, dtype=np.int64, ndmin=2) if lines else np.zeros((0, 2), np.int64)
-        if edges.shape[1] != 2:
-            raise ValueError("it needs two columns")
-    return edges
+        edges = [
+            [_integer(end, number, size, "an end of the edge") for end in row]
+            for number, row in _rows(path, "node_id", "node_id")
+        ]
+        if not edges:
+            raise ValueError("it has no edges")
+        return np.asarray(edges, np.int64)
 
 
-def _nodes(text: str, indices: bool) -> tuple[np.ndarray, np.ndarray]:
+def _nodes(path: Path, indices: bool) -> tuple[np.ndarray, np.ndarray]:
     """Features and labels by node number; ``indices``: features are the positions of ones."""
-    rows = [line.split("\t") for line in text.splitlines()[1:] if line]
-    if not rows or any(len(row) != 3 for row in rows):
-        raise ValueError("it needs three columns: node, features, class")
-    number = np.asarray([int(row[0]) for row in rows])
-    if not np.array_equal(np.sort(number), np.arange(len(rows))):
-        raise ValueError("its nodes are not numbered 0 to N-1")
-    fields = [row[1] for row in rows]
-    values = _indicators(fields) if indices else np.loadtxt(fields, np.float32, delimiter=",", ndmin=2)
-    order = np.argsort(number)
-    labels = np.asarray([int(row[2]) for row in rows], np.int32)
-    if labels.min() < 0:
-        raise ValueError("it has a class below 0")
-    return values[order], labels[order]
+    rows = list(_rows(path, "node_id", "feature", "label"))
+    if not rows:
+        raise ValueError("it has no nodes")
+    node = np.asarray([_integer(row[0], number, len(rows), "the node") for number, row in rows])
+    if not np.array_equal(np.sort(node), np.arange(len(rows))):
+        raise ValueError(f"its {len(rows)} nodes are not numbered 0 to {len(rows) - 1}, each once")
+    labels = np.asarray([_integer(row[2], number, len(rows), "the class") for number, row in rows], np.int32)
+    fields = [(number, row[1]) for number, row in rows]
+    if indices:
+        values = _indicators(fields, path.stat().st_size)
+    else:
+        values = np.loadtxt([field for _, field in fields], np.float32, delimiter=",", comments=None, ndmin=2)
+        if values.shape[0] != len(rows):
+            raise ValueError(f"{len(rows) - values.shape[0]} of its nodes have no features")
+    order = np.argsort(node)
+    return dense(values[order]), labels[order]
 
 
-def _indicators(fields: list[str]) -> np.ndarray:
-    positions = [[int(index) for index in field.split(",")] if field else [] for field in fields]
+def _indicators(fields: list[tuple[int, str]], most: int) -> np.ndarray:
+    """Rows of zeros and ones; there cannot be more features than the file has bytes."""
+    positions = [
+        [_integer(index, number, most, "a feature") for index in field.split(",")] if field else []
+        for number, field in fields
+    ]
     flat = np.asarray([index for row in positions for index in row], np.int64)
-    if flat.size and flat.min() < 0:
-        raise ValueError("it has a feature below 0")
-    x = np.zeros((len(fields), int(flat.max(initial=0)) + 1), np.float32)
+    width = int(flat.max(initial=0)) + 1
+    if len(fields) * width > CELLS:
+        raise ValueError(f"{width} features of {len(fields)} nodes are more than {CELLS} numbers")
+    x = np.zeros((len(fields), width), np.float32)
     x[np.repeat(np.arange(len(fields)), [len(p) for p in positions]), flat] = 1
     return x
