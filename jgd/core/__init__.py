@@ -13,7 +13,20 @@ from jgd.core.algorithm import (
     train,
 )
 from jgd.core.loop import Diverged, Driver, HostStream, InMemory, Loop, Recipe, atomic_write, in_memory, run
-from jgd.core.model import Bound, Model, Outputs, as_model, bind, from_linen, from_nnx
+from jgd.core.model import (
+    Bound,
+    Model,
+    Outputs,
+    applied,
+    as_bound,
+    as_float,
+    as_key,
+    as_model,
+    bind,
+    from_linen,
+    from_nnx,
+    stacked,
+)
 from jgd.core.objective import Context, Objective, objective, weighted
 from jgd.core.transforms import ema, ensemble, inner_flush, keep_best, record, sweep
 
@@ -36,6 +49,10 @@ __all__ = [
     "Recipe",
     "TrainState",
     "alternate",
+    "applied",
+    "as_bound",
+    "as_float",
+    "as_key",
     "atomic_write",
     "bind",
     "cycle",
@@ -51,6 +68,7 @@ __all__ = [
     "record",
     "run",
     "sequence",
+    "stacked",
     "sweep",
     "train",
     "weighted",

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
-from jgd.core.model import Bound, Model
+from jgd.core.model import Bound, Model, applied
 from jgd.core.objective import Context, Objective, Players
 
 __all__ = [
@@ -146,7 +146,7 @@ def train(
     def call_of(name, params, state):
         def call(*args, params=None, key=None, train=False, _own=params):
             params = _own if params is None else params
-            return models[name].apply(params, state, *args, key=key, train=train)[0]
+            return applied(models[name], params, state, *args, key=key, train=train)[0]
 
         return call
 
@@ -156,8 +156,8 @@ def train(
         own = {}
         keys = dict.fromkeys(models) if key is None else keys_of(key)
         for name, network in models.items():
-            outputs[name], own[name] = network.apply(
-                params[name], state[name], *inputs[name], key=keys[name], train=training
+            outputs[name], own[name] = applied(
+                network, params[name], state[name], *inputs[name], key=keys[name], train=training
             )
             calls[name] = call_of(name, params[name], state[name])
             everyone[name] = params[name]

@@ -2,17 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
+from flax import nnx
 from jaxtyping import Array, PyTree
 
-__all__ = ["Bound", "Model", "Outputs", "as_model", "bind", "from_linen", "from_nnx"]
+__all__ = [
+    "Bound",
+    "Model",
+    "Outputs",
+    "applied",
+    "as_bound",
+    "as_float",
+    "as_key",
+    "as_model",
+    "bind",
+    "from_linen",
+    "from_nnx",
+    "module_of",
+    "stacked",
+    "starts_given",
+]
 
 
 class Outputs(NamedTuple):
@@ -54,26 +72,208 @@ class Model(NamedTuple):
     reads: tuple[tuple[str, Any], ...] | None = None
 
 
+def applied(
+    model: Model, params: PyTree, state: PyTree, *inputs: Any, key: Array | None = None, train: bool = False
+) -> tuple[Outputs, PyTree]:
+    """``model.apply``, whose first result may also be logits alone.
+
+    Raises:
+      ValueError: where it does not return a pair.
+    """
+    result: Any = model.apply(params, state, *inputs, key=key, train=train)
+    if isinstance(result, Outputs) or not isinstance(result, tuple) or len(result) != 2:
+        raise ValueError(
+            "Model.apply must return a pair (outputs, state), where state may be (), "
+            f"got {'Outputs alone' if isinstance(result, Outputs) else f'a {type(result).__name__}'}"
+        )
+    return _as_outputs(result[0]), result[1]
+
+
+def as_float(x: Any) -> Any:
+    """Pixels in 0..255 (uint8) as floats in 0..1; everything else as it is.
+
+    The one place where inputs are scaled: batches of training and of scoring go through it, and so does what
+    a `Bound` network is called with.
+    """
+    if getattr(x, "dtype", None) != np.uint8 or not isinstance(x, np.ndarray | np.generic | jax.Array):
+        return x
+    return x.astype(jnp.float32) / 255
+
+
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class Bound:
     """A model with its parameters: a teacher, or a distilled student.
 
-    A pytree, so it travels as data into jitted functions instead of being closed over.
+    A pytree, so it travels as data into jitted functions instead of being closed over, and `jax.vmap` goes
+    over several networks with a leading axis (those of ``seeds=``). As a function, ``jax.jit(net)`` and
+    ``jax.vmap(net)`` take it too: it is hashed and compared by identity, as functions are, so that a copy
+    with equal parameters counts as another one.
+
+    Attributes:
+      params: what gradients flow to.
+      state: the rest, such as batch statistics.
+      model: the network.
+      example: shape and type of the inputs for one example, where they are known (distilled networks know);
+        a network can then be called with a single example, and exported or predicted with as it is.
     """
 
     params: Any
     state: Any
     model: Model = field(metadata={"static": True})
+    example: tuple[jax.ShapeDtypeStruct, ...] | None = field(default=None, metadata={"static": True})
 
     def __call__(self, *inputs: Any, key: Array | None = None, train: bool = False) -> Outputs:
-        """Apply the network; changes of its state are dropped."""
-        return self.model.apply(self.params, self.state, *inputs, key=key, train=train)[0]
+        """Apply the network; changes of its state are dropped.
+
+        Args:
+          *inputs: of a batch, or of a single example where `example` is known; uint8 pixels are scaled.
+          key: allows randomness, see `Model`.
+          train: uses batch statistics.
+
+        Raises:
+          ValueError: for inputs of another shape than `example`, and for several networks at once.
+        """
+        inputs = tuple(map(as_float, inputs))
+        single = _is_single(inputs, self.example)
+        if single:
+            inputs = tuple(jnp.asarray(x)[None] for x in inputs)
+        try:
+            outputs = applied(self.model, self.params, self.state, *inputs, key=key, train=train)[0]
+        except Exception as error:
+            if reason := _misfit(self, inputs):
+                raise ValueError(reason) from error
+            raise
+        return jax.tree.map(lambda leaf: leaf[0], outputs) if single else outputs
+
+    def __repr__(self) -> str:
+        """In one line: the network, its size, and what it reads."""
+        module = module_of(self.model)
+        sizes = [getattr(leaf, "size", 1) for leaf in jax.tree.leaves(self.params)]
+        parts = [type(module).__name__ if module is not None else "a network", f"{sum(sizes)} parameters"]
+        if self.example is not None:
+            parts.append(f"one example: {_shapes(self.example)}")
+        return f"Bound({', '.join(parts)})"
+
+
+def _shapes(example: Any) -> str:
+    return ", ".join(f"{np.dtype(x.dtype).name} {list(x.shape)}" for x in example)
+
+
+def _is_single(inputs: tuple, example: tuple[jax.ShapeDtypeStruct, ...] | None) -> bool:
+    """Whether the inputs are those of one example, without a batch axis."""
+    return (
+        bool(example)
+        and len(inputs) == len(cast(tuple, example))
+        and all(
+            getattr(x, "ndim", -1) == len(e.shape) for x, e in zip(inputs, cast(tuple, example), strict=True)
+        )
+    )
+
+
+def _misfit(net: Bound, inputs: tuple) -> str:
+    """Why a network cannot be called with inputs, as far as its `example` tells; else nothing."""
+    if net.example is None or not all(hasattr(x, "shape") for x in inputs):
+        return ""
+    count = stacked(net)
+    if count is not None:
+        return (
+            f"these are {count} networks with a leading axis: call them by "
+            "jax.vmap(lambda net: net(x))(nets), or take one by jax.tree.map(lambda leaf: leaf[0], nets)"
+        )
+    if tuple(x.shape[1:] for x in inputs) == tuple(e.shape for e in net.example):
+        return ""
+    got = ", ".join(str(list(x.shape)) for x in inputs)
+    wanted = ", ".join(str(["B", *e.shape]).replace("'", "") for e in net.example)
+    return f"the network reads inputs of shape {wanted} (B examples), got {got}"
+
+
+@lru_cache(maxsize=256)
+def _abstract(model: Model, example: tuple[jax.ShapeDtypeStruct, ...]) -> Any:
+    """Shapes of the parameters and state of a network that reads such examples."""
+    batch = tuple(
+        jax.ShapeDtypeStruct((1, *e.shape), jnp.float32 if e.dtype == np.uint8 else e.dtype) for e in example
+    )
+    return jax.eval_shape(model.init, jax.random.key(0), *batch)
+
+
+def stacked(net: Bound, example: tuple[jax.ShapeDtypeStruct, ...] | None = None) -> int | None:
+    """How many networks a `Bound` holds along a leading axis of all its arrays; None for one network.
+
+    Args:
+      net: one network, or several as ``seeds=`` returns them.
+      example: shapes of one example, where the network does not know them.
+    """
+    example = net.example if example is None else example
+    if example is None:
+        return None
+    expected = jax.tree.leaves(_abstract(net.model, example))
+    leaves = jax.tree.leaves((net.params, net.state))
+    if len(leaves) != len(expected) or not leaves:
+        return None
+    if any(np.ndim(x) != len(e.shape) + 1 for x, e in zip(leaves, expected, strict=True)):
+        return None
+    return leaves[0].shape[0]
 
 
 def bind(model: Model, params: PyTree, state: PyTree = ()) -> Bound:
     """Join a model with its parameters into a callable."""
     return Bound(params, state, model)
+
+
+def as_bound(net: Any, what: str = "teacher") -> Bound:
+    """What may teach, as a `Bound` network.
+
+    Args:
+      net: a `Bound` network, a Flax NNX module with its parameters, or a function of inputs that JAX can
+        trace and that returns logits or `Outputs`.
+      what: its role, for messages.
+
+    Raises:
+      ValueError: for a network without parameters, and for anything else.
+    """
+    if isinstance(net, Bound):
+        return net
+    if isinstance(net, nnx.Module):
+        return _from_instance(net)
+    if isinstance(net, nn.Module | Model):
+        raise ValueError(
+            f"the {what} has no parameters: train it first (jgd.distill.scratch), "
+            "or join it with them by jgd.core.bind(model, params, state)"
+        )
+    if callable(net) and not isinstance(net, type):
+        return Bound((), (), _from_function(net))
+    kind = net.__name__ if isinstance(net, type) else f"a {type(net).__name__}"
+    raise ValueError(f"the {what} must be a trained network (jgd.core.Bound) or a function, got {kind}")
+
+
+@lru_cache(maxsize=64)
+def _from_function(fn: Callable[..., Any]) -> Model:
+    return Model(
+        lambda key, *inputs: ((), ()),
+        lambda params, state, *inputs, key=None, train=False: (_as_outputs(fn(*inputs)), state),
+    )
+
+
+def as_key(key: Any) -> Array:
+    """A random key: a typed one as it is, a seed as ``jax.random.key(seed)``.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
+        return key
+    if isinstance(key, int | np.integer) and not isinstance(key, bool) and 0 <= key < 2**63:
+        return jax.random.key(int(key))
+    raise ValueError(
+        f"key must be a random key such as jax.random.key(0), or a seed from 0 on, got {_described(key)}"
+    )
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, np.ndarray | jax.Array):
+        return f"an array {value.dtype.name} {list(value.shape)}"
+    return f"{value!r}"[:60]
 
 
 def _as_outputs(y: Any) -> Outputs:
@@ -83,10 +283,11 @@ def _as_outputs(y: Any) -> Outputs:
 def from_linen(module: nn.Module) -> Model:
     """A Flax linen module as a `Model`.
 
-    Its ``__call__`` takes the inputs and ``train: bool``, and returns `Outputs` or plain logits. Random
-    numbers come from the streams ``"dropout"`` and ``"sample"``; without a key, ``make_rng`` is not
-    available and dropout must be off: ask ``self.has_rng("dropout")``, as the layers in `jgd.nn` do.
-    Equal modules give the same functions, so that `jax.jit` finds what it compiled.
+    Its ``__call__`` takes the inputs and returns `Outputs` or plain logits. Whether it trains it is told by
+    an argument ``train`` (also ``training`` or ``is_training``) or by its opposite ``deterministic``, as far
+    as it has one. Random numbers come from the streams ``"dropout"`` and ``"sample"``; without a key,
+    ``make_rng`` is not available and dropout must be off: ask ``self.has_rng("dropout")``, as the layers in
+    `jgd.nn` do. Equal modules give the same functions, so that `jax.jit` finds what it compiled.
     """
     try:
         return _cached_linen(module)
@@ -94,14 +295,56 @@ def from_linen(module: nn.Module) -> Model:
         return _from_linen(module)
 
 
-def as_model(net: Model | nn.Module) -> Model:
-    """A network that is a `Model` already, or a Flax linen module as one."""
-    return from_linen(net) if isinstance(net, nn.Module) else net
+def module_of(model: Model) -> nn.Module | None:
+    """The Flax linen module that a model was made of by `from_linen`; None for any other model."""
+    return getattr(model.apply, "module", None)
+
+
+def as_model(net: Any) -> Model:
+    """A network as a `Model`: one already, a Flax linen module, or a Flax NNX module.
+
+    An NNX module has its parameters: training starts from those. For another start with every key, and for
+    several seeds, give ``from_nnx(lambda rngs: Net(rngs))``.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    if isinstance(net, Model):
+        return net
+    if isinstance(net, nn.Module):
+        return from_linen(net)
+    if isinstance(net, nnx.Module):
+        return _from_instance(net).model
+    if isinstance(net, Bound):
+        raise ValueError(
+            "a network that learns starts from new parameters: give its model (net.model), "
+            'and start={"student": net} to go on from these'
+        )
+    kind = net.__name__ if isinstance(net, type) else f"a {type(net).__name__}"
+    raise ValueError(
+        "a network is a Flax linen module, a Flax NNX module or a jgd.core.Model, "
+        f"got {kind}{': call it with its settings' if isinstance(net, type) else ''}"
+    )
+
+
+def _mode(module: nn.Module) -> Callable[[bool, bool], dict[str, bool]]:
+    """How a module is told whether it trains, and whether there is a key."""
+    parameters = inspect.signature(type(module).__call__).parameters
+    for name in ("train", "training", "is_training"):
+        if name in parameters:
+            return lambda train, random: {name: train}
+    if "deterministic" in parameters:
+        return lambda train, random: {"deterministic": not (train and random)}
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return lambda train, random: {"train": train}
+    return lambda train, random: {}
 
 
 def _from_linen(module: nn.Module) -> Model:
+    mode = _mode(module)
+
     def init(key: Array, *inputs: Any):
-        variables = dict(module.init(key, *inputs, train=False))
+        variables = dict(module.init(key, *inputs, **mode(False, False)))
         return variables.pop("params", {}), variables
 
     def apply(params, state, *inputs, key=None, train=False):
@@ -111,13 +354,14 @@ def _from_linen(module: nn.Module) -> Model:
             rngs = {"dropout": dropout, "sample": sample}
         variables = {"params": params, **state}
         mutable = list(state) if train and state else False
-        result = module.apply(variables, *inputs, train=train, rngs=rngs, mutable=mutable)
+        result = module.apply(variables, *inputs, **mode(train, key is not None), rngs=rngs, mutable=mutable)
         if mutable is False:
             return _as_outputs(result), state
         assert isinstance(result, tuple)
         y, updated = result
         return _as_outputs(y), {**state, **updated}
 
+    setattr(apply, "module", module)  # noqa: B010 - a function has no such attribute for a type checker
     reads = getattr(module, "adjacency", None)
     return Model(init, apply, None if reads is None else tuple(reads.items()))
 
@@ -132,12 +376,20 @@ def from_nnx(make: Callable[[Any], Any]) -> Model:
       make: ``make(rngs: nnx.Rngs) -> nnx.Module``; the module takes the inputs and returns `Outputs` or
         logits. Dropout is on where there is a key and ``train``, batch statistics where ``train``.
     """
-    from flax import nnx
 
     @lru_cache(maxsize=1)
     def abstract():
         return nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, nnx.RngState, ...)
 
+    def init(key: Array, *inputs: Any):
+        del inputs
+        _, params, _, rest = nnx.split(make(nnx.Rngs(key)), nnx.Param, nnx.RngState, ...)
+        return params, rest
+
+    return Model(init, _nnx_apply(abstract))
+
+
+def _nnx_apply(abstract: Callable[[], tuple]) -> Callable[..., tuple[Outputs, PyTree]]:
     def fresh(key: Array, rngs: PyTree) -> PyTree:
         """Random streams of the module, restarted from `key`."""
         leaves, structure = jax.tree.flatten(rngs)
@@ -146,11 +398,6 @@ def from_nnx(make: Callable[[Any], Any]) -> Model:
             keys[i] if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.zeros((), leaf.dtype)
             for i, leaf in enumerate(leaves)
         )
-
-    def init(key: Array, *inputs: Any):
-        del inputs
-        _, params, _, rest = nnx.split(make(nnx.Rngs(key)), nnx.Param, nnx.RngState, ...)
-        return params, rest
 
     def apply(params, state, *inputs, key=None, train=False):
         graph, _, rngs, _ = abstract()
@@ -161,4 +408,22 @@ def from_nnx(make: Callable[[Any], Any]) -> Model:
         outputs = _as_outputs(module(*inputs))
         return outputs, nnx.split(module, nnx.Param, nnx.RngState, ...)[3] if train else state
 
-    return Model(init, apply)
+    return apply
+
+
+def _from_instance(module: nnx.Module) -> Bound:
+    """An NNX module with the parameters that it has now."""
+    parts: Any = nnx.split(module, nnx.Param, nnx.RngState, ...)
+    _, params, _, rest = parts
+
+    def init(key: Array, *inputs: Any):
+        del key, inputs
+        return jax.tree.map(jnp.copy, (params, rest))  # a loop may reuse the memory of its state
+
+    setattr(init, "given", True)  # noqa: B010 - see `starts_given`
+    return Bound(params, rest, Model(init, _nnx_apply(lambda: parts)))
+
+
+def starts_given(model: Model) -> bool:
+    """Whether a model starts from parameters that it has already, whatever the key."""
+    return getattr(model.init, "given", False)

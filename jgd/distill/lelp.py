@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgd import losses
-from jgd.core import Context, Model, Objective, as_model
+from jgd.core import Context, Model, Objective, applied, as_model
 from jgd.distill.data import outputs_of_all, source_of
 from jgd.losses import mean
 
@@ -44,7 +44,7 @@ def subclassed(net: Model | nn.Module, num_classes: int, *, temperature: float =
 @lru_cache(maxsize=64)
 def _subclassed(model: Model, num_classes: int, temperature: float) -> Model:
     def apply(params, state, *inputs, key=None, train=False):
-        out, state = model.apply(params, state, *inputs, key=key, train=train)
+        out, state = applied(model, params, state, *inputs, key=key, train=train)
         taps = {**out.taps, "subclasses": out.logits}
         logits = losses.marginal_logits(out.logits, num_classes, temperature=temperature)
         return out._replace(logits=logits, taps=taps), state

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jgd import losses
-from jgd.core import Bound, Model, Objective, as_model, from_linen
+from jgd.core import Bound, Model, Objective, applied, as_model, from_linen
 from jgd.distill.features import same_size
 from jgd.distill.terms import At, read, term
 from jgd.nn import ConvNorm
@@ -104,14 +104,14 @@ def reusing(
     def init(key, *inputs):
         k_net, k_projector = jax.random.split(key)
         own, state = model.init(k_net, *inputs)
-        out, _ = model.apply(own, state, *inputs)
+        out, _ = applied(model, own, state, *inputs)
         params, inner = projector.init(k_projector, source(out))
         # Copies: a loop may reuse the memory of its state, and the teacher keeps its own.
         reused = {"kernel": jnp.copy(kernel), "bias": jnp.copy(bias)}
         return {"net": own, "projector": params}, {"net": state, "projector": inner, "head": reused}
 
     def apply(params, state, *inputs, key=None, train=False):
-        out, own = model.apply(params["net"], state["net"], *inputs, key=key, train=train)
+        out, own = applied(model, params["net"], state["net"], *inputs, key=key, train=train)
         projected, inner = projector.apply(params["projector"], state["projector"], source(out), train=train)
         pooled = projected.logits.mean((1, 2))
         logits = pooled @ state["head"]["kernel"] + state["head"]["bias"]

@@ -7,7 +7,20 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jgd.core import Bound, Outputs, bind, from_linen, from_nnx
+from jgd.core import (
+    Bound,
+    Model,
+    Outputs,
+    as_bound,
+    as_float,
+    as_key,
+    as_model,
+    bind,
+    from_linen,
+    from_nnx,
+    stacked,
+)
+from jgd.core.model import starts_given
 
 X = np.random.default_rng(0).normal(size=(16, 5)).astype(np.float32)
 MOMENTUM = 0.9
@@ -196,6 +209,169 @@ def test_nnx_bound_passes_through_jit():
     np.testing.assert_allclose(jax.jit(lambda b: b(X).logits)(bound), bound(X).logits, rtol=1e-5)
 
 
-def test_linen_needs_train():
-    with pytest.raises(TypeError):
-        from_linen(nn.Dense(3)).init(jax.random.key(0), X)
+class Training(nn.Module):
+    """Told by another name whether it trains."""
+
+    @nn.compact
+    def __call__(self, x, training):
+        return nn.BatchNorm(use_running_average=not training)(x)
+
+
+class Deterministic(nn.Module):
+    @nn.compact
+    def __call__(self, x, deterministic=True):
+        return nn.Dropout(0.5)(x, deterministic=deterministic)
+
+
+def test_linen_modules_are_told_what_they_ask_for():
+    model = from_linen(nn.Dense(3))  # has no argument of the kind
+    params, state = model.init(jax.random.key(0), X)
+    for train in (False, True):
+        np.testing.assert_allclose(
+            model.apply(params, state, X, train=train)[0].logits, X @ params["kernel"], rtol=1e-5
+        )
+    model = from_linen(Training())
+    params, state = model.init(jax.random.key(0), X)
+    np.testing.assert_allclose(model.apply(params, state, X, train=True)[0].logits, normalised(X), atol=1e-5)
+    model = from_linen(Deterministic())
+    np.testing.assert_array_equal(model.apply({}, {}, X, train=True)[0].logits, X)  # no key: no dropout
+    np.testing.assert_array_equal(model.apply({}, {}, X, key=jax.random.key(0))[0].logits, X)
+    dropped = model.apply({}, {}, X, key=jax.random.key(0), train=True)[0].logits
+    assert 0.2 < np.mean(np.asarray(dropped) == 0) < 0.8
+
+
+# --- bound networks as functions and as data --------------------------------------------------------
+
+DENSE = from_linen(nn.Dense(3))
+EXAMPLE = (jax.ShapeDtypeStruct((5,), np.float32),)
+
+
+def dense(seed=0):
+    return Bound(*DENSE.init(jax.random.key(seed), X), DENSE, EXAMPLE)
+
+
+def test_a_bound_network_goes_through_transformations_as_a_function():
+    net = dense()
+    expected = X @ np.asarray(net.params["kernel"])
+    for call in (net, jax.jit(net), jax.vmap(net), jax.jit(jax.vmap(net)), lambda x: jax.lax.map(net, x)):
+        np.testing.assert_allclose(call(X).logits, expected, rtol=1e-5)
+    np.testing.assert_allclose(net(X[0]).logits, expected[0], rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(net)(X[0]).logits, expected[0], rtol=1e-5)
+    jacobian = jax.jacobian(lambda x: net(x).logits)(jnp.asarray(X[0]))
+    np.testing.assert_allclose(jacobian, np.asarray(net.params["kernel"]).T, rtol=1e-5)
+    static = jax.jit(lambda net, x: net(x).logits, static_argnums=0)
+    np.testing.assert_allclose(static(net, X), expected, rtol=1e-5)
+
+
+def test_a_bound_network_is_hashed_and_compared_by_identity():
+    net, twin = dense(), dense()
+    assert {net: 1, twin: 2}[net] == 1
+    assert net != twin
+    assert len({net, twin, net}) == 2
+
+
+def test_stacked_networks_are_vmapped_and_told_when_they_are_not():
+    nets = jax.tree.map(lambda *leaves: jnp.stack(leaves), dense(0), dense(1))
+    assert stacked(nets) == 2
+    assert stacked(dense()) is None
+    assert jax.vmap(lambda net: jnp.asarray(stacked(net) is None))(nets).all()
+    both = jax.vmap(lambda net: net(X).logits)(nets)
+    np.testing.assert_allclose(both[1], dense(1)(X).logits, rtol=1e-5)
+    np.testing.assert_allclose(jax.vmap(lambda net: net(X[2]).logits)(nets), both[:, 2], rtol=1e-5)
+    each = jax.vmap(lambda net, x: net(x).logits, in_axes=(0, None))(nets, X)
+    np.testing.assert_allclose(each, both, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"2 networks with a leading axis.*jax\.vmap"):
+        nets(X)
+    unknown = Bound(nets.params, nets.state, nets.model)
+    assert stacked(unknown) is None
+    assert stacked(unknown, EXAMPLE) == 2
+
+
+def test_inputs_of_another_shape_are_told():
+    with pytest.raises(ValueError, match=r"inputs of shape \[B, 5\].*got \[16, 4\]") as told:
+        dense()(X[:, :4])
+    assert "\n" not in str(told.value)
+
+
+def test_pixels_are_scaled_where_a_network_is_called():
+    pixels = np.arange(80, dtype=np.uint8).reshape(16, 5)
+    net = dense()
+    np.testing.assert_array_equal(net(pixels).logits, net(pixels.astype(np.float32) / 255).logits)
+    np.testing.assert_allclose(net(pixels[0]).logits, net(pixels).logits[0], rtol=1e-5)
+    np.testing.assert_allclose(jax.jit(net)(pixels).logits, net(pixels).logits, rtol=1e-6)
+    np.testing.assert_allclose(jax.vmap(net)(pixels).logits, net(pixels).logits, rtol=1e-5)
+    ids = np.ones((2, 5), np.int32)
+    assert as_float(ids) is ids
+
+
+def test_its_name_is_one_line():
+    assert repr(dense()) == "Bound(Dense, 18 parameters, one example: float32 [5])"
+    assert repr(jax.tree.map(lambda leaf: object(), dense())).startswith("Bound(Dense, 2 ")
+
+
+# --- what is taken as a network, as a teacher and as a key ----------------------------------------
+
+
+def test_an_nnx_module_has_its_parameters():
+    module = nnx.Linear(5, 3, rngs=nnx.Rngs(3))
+    expected = X @ np.asarray(module.kernel[...])
+    np.testing.assert_allclose(as_bound(module)(X).logits, expected, rtol=1e-5)
+    model = as_model(module)
+    assert starts_given(model)
+    assert not starts_given(from_nnx(Nnx))
+    bound = bind(model, *model.init(jax.random.key(9), X))
+    np.testing.assert_allclose(jax.jit(bound)(X).logits, expected, rtol=1e-5)
+    drop = as_bound(Nnx(nnx.Rngs(0)))
+    assert np.any(np.asarray(drop(X, key=jax.random.key(0), train=True).logits) == 0)
+    assert not np.any(np.asarray(drop(X).logits) == 0)
+
+
+def test_a_function_is_a_teacher():
+    net = as_bound(lambda x: 2 * x)
+    np.testing.assert_array_equal(net(X).logits, 2 * X)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Linen(), "has no parameters: train it"),
+        (from_linen(Linen()), "has no parameters: train it"),
+        (Linen, "got Linen"),
+        (3, "got a int"),
+    ],
+)
+def test_what_cannot_teach_is_refused(net, message):
+    with pytest.raises(ValueError, match=message):
+        as_bound(net)
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (Linen, "got Linen: call it"),
+        (lambda x: x, "got a function"),
+        (dense(), r"give its model \(net.model\)"),
+    ],
+)
+def test_what_is_no_network_is_refused(net, message):
+    with pytest.raises(ValueError, match=message):
+        as_model(net)
+
+
+def test_a_model_may_return_bare_logits_but_not_without_a_state():
+    bare = Model(lambda k, x: ((), ()), lambda p, s, x, key=None, train=False: (3 * x, s))
+    np.testing.assert_array_equal(bind(bare, ())(X).logits, 3 * X)
+    for result in (X, Outputs(X), (X, (), ())):
+        model = bare._replace(apply=lambda *a, result=result, **k: result)
+        with pytest.raises(ValueError, match="must return a pair"):
+            bind(model, ())(X)
+
+
+def test_keys():
+    key = jax.random.key(4)
+    assert as_key(key) is key
+    for seed in (4, np.int64(4)):
+        assert jnp.array_equal(jax.random.key_data(as_key(seed)), jax.random.key_data(key))
+    for wrong in (-1, 2**70, True, 0.5, None, jax.random.split(key), np.zeros(2, np.uint32)):
+        with pytest.raises(ValueError, match="key must be a random key"):
+            as_key(wrong)
