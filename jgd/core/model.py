@@ -28,6 +28,7 @@ __all__ = [
     "from_linen",
     "from_nnx",
     "module_of",
+    "sketch",
     "stacked",
     "starts_given",
 ]
@@ -189,25 +190,44 @@ def _misfit(net: Bound, inputs: tuple) -> str:
 
 
 @lru_cache(maxsize=256)
-def _abstract(model: Model, example: tuple[jax.ShapeDtypeStruct, ...]) -> Any:
-    """Shapes of the parameters and state of a network that reads such examples."""
-    batch = tuple(
-        jax.ShapeDtypeStruct((1, *e.shape), jnp.float32 if e.dtype == np.uint8 else e.dtype) for e in example
-    )
-    return jax.eval_shape(model.init, jax.random.key(0), *batch)
+def _sketched(model: Model, structure: Any, leaves: tuple[tuple[tuple[int, ...], Any], ...]) -> Any:
+    def both(key, inputs):
+        params, state = model.init(key, *inputs)
+        return params, state, applied(model, params, state, *inputs)[0]
+
+    inputs = structure.unflatten(jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in leaves)
+    return jax.eval_shape(both, jax.random.key(0), inputs)
 
 
-def stacked(net: Bound, example: tuple[jax.ShapeDtypeStruct, ...] | None = None) -> int | None:
+def sketch(model: Model, *inputs: Any) -> tuple[PyTree, PyTree, Outputs]:
+    """Shapes of a network's parameters, state and outputs at inputs, of which only the shapes are used.
+
+    Args:
+      model: the network.
+      *inputs: of a batch: arrays, shapes, or pytrees of them.
+    """
+    leaves, structure = jax.tree.flatten(inputs)
+    specs = tuple((tuple(np.shape(x)), np.dtype(_dtype(x))) for x in leaves)
+    specs = tuple((shape, np.dtype(np.float32) if dtype == np.uint8 else dtype) for shape, dtype in specs)
+    return _sketched(model, structure, specs)
+
+
+def _dtype(x: Any) -> Any:
+    return x.dtype if hasattr(x, "dtype") else jnp.result_type(x)
+
+
+def stacked(net: Bound, *inputs: Any) -> int | None:
     """How many networks a `Bound` holds along a leading axis of all its arrays; None for one network.
 
     Args:
       net: one network, or several as ``seeds=`` returns them.
-      example: shapes of one example, where the network does not know them.
+      *inputs: of a batch, where the network does not know its `example`.
     """
-    example = net.example if example is None else example
-    if example is None:
-        return None
-    expected = jax.tree.leaves(_abstract(net.model, example))
+    if not inputs:
+        if net.example is None:
+            return None
+        inputs = tuple(jax.ShapeDtypeStruct((1, *e.shape), e.dtype) for e in net.example)
+    expected = jax.tree.leaves(sketch(net.model, *inputs)[:2])
     leaves = jax.tree.leaves((net.params, net.state))
     if len(leaves) != len(expected) or not leaves:
         return None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from jgd.core import Bound, Context, Examples, Model
+from jgd.core import Bound, Context, Examples, Model, Outputs, applied, as_bound, as_float
+from jgd.data.storage import DataError, read_npz, reading
 from jgd.data.tasks import ArrayTask, NodeTask, SequenceTask
 from jgd.graph import operator
 from jgd.nn import features_for
@@ -21,8 +24,14 @@ __all__ = [
     "Source",
     "Table",
     "ahead",
+    "as_teacher",
+    "count",
     "examples",
+    "inputs_at",
     "inputs_of",
+    "is_given",
+    "known_rows",
+    "of_rows",
     "outputs",
     "outputs_of_all",
     "predict",
@@ -61,39 +70,72 @@ class Rows(NamedTuple):
     index: Array
 
 
-def examples(task: Task, split: str) -> Examples:
+def examples(task: Any, split: str) -> Examples:
     """The examples of a split as arrays; ``"train"`` also has those without labels, at weight zero.
+
+    The one place that says what an unknown label (-1) means: its example has weight zero, so that losses,
+    selection and every score leave it out. Where no label is known the targets are None.
 
     Of a `NodeTask` the inputs are empty (they depend on the network, see `inputs_of`), the rows are all
     nodes, and the weights say which of them are in the split.
 
     Raises:
-      ValueError: for a task without this split, or with NaN among its inputs.
+      ValueError: for another kind of task, a task without this split, or with NaN among its inputs.
     """
+    if not isinstance(task, ArrayTask | NodeTask | SequenceTask):
+        raise ValueError(
+            f"distillation takes an ArrayTask, NodeTask or SequenceTask, got {type(task).__name__}"
+        )
     mask = getattr(task, split)
     if mask is None or not np.any(np.asarray(mask)):
         raise ValueError(f"the task {task.name!r} has no {split} examples")
     mask = np.asarray(mask)
     if isinstance(task, NodeTask):
-        return Examples((), jnp.asarray(task.labels), jnp.asarray(mask, jnp.float32))
+        targets, known = _targets(task.labels, mask)
+        return Examples((), targets, jnp.asarray(mask & known, jnp.float32))
     keep = mask
     if split == "train" and getattr(task, "unlabelled", None) is not None:
         keep = mask | np.asarray(task.unlabelled)  # pyright: ignore[reportAttributeAccessIssue]
     index = np.flatnonzero(keep)
-    x = task.x if isinstance(task, ArrayTask) else task.tokens
-    x = np.asarray(x)[index]
-    if np.issubdtype(x.dtype, np.floating) and not np.isfinite(x).all():
-        raise ValueError(f"{split} inputs of {task.name!r} have NaN or infinite numbers")
-    inputs = (jnp.asarray(x),)
-    if task.mask is not None:
-        inputs += (jnp.asarray(np.asarray(task.mask)[index]),)
-    weights = mask[index].astype(np.float32)
+    inputs = inputs_at(task, index, f"{split} inputs")
+    targets, known = (None, True) if task.y is None else _targets(np.asarray(task.y)[index], mask[index])
+    weights = (mask[index] & known).astype(np.float32)
     if isinstance(task, ArrayTask) and task.weights is not None:
         weights = weights * np.asarray(task.weights, np.float32)[index]
-    targets = None if task.y is None else jnp.asarray(np.asarray(task.y)[index])
     return Examples(
         inputs, targets, None if (weights == 1).all() else jnp.asarray(weights), jnp.asarray(index)
     )
+
+
+def _targets(labels: Any, counted: np.ndarray) -> tuple[Array | None, Any]:
+    """Targets, None where none of those that count is known, and which of them are known."""
+    y = np.asarray(labels)
+    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
+        return jnp.asarray(labels), True
+    known = y >= 0
+    return (jnp.asarray(labels), known) if np.any(known & counted) else (None, True)
+
+
+def inputs_at(task: ArrayTask | SequenceTask, index: Any, what: str = "inputs") -> tuple[Array, ...]:
+    """Inputs of some rows of a task.
+
+    Raises:
+      ValueError: for NaN or infinite numbers, naming the first row.
+    """
+    x = np.asarray(task.x if isinstance(task, ArrayTask) else task.tokens)[index]
+    if np.issubdtype(x.dtype, np.floating) and not (finite := np.isfinite(x)).all():
+        row = np.arange(len(task.x if isinstance(task, ArrayTask) else task.tokens))[index][
+            np.flatnonzero(~finite.reshape(len(x), -1).all(1))[0]
+        ]
+        raise ValueError(f"{what} of {task.name!r} have NaN or infinite numbers, the first in row {row}")
+    inputs = (jnp.asarray(x),)
+    return inputs if task.mask is None else (*inputs, jnp.asarray(np.asarray(task.mask)[index]))
+
+
+def count(some: Examples) -> int:
+    """How many examples there are, with or without labels."""
+    first = some.targets if some.targets is not None else some.weights
+    return some.inputs[0].shape[0] if first is None else first.shape[0]
 
 
 def inputs_of(model: Model, task: NodeTask) -> tuple:
@@ -113,7 +155,8 @@ def source(key: Array, task: Task, models: Mapping[str, Model], teachers: Mappin
     val = None if task.val is None else examples(task, "val")
     inputs: dict[str, tuple] = {}
     if isinstance(task, NodeTask):
-        players = {**models, **{name: net.model for name, net in teachers.items()}}
+        known = {name: net.model for name, net in teachers.items() if known_rows(net) is None}
+        players = {**models, **known}
         inputs = {name: inputs_of(model, task) for name, model in players.items()}
     return Source(train, val, inputs, dict(teachers), key)
 
@@ -128,15 +171,11 @@ def rows(order: Array, t: Array, count: int, batch: int) -> Int[Array, " B"]:
 def take(all_examples: Examples, index: Int[Array, " B"]) -> Examples:
     """Some examples; pixels in 0..255 become floats in 0..1, ``index`` the row in the training set."""
 
-    def pick(x):
-        x = x[index]
-        return x.astype(jnp.float32) / 255 if x.dtype == jnp.uint8 else x
-
     def pick_or_none(x):
         return None if x is None else x[index]
 
     return Examples(
-        tuple(map(pick, all_examples.inputs)),
+        tuple(as_float(x[index]) for x in all_examples.inputs),
         pick_or_none(all_examples.targets),
         pick_or_none(all_examples.weights),
         index,
@@ -158,16 +197,40 @@ def source_of(data: Any) -> Source:
 # --- outputs of teachers, once ------------------------------------------------------------------
 
 
-def predict(net: Bound, given: Examples, batch: int = 512) -> Any:
-    """Outputs of a network on all examples, so many at a time."""
-    count = given.inputs[0].shape[0]
-    if count <= batch:
-        return outputs(net, take(given, jnp.arange(count)).inputs)
+def predict(net: Bound, given: Any, batch: int = 512) -> Outputs:
+    """Outputs of a network on all examples, some at a time.
+
+    Args:
+      net: the network.
+      given: inputs ``[N, ...]`` as an array or a tuple of arrays, `Examples`, or a task, all
+        of its rows; pixels in 0..255 (uint8) are scaled as in training.
+      batch: examples at a time; a graph is read as a whole.
+
+    Raises:
+      ValueError: for inputs of different lengths or without examples.
+    """
+    if batch < 1:
+        raise ValueError(f"batch must be at least 1, got {batch}")
+    if isinstance(given, NodeTask):
+        return outputs(net, inputs_of(net.model, given))
+    if isinstance(given, ArrayTask | SequenceTask):
+        given = inputs_at(given, slice(None))
+    inputs = given.inputs if isinstance(given, Examples) else given if isinstance(given, tuple) else (given,)
+    inputs = tuple(x if isinstance(x, jax.Array) else jnp.asarray(x) for x in inputs)
+    lengths = {x.shape[0] if x.ndim else 0 for x in inputs}
+    if len(lengths) != 1 or 0 in lengths:
+        raise ValueError(f"predict needs inputs [N, ...] of one length, got {[x.shape for x in inputs]}")
+    if net.example and len(inputs) == len(net.example) and inputs[0].ndim == len(net.example[0].shape):
+        raise ValueError(
+            f"predict needs a batch axis: inputs [N, {', '.join(map(str, net.example[0].shape))}], "
+            f"got {list(inputs[0].shape)}; a single example is net(x)"
+        )
+    some, total = Examples(inputs), inputs[0].shape[0]
     pieces = [
-        outputs(net, take(given, jnp.arange(start, min(start + batch, count))).inputs)
-        for start in range(0, count, batch)
+        outputs(net, take(some, jnp.arange(start, min(start + batch, total))).inputs)
+        for start in range(0, total, batch)
     ]
-    return jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
+    return pieces[0] if len(pieces) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)
 
 
 @jax.jit
@@ -214,19 +277,118 @@ def _looked_up(model: Model) -> Model:
     def apply(params, state, *inputs, key=None, train=False):
         if isinstance(inputs[0], Rows):
             return jax.tree.map(lambda values: values[inputs[0].index], state.outputs), state
-        out, own = model.apply(params, state.state, *inputs, key=key, train=train)
+        out, own = applied(model, params, state.state, *inputs, key=key, train=train)
         return out, Table(own, state.outputs)
 
     return Model(model.init, apply, model.reads)
 
 
+# --- teachers whose outputs are given -------------------------------------------------------------
+
+
+def _nothing_else(params, state, *inputs, key=None, train=False):
+    raise ValueError(
+        "the teacher is an array of outputs: it answers for the rows of its task as they are, "
+        "and not at other inputs"
+    )
+
+
+_GIVEN = Model(lambda key, *inputs: ((), ()), _nothing_else)
+
+
+def as_teacher(teacher: Any) -> Bound:
+    """What may teach: a `Bound` network, an NNX module, a function, or outputs that are known already.
+
+    Args:
+      teacher: see `jgd.core.as_bound`; or logits ``[N, C]``, one row for each row of the task, as an array,
+        `Outputs` of arrays, or the path of a ``.npy`` or ``.npz`` file (``logits``, optionally ``embedding``;
+        other arrays are taps) or of a network that `jgd.save` has written.
+
+    Raises:
+      ValueError: for anything else, and for outputs that are no numbers.
+      DataError: for a file that cannot be read.
+    """
+    if isinstance(teacher, str | os.PathLike):
+        return _from_file(Path(teacher))
+    if isinstance(teacher, Outputs):
+        return _given(teacher)
+    if isinstance(teacher, list) or (hasattr(teacher, "__array__") and not isinstance(teacher, type)):
+        return _given(Outputs(teacher))
+    return as_bound(teacher)
+
+
+def _from_file(path: Path) -> Bound:
+    if path.suffix == ".npy":
+        if not path.is_file():
+            raise DataError(f"there is no file {path}")
+        with reading(path):
+            return _given(Outputs(np.load(path, allow_pickle=False)))
+    arrays = read_npz(path)
+    if "header" in arrays:
+        from jgd.nn.saved import load_model
+
+        return load_model(path)
+    if "logits" not in arrays and len(arrays) == 1:
+        arrays = {"logits": next(iter(arrays.values()))}
+    if "logits" not in arrays:
+        raise DataError(f"{path} has no array 'logits', it has {', '.join(sorted(arrays)) or 'nothing'}")
+    return _given(Outputs(arrays.pop("logits"), arrays.pop("embedding", None), arrays))
+
+
+def _given(known: Outputs) -> Bound:
+    logits = np.asarray(known.logits)
+    if logits.ndim < 2 or logits.dtype.kind not in "fiu":
+        raise ValueError(
+            f"a teacher's logits are numbers [N, C], got {logits.dtype.name} {list(logits.shape)}"
+        )
+    arrays = jax.tree.map(lambda x: np.asarray(x, np.float32), known)
+    for leaf in jax.tree.leaves(arrays):
+        if len(leaf) != len(logits):
+            raise ValueError(
+                f"a teacher's outputs have {len(logits)} rows of logits and {len(leaf)} of others"
+            )
+        if not (good := np.isfinite(leaf.reshape(len(leaf), -1)).all(1)).all():
+            raise ValueError(f"the teacher's outputs have NaN or infinite numbers in row {np.argmin(good)}")
+    return Bound((), jax.tree.map(jnp.asarray, arrays), _GIVEN)
+
+
+def known_rows(net: Bound) -> int | None:
+    """For how many rows a teacher's outputs are given; None for a network."""
+    return net.state.logits.shape[0] if net.model is _GIVEN else None
+
+
+def is_given(net: Bound) -> bool:
+    """Whether a network in a `Source` only looks up outputs that were given."""
+    return net.model is _looked_up(_GIVEN)
+
+
+def of_rows(net: Bound, task: Task, index: Any) -> Outputs:
+    """Outputs that are given, of some rows of a task.
+
+    Raises:
+      ValueError: where they are not those of all rows of the task.
+    """
+    have = known_rows(net)
+    rows_of_task = len(np.asarray(task.train)) if task.train is not None else have
+    if have != rows_of_task:
+        train = int(np.sum(np.asarray(task.train)))
+        hint = "these are as many as there are training rows: " if have == train else ""
+        raise ValueError(
+            f"the teacher has outputs of {have} rows, {task.name!r} has {rows_of_task}: "
+            f"{hint}give one row for each row of the task, those of validation and test included"
+        )
+    return jax.tree.map(lambda x: x[index], net.state)
+
+
 def outputs_of_all(ctx: Context, player: str, batch: int = 512) -> Any:
     """Outputs of a player on all training examples, in a traced function such as an objective's ``init``."""
     data = source_of(ctx.data)
+    total = count(data.train)
+    if player in data.teachers and is_given(data.teachers[player]):
+        return ctx.call[player](Rows(jnp.arange(total)))
     if data.inputs:
         return ctx.call[player](*data.inputs[player])
-    count = data.train.targets.shape[0]
-    size = min(batch, count)
-    index = jnp.arange(-(-count // size) * size).reshape(-1, size) % count
+    size = min(batch, total)
+    index = jnp.arange(-(-total // size) * size).reshape(-1, size) % total
     pieces = jax.lax.map(lambda i: ctx.call[player](*take(data.train, i).inputs), index)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], pieces)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:total], pieces)

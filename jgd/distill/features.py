@@ -40,6 +40,7 @@ from jaxtyping import Array, Float
 
 from jgd import losses
 from jgd.core import Context, Model, Objective, from_linen, weighted
+from jgd.distill.data import count as number_of
 from jgd.distill.data import source_of, take
 from jgd.distill.terms import At, Place, pair, read, sides, term
 from jgd.losses import mean
@@ -405,7 +406,7 @@ def ofd(
 def _moments(ctx: Context, player: str, places: Sequence[At], batch: int = 256) -> list[tuple[Array, Array]]:
     """Mean and standard deviation of each channel over all training examples and positions."""
     train = source_of(ctx.data).train
-    count = train.targets.shape[0]
+    count = number_of(train)
     size = min(batch, count)
 
     def one(index):
@@ -596,7 +597,7 @@ def factor_transfer(
         s, t = sides(ctx, at, student, teacher)
         width, _, translator = networks(s, t)
         train = source_of(ctx.data).train
-        count = train.targets.shape[0]
+        count = number_of(train)
 
         def features(step):
             index = jax.random.choice(jax.random.fold_in(k_order, step), count, (min(batch, count),), False)

@@ -10,23 +10,31 @@ Both are one recipe, `Distillation`: players that learn, networks that do not, o
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from flax import nnx
 from jaxtyping import Array
 
 from jgd.core import (
     Algorithm,
     Bound,
+    Context,
+    Examples,
     Loop,
     Model,
     Objective,
+    Outputs,
+    applied,
+    as_key,
     as_model,
     ema,
     ensemble,
@@ -34,12 +42,20 @@ from jgd.core import (
     keep_best,
     train,
 )
+from jgd.core.model import sketch, starts_given
+from jgd.core.objective import Players
+from jgd.data.tasks import NodeTask
 from jgd.distill.data import (
     Rows,
     Source,
     Table,
     Task,
     ahead,
+    as_teacher,
+    count,
+    is_given,
+    known_rows,
+    of_rows,
     outputs,
     rows,
     source,
@@ -63,7 +79,7 @@ __all__ = [
     "staged",
 ]
 
-Network = Model | nn.Module
+Network = Model | nn.Module | nnx.Module
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +96,10 @@ class Distillation:
       batch: examples of a step; None for all at once, as graphs of nodes are always.
       cache: whether outputs of teachers are computed once, ahead. By default where the policy keeps the
         inputs and they take less than 256 MiB.
-      select_every: steps between looks at the validation examples, whose accuracy selects the state that is
-        returned; None for the last.
+      select_every: steps between looks at the validation examples, which select the state that is returned:
+        by accuracy, or, for targets that are no classes, by the objective; None for the last state.
+      metric: selects in place of these: ``metric(ctx) -> number`` over all validation examples, higher is
+        better; ``ctx`` is what an objective sees (`jgd.core.Context`), with the outputs of teachers too.
       patience: stop after so many looks without a better one.
       average: decay of a moving average of the parameters that is returned in their place; None for none.
       start: ``{player: bound network}`` to start from.
@@ -100,6 +118,7 @@ class Distillation:
     batch: int | None = 64
     cache: bool | None = None
     select_every: int | None = None
+    metric: Callable[[Context], Any] | None = None
     patience: int | None = None
     average: float | None = None
     start: Mapping[str, Bound] | None = None
@@ -109,6 +128,8 @@ class Distillation:
 
     def __post_init__(self):
         """Refuse impossible settings."""
+        teachers = {name: as_teacher(net) for name, net in self.teachers.items()}
+        object.__setattr__(self, "teachers", teachers)
         for name in ("steps", "batch", "select_every", "patience", "seeds", "at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -117,6 +138,14 @@ class Distillation:
             raise ValueError(f"average is a decay in [0, 1), got {self.average}")
         if self.patience is not None and self.select_every is None:
             raise ValueError("patience counts looks at the validation examples: set select_every too")
+        if self.metric is not None and self.select_every is None:
+            raise ValueError("metric looks at the validation examples: set select_every too")
+        given = [name for name, model in self.models.items() if starts_given(model)]
+        if given and (self.seeds or 1) > 1:
+            raise ValueError(
+                f"an NNX module has its parameters, so {self.seeds} seeds of {given[0]!r} would start equal: "
+                "give jgd.core.from_nnx(lambda rngs: Net(rngs))"
+            )
         both = set(self.models) & set(self.teachers)
         if both:
             raise ValueError(f"{sorted(both)} cannot both learn and teach as they are: use other names")
@@ -124,22 +153,41 @@ class Distillation:
         if unknown:
             raise ValueError(f"start names {sorted(unknown)}, the players are {sorted(self.models)}")
 
-    def __call__(self, key: Array, task: Task, loop: Loop = in_memory) -> Any:
+    def __call__(self, key: Array | int, task: Task, loop: Loop = in_memory) -> Any:
         """Train all players.
+
+        Args:
+          key: random key, or a seed.
+          task: with training examples; labels are needed where the objective reads them.
+          loop: runs the stage, ``distill``.
 
         Raises:
           ValueError: for a task without training examples, a batch larger than them, a policy that changes
-            the inputs of a whole graph, or a selection without validation examples.
+            the inputs of a whole graph, a selection without validation examples, networks whose outputs do
+            not fit the task, or a task without the labels that the objective reads.
         """
-        k_order, k_train = jax.random.split(key)
-        data: Any = self.source(k_order, task)
+        k_order, k_train = jax.random.split(as_key(key))
+        data = self.source(k_order, task)
+        given: Any = data
         if self.start is not None:
-            data = (data, {n: (net.params, net.state) for n, net in self.start.items()})
+            given = (data, {n: (net.params, net.state) for n, net in self.start.items()})
         alg = _cached(
             tuple(self.models.items()), self.objective, self.tx, self.policy, self.batch, task.num_classes,
-            self.select_every, self.patience, self.average, self.start is not None, self.seeds, self.at_once,
+            self.select_every, self._score(task, data), self.patience, self.average, self.start is not None,
+            self.seeds, self.at_once,
         )  # fmt: skip
-        found = loop("distill", alg, k_train, data, self.steps)
+        try:
+            found = loop("distill", alg, k_train, given, self.steps)
+        except Exception as error:
+            if data.train.targets is None and _runs(alg, k_train, given, data):
+                raise ValueError(
+                    f"the objective reads labels, and no training label of {task.name!r} is known: "
+                    "leave out the terms on labels, such as supervised()"
+                ) from error
+            raise
+        if not data.inputs:
+            inputs = tuple(jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for x in data.train.inputs)
+            found = {name: dataclasses.replace(net, example=inputs) for name, net in found.items()}
         return found[next(iter(self.models))] if self.alone else found
 
     def source(self, key: Array, task: Task) -> Source:
@@ -153,22 +201,123 @@ class Distillation:
         keeps = self.policy is None or self.policy.keeps_inputs
         if data.inputs and not keeps:
             raise ValueError("a policy cannot change the inputs of networks that see a whole graph")
-        count = data.train.targets.shape[0]
-        if self.batch is not None and self.batch > count and not data.inputs:
-            raise ValueError(f"a batch of {self.batch} from {count} training examples")
+        total = count(data.train)
+        if self.batch is not None and self.batch > total and not data.inputs:
+            raise ValueError(f"a batch of {self.batch} from {total} training examples")
         if self.select_every is not None and data.val is None:
             raise ValueError(f"select_every looks at validation examples, {task.name!r} has none")
         if self.cache and not keeps:
             raise ValueError("outputs of a teacher cannot be cached: the policy changes its inputs")
-        if not keeps or self.cache is False:
-            return data
+        given = [name for name, net in self.teachers.items() if known_rows(net) is not None]
+        if given and (self.cache is False or not keeps):
+            why = "cache=False asks for the network" if keeps else "the policy changes its inputs"
+            raise ValueError(f"the {given[0]!r} is an array of outputs for the inputs as they are: {why}")
+        self._check_widths(task, data)
 
         def known(name: str, net: Bound) -> Bound:
+            if known_rows(net) is not None:
+                return with_table(net, of_rows(net, task, _row_numbers(task, data)))
+            if not keeps or self.cache is False:
+                return net
             if data.inputs:
                 return with_table(net, outputs(net, data.inputs[name]))
             return ahead(net, data.train, *((2**62,) if self.cache else ())) or net
 
         return data._replace(teachers={name: known(name, net) for name, net in self.teachers.items()})
+
+    def _check_widths(self, task: Task, data: Source) -> None:
+        """Compare the outputs of all networks with the task, by their shapes."""
+        width = _width_of(task)
+        for name, net in {**self.models, **self.teachers}.items():
+            bound = isinstance(net, Bound)
+            if bound and known_rows(net) is not None:
+                logits: Any = net.state.logits
+            else:
+                inputs = data.inputs.get(name) or take_specs(data.train)
+                out = _shapes(net, inputs, name) if bound else sketch(net, *inputs)[2]
+                logits = out.logits
+            shape = getattr(logits, "shape", None)
+            if width is None or shape is None or not shape:
+                continue
+            if shape[-1] != width:
+                what = "classes" if task.num_classes else "columns of targets"
+                raise ValueError(
+                    f"the {name} has {shape[-1]} outputs, {task.name or 'the task'!r} has {width} {what}: "
+                    "make them equal"
+                )
+
+    def _score(self, task: Task, data: Source) -> Callable | None:
+        """By what states are selected."""
+        if self.select_every is None:
+            return None
+        if self.metric is not None:
+            return _measured(self.metric)
+        assert data.val is not None
+        kind = _target_kind(task)
+        if kind == "none" or data.val.targets is None:
+            raise ValueError(
+                f"select_every compares predictions with validation labels, {task.name!r} has none: "
+                "give metric=, a function of the context, e.g. the agreement with the teacher"
+            )
+        return _validated if kind == "classes" else _by_objective(self.objective, self.steps)
+
+
+def _target_kind(task: Task) -> str:
+    return getattr(task, "target_kind", "classes")
+
+
+def _width_of(task: Task) -> int | None:
+    """How many outputs a network for a task has, as far as the task tells."""
+    if task.num_classes:
+        return task.num_classes
+    labels = task.labels if isinstance(task, NodeTask) else task.y
+    return None if labels is None or np.ndim(labels) != 2 else np.shape(labels)[1]
+
+
+def take_specs(some: Examples) -> tuple:
+    """Shapes of the inputs of one example, as a batch."""
+    return tuple(jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in some.inputs)
+
+
+def _shapes(net: Bound, inputs: tuple, name: str) -> Outputs:
+    """Shapes of the outputs of a teacher."""
+    specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), inputs)
+    specs = tuple(
+        jax.ShapeDtypeStruct(x.shape, jnp.float32) if getattr(x, "dtype", None) == np.uint8 else x
+        for x in specs
+    )
+    try:
+        return jax.eval_shape(lambda net, inputs: net(*inputs), net, specs)
+    except (jax.errors.TracerArrayConversionError, jax.errors.ConcretizationTypeError) as error:
+        raise ValueError(
+            f"the {name} cannot be traced by JAX (it needs numbers where there are only shapes): "
+            "give its outputs on all rows as an array instead"
+        ) from error
+
+
+def _row_numbers(task: Task, data: Source) -> Any:
+    """Rows of the task in the order of a table of given outputs: training examples, then validation."""
+    if isinstance(task, NodeTask):
+        return slice(None)
+    parts = [data.train.index, *([] if data.val is None else [data.val.index])]
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def _runs(alg: Algorithm, key: Array, given: Any, data: Source) -> bool:
+    """Whether an algorithm that failed on a task without labels has no other fault."""
+    labels = jnp.zeros(count(data.train), jnp.int32)
+    labelled = data._replace(train=data.train._replace(targets=labels))
+    given = labelled if given is data else (labelled, *given[1:])
+
+    def one_step(key, given):
+        state = alg.init(key, given, None)
+        return alg.step(key, jnp.zeros((), jnp.int32), state, given, None)
+
+    try:
+        jax.eval_shape(one_step, key, given)
+    except Exception:
+        return False
+    return True
 
 
 def learning(
@@ -197,11 +346,11 @@ def learning(
     def prepare(key, t, data, given):
         del given
         data = source_of(data)
-        count = data.train.targets.shape[0]
+        total = count(data.train)
         if data.inputs:
-            examples, inputs, index = data.train, dict(data.inputs), jnp.arange(count)
+            examples, inputs, index = data.train, dict(data.inputs), jnp.arange(total)
         else:
-            index = jnp.arange(count) if batch is None else rows(data.order, t, count, batch)
+            index = jnp.arange(total) if batch is None else rows(data.order, t, total, batch)
             examples = take(data.train, index)
             if policy is not None:
                 examples = policy.apply(key, t, examples, num_classes)
@@ -214,9 +363,23 @@ def learning(
 
 @lru_cache(maxsize=256)  # the same functions again, so that `jit` finds what it compiled
 def _cached(
-    models, objective, tx, policy, batch, num_classes, every, patience, average, started, seeds, at_once
+    models,
+    objective,
+    tx,
+    policy,
+    batch,
+    classes,
+    every,
+    score,
+    patience,
+    average,
+    started,
+    seeds,
+    at_once,
 ) -> Algorithm:
-    alg = learning(dict(models), objective, tx, policy=policy, batch=batch, num_classes=num_classes)
+    alg = learning(dict(models), objective, tx, policy=policy, batch=batch, num_classes=classes)
+    if every is not None and score is not _validated:
+        alg = _with_objective(alg)
     if started:
         alg = _started(alg, tx)
     if average is not None:
@@ -227,12 +390,93 @@ def _cached(
             put=lambda state, params: state._replace(params={**state.params, **params}),
         )
     if every is not None:
-        alg = keep_best(alg, _validated, every=every, patience=patience)
+        alg = keep_best(alg, score, every=every, patience=patience)
+        if score is not _validated:
+            alg = _networks_alone(alg)
     return alg if seeds is None else ensemble(alg, seeds, at_once=at_once)
 
 
 def _validated(nets, data) -> Array:
     return mean_accuracy(nets, source_of(data))
+
+
+def _with_objective(alg: Algorithm) -> Algorithm:
+    """The algorithm whose product has the objective's parameters and state too."""
+
+    def result(state, data):
+        return alg.result(state, data), (state.params["objective"], state.state["objective"])
+
+    return alg._replace(result=result)
+
+
+def _networks_alone(alg: Algorithm) -> Algorithm:
+    return alg._replace(result=lambda state, data: alg.result(state, data)[0])
+
+
+@lru_cache(maxsize=64)  # the same functions again, see `_cached`
+def _measured(metric: Callable[[Context], Any]) -> Callable:
+    def score(found, data):
+        value = jnp.asarray(metric(_validation(found[0], source_of(data))))
+        if value.ndim:
+            raise ValueError(f"metric must return one number, got an array of shape {list(value.shape)}")
+        return value
+
+    return score
+
+
+@lru_cache(maxsize=64)
+def _by_objective(objective: Objective, steps: int) -> Callable:
+    """Minus the objective, as it is weighted in the last step."""
+
+    def score(found, data):
+        nets, (params, state) = found
+        ctx = _validation(nets, source_of(data))
+        step = jnp.asarray(steps - 1, jnp.int32)
+        return -objective.apply(params, state, ctx, key=jax.random.key(0), step=step)[0]
+
+    return score
+
+
+class _Asked(Players):
+    """Values of players that are computed when an objective asks for them."""
+
+    def __init__(self, make: Mapping[str, Callable[[], Any]]):
+        super().__init__()
+        self.make = make
+
+    def __missing__(self, name: str) -> Any:
+        if name not in self.make:
+            raise ValueError(f"the metric names a player {name!r}, the players are {', '.join(self.make)}")
+        self[name] = self.make[name]()
+        return self[name]
+
+
+def _validation(nets: Mapping[str, Bound], data: Source) -> Context:
+    """All players on the validation examples, without dropout."""
+    assert data.val is not None
+    total = count(data.val)
+    val = data.val if data.inputs else take(data.val, jnp.arange(total))
+    everyone = {**nets, **jax.lax.stop_gradient(data.teachers)}
+
+    def answer(name: str) -> Outputs:
+        net = everyone[name]
+        if isinstance(net.state, Table) and is_given(net):
+            first = 0 if data.inputs else count(data.train)
+            return net(Rows(first + jnp.arange(total)))
+        return net(*(data.inputs.get(name) or val.inputs))
+
+    def call(name: str) -> Callable:
+        def evaluate(*inputs, params=None, key=None, train=False):
+            net = everyone[name]
+            params = net.params if params is None else params
+            return applied(net.model, params, net.state, *inputs, key=key, train=train)[0]
+
+        return evaluate
+
+    outputs = _Asked({name: partial(answer, name) for name in everyone})
+    calls = Players({name: call(name) for name in everyone})
+    params = Players({name: net.params for name, net in everyone.items()})
+    return Context(outputs, calls, params, val, data)
 
 
 def _started(alg: Algorithm, tx) -> Algorithm:
@@ -252,9 +496,11 @@ def mean_accuracy(nets: Mapping[str, Bound], data: Source) -> Array:
     """The mean accuracy of all players on the validation examples."""
     assert data.val is not None
     val = data.val
+    if val.targets is None:
+        raise ValueError("accuracy needs validation labels, and none is known")
 
     def one(name, net):
-        inputs = data.inputs.get(name) or take(val, jnp.arange(val.targets.shape[0])).inputs
+        inputs = data.inputs.get(name) or take(val, jnp.arange(count(val))).inputs
         return accuracy(net(*inputs).logits, val.targets, val.weights)
 
     return jnp.mean(jnp.stack([one(name, net) for name, net in nets.items()]))
@@ -264,13 +510,15 @@ def mean_accuracy(nets: Mapping[str, Bound], data: Source) -> Array:
 
 
 def offline(
-    net: Network, teacher: Bound, objective: Objective, tx: optax.GradientTransformation, **settings: Any
+    net: Network, teacher: Any, objective: Objective, tx: optax.GradientTransformation, **settings: Any
 ) -> Distillation:
     """A network learns from one that is trained already.
 
     Args:
       net: the student, ``"student"`` in the objective.
-      teacher: ``"teacher"`` in the objective.
+      teacher: ``"teacher"`` in the objective: a `Bound` network, an NNX module, a function of the inputs, or
+        its outputs: logits ``[N, C]`` with one row for each row of the task (training or not), as an array,
+        as `Outputs` of arrays, or as the path of a ``.npy`` or ``.npz`` file.
       objective: e.g. ``weighted(ce=(0.1, supervised()), kd=(0.9, term(losses.kd)))``.
       tx: optimiser.
       **settings: of `Distillation`.
@@ -318,9 +566,9 @@ class _Chain:
     links: tuple[Callable[[Bound | None], Distillation], ...]
     first: Bound | None
 
-    def __call__(self, key: Array, task: Task, loop: Loop = in_memory) -> Bound:
+    def __call__(self, key: Array | int, task: Task, loop: Loop = in_memory) -> Bound:
         """Run all of them."""
-        net = self.first
+        net, key = self.first, as_key(key)
         for i, link in enumerate(self.links):
             recipe = link(net)
             net = recipe(jax.random.fold_in(key, i), task, staged(loop, f"{i}"))
@@ -343,7 +591,7 @@ def staged(loop: Loop, suffix: str) -> Any:
 
 def assistants(
     nets: Sequence[Network],
-    teacher: Bound,
+    teacher: Any,
     objective: Objective,
     tx: optax.GradientTransformation,
     **settings: Any,
@@ -364,7 +612,7 @@ def assistants(
         lambda net, own=own: offline(own, _needed(net), objective, tx, **settings)
         for own in map(as_model, nets)
     )
-    return _Chain(links, teacher)
+    return _Chain(links, as_teacher(teacher))
 
 
 def generations(

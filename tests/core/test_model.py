@@ -284,7 +284,8 @@ def test_stacked_networks_are_vmapped_and_told_when_they_are_not():
         nets(X)
     unknown = Bound(nets.params, nets.state, nets.model)
     assert stacked(unknown) is None
-    assert stacked(unknown, EXAMPLE) == 2
+    assert stacked(unknown, X) == 2
+    assert stacked(dense(), X) is None
 
 
 def test_inputs_of_another_shape_are_told():
