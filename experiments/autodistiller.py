@@ -162,7 +162,7 @@ def main() -> None:
     options = parser.parse_args()
     path = measure.RESULTS / "autodistiller.json"
     record = json.loads(path.read_text()) if path.exists() and not options.fresh else {}
-    record["provenance"] = measure.provenance()
+    record.setdefault("provenance", {})
     measure.run_parts("autodistiller", record, {"leave one out": left_out, "search": found_by_search})
     measure.write("autodistiller", record, markdown(record))
 

@@ -408,7 +408,9 @@ def main() -> None:
         Path(file).write_text(json.dumps(row(dataset, method, float(ratio))))
         return
     record = json.loads(FILE.read_text()) if FILE.exists() else {"rows": [], "full": {}}
-    record |= measure.provenance() | {"command": "python experiments/condensation_table.py"}
+    about = measure.provenance() | {"command": "python experiments/condensation_table.py"}
+    if not FILE.exists():
+        record |= about
 
     def save():
         measure.RESULTS.mkdir(exist_ok=True)
@@ -438,7 +440,8 @@ def main() -> None:
             continue
         start = time.perf_counter()
         new = in_child(*wanted)
-        record["rows"] = [*rest, new]
+        record["rows"] = [*rest, new | {name: about[name] for name in ("commit", "date")}]
+        record |= about
         save()
         said = spread(new["test"]) if new.get("test") else f"failed: {new.get('errors')}"
         seconds = time.perf_counter() - start

@@ -109,13 +109,14 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="run everything again")
     options = parser.parse_args()
     record = json.loads(FILE.read_text()) if FILE.exists() and not options.fresh else {}
-    record["provenance"] = measure.provenance()
+    record.setdefault("provenance", {})
     for dataset in DATASETS:
         for name, (method, memory) in ROWS.items():
             if name in record.setdefault(dataset, {}):
                 continue
             start = time.perf_counter()
             record[dataset][name] = found = measured(dataset, method, memory)
+            measure.note(record, f"{dataset}/{name}")
             with atomic_write(FILE, "w") as file:
                 json.dump(record, file, indent=1)
             said = f"{over_keys(found['average'])} %, {time.perf_counter() - start:.0f} s"

@@ -332,7 +332,7 @@ def main() -> None:
         return
     path = measure.RESULTS / "foundation.json"
     record = json.loads(path.read_text()) if path.exists() and not options.fresh else {}
-    record["provenance"] = measure.provenance("scikit-learn")
+    record.setdefault("provenance", {})
     parts = {}
     if not options.scaling:
         for name in ("cora", "citeseer"):
@@ -348,7 +348,8 @@ def main() -> None:
                 f"{name}/{r}/every-epoch": lambda name=name, r=r: every_epoch(name, r)
                 for r in reversed(RATIOS)
             }
-    measure.run_parts("foundation", record, parts, again=frozenset(["scaling"] if options.scaling else []))
+    again = frozenset(["scaling"] if options.scaling else [])
+    measure.run_parts("foundation", record, parts, again, measure.provenance("scikit-learn"))
     measure.write("foundation", record, markdown(record))
 
 

@@ -317,7 +317,8 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="run rows again that are on disk")
     options = parser.parse_args()
     record = json.loads(FILE.read_text()) if FILE.exists() else {}
-    record["provenance"] = measure.provenance() | {"command": "python experiments/graph_condensation.py"}
+    record.setdefault("provenance", {})
+    about = measure.provenance() | {"command": "python experiments/graph_condensation.py"}
 
     def save():
         with atomic_write(FILE, "w") as file:
@@ -333,6 +334,7 @@ def main() -> None:
                 continue
             start = time.perf_counter()
             record[dataset][name] = found = measured(dataset, row)
+            measure.note(record, f"{dataset}/{name}", about)
             save()
             said = f"{over_keys(found['gin']['test'], 100)} %, {time.perf_counter() - start:.0f} s"
             print(f"{time.strftime('%H:%M:%S')} {dataset} {name}: {said}", flush=True)

@@ -322,8 +322,8 @@ def main() -> None:
     options = parser.parse_args()
     path = measure.RESULTS / "graphdart.json"
     results = json.loads(path.read_text()) if path.exists() and not options.fresh else {}
-    results["provenance"] = measure.provenance("scikit-learn")
-    measure.run_parts("graphdart", results, parts())
+    results.setdefault("provenance", {})
+    measure.run_parts("graphdart", results, parts(), about=measure.provenance("scikit-learn"))
     measure.write("graphdart", results, markdown(results))
 
 

@@ -320,7 +320,7 @@ def main() -> None:
     options = parser.parse_args()
     path = measure.RESULTS / "kd_pruning.json"
     record = json.loads(path.read_text()) if path.exists() and not options.fresh else {}
-    record["provenance"] = measure.provenance()
+    record.setdefault("provenance", {})
     measure.run_parts("kd_pruning", record, parts())
     measure.write("kd_pruning", record, markdown(record))
 

@@ -724,9 +724,10 @@ def main() -> None:
     options = parser.parse_args()
     file = measure.RESULTS / f"{NAME}.json"
     record = json.loads(file.read_text()) if file.exists() else {}
-    record |= measure.provenance() | {"command": "python experiments/kd_table.py"}
     chosen = {n: p for n, p in PARTS.items() if options.only is None or n.startswith(options.only)}
-    measure.run_parts(NAME, record, chosen, frozenset(chosen) if options.fresh else frozenset())
+    about = measure.provenance() | {"command": "python experiments/kd_table.py"}
+    again = frozenset(chosen) if options.fresh else frozenset()
+    measure.run_parts(NAME, record, chosen, again, about)
     measure.write(NAME, record, markdown(record))
 
 

@@ -252,13 +252,14 @@ def main() -> None:
     options = parser.parse_args()
     path = measure.RESULTS / "mirage.json"
     record = json.loads(path.read_text()) if path.exists() and not options.fresh else {}
-    record["provenance"] = measure.provenance()
+    record.setdefault("provenance", {})
     for table, functions in contestants().items():
         for row, run in functions.items():
             if row in record.setdefault(table, {}):
                 continue
             print(f"{time.strftime('%H:%M:%S')} {table}: {row}", flush=True)
             record[table][row] = run()
+            measure.note(record, f"{table}/{row}")
             with atomic_write(path, "w") as file:
                 json.dump(record, file, indent=1)
     measure.write("mirage", record, markdown(record))

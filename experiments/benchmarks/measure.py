@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 
 RESULTS = Path(__file__).parents[1] / "results"
+ROOT = Path(__file__).parents[2]
 
 
 def timings(contestants: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
@@ -42,8 +44,24 @@ def milliseconds(record: dict[str, float]) -> str:
     return f"{1e3 * record['median']:.4g} ({1e3 * record['min']:.4g}–{1e3 * record['max']:.4g})"
 
 
+def stamp() -> dict[str, str]:
+    """The commit that runs, ``+dirty`` where the code differs from it, and today's date."""
+
+    def git(*arguments):
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        commit = git("rev-parse", "HEAD") or "unknown"
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!experiments/results")
+    except OSError:  # no git here
+        commit, changed = "unknown", None
+    today = datetime.date.today().isoformat()
+    return {"commit": f"{commit}+dirty" if changed else commit, "date": today}
+
+
 def provenance(*packages: str) -> dict[str, Any]:
-    """Command, date, versions and device of a result."""
+    """Command, commit, date, versions and device of a result."""
 
     def installed(name):
         try:
@@ -61,7 +79,7 @@ def provenance(*packages: str) -> dict[str, Any]:
     names = ("jgd", "jax", "jaxlib", "flax", "optax", "numpy", "scipy", *packages)
     return {
         "command": " ".join(["python", *_relative(sys.argv)]),
-        "date": datetime.date.today().isoformat(),
+        **stamp(),
         "device": device.platform if device.platform == device.device_kind else device.device_kind,
         "processor": f"{processor}, {os.cpu_count()} cores",
         "python": platform.python_version(),
@@ -71,17 +89,57 @@ def provenance(*packages: str) -> dict[str, Any]:
 
 def _relative(arguments: list[str]) -> list[str]:
     """Paths from the root of the project, which is all that a reader needs."""
-    root = f"{Path(__file__).parents[2]}{os.sep}"
+    root = f"{ROOT}{os.sep}"
     return [os.path.abspath(a).removeprefix(root) if os.path.exists(a) else a for a in arguments]
 
 
 def described(record: dict[str, Any]) -> str:
-    """The provenance as lines of Markdown."""
+    """The provenance of the rows that ran last, as lines of Markdown."""
     versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
+    commit = f"commit {short(record['commit'])}, " if "commit" in record else ""
     return (
-        f"`{record['command']}`, {record['date']}, {record['device']}, {record['processor']}, "
+        f"`{record['command']}`, {commit}{record['date']}, {record['device']}, {record['processor']}, "
         f"Python {record['python']}, {versions}."
     )
+
+
+def short(commit: str) -> str:
+    """The first ten letters of a commit, and whether the code differed from it."""
+    name, plus, dirty = commit.partition("+")
+    return f"{name[:10]}{plus}{dirty}"
+
+
+def note(record: dict[str, Any], part: str, about: dict[str, Any] | None = None) -> None:
+    """Stamp a part of a record that has just run, and make its provenance that of the record.
+
+    Args:
+      record: of all parts; its provenance stands under ``"provenance"`` where it has that key, else beside
+        the parts.
+      part: name of what ran.
+      about: see `provenance`.
+    """
+    about = about or provenance()
+    record.setdefault("stamps", {})[part] = {name: about[name] for name in ("commit", "date")}
+    record.get("provenance", record).update(about)
+
+
+def stamps(found: dict[str, dict[str, Any]]) -> str:
+    """When rows ran, as a section of Markdown; see `note`.
+
+    Args:
+      found: stamps by the name of the row. Those with ``"backfilled"`` ran before commits were recorded: they
+        carry the commit that brought them into the file.
+    """
+    groups: dict[tuple[str, str, bool], list[str]] = {}
+    for name, entry in found.items():
+        key = (entry["date"], entry["commit"], bool(entry.get("backfilled")))
+        groups.setdefault(key, []).append(name)
+    lines = [
+        [f"{'in ' if backfilled else ''}{short(commit)}", date, "; ".join(names)]
+        for (date, commit, backfilled), names in sorted(groups.items())
+    ]
+    head = '\n## When rows ran\n\nBy commit; "in" marks rows that ran before commits were recorded: theirs is the '
+    return head + "commit\nthat brought them into the file.\n\n" + table(["commit", "date", "rows"], lines)
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -95,14 +153,18 @@ def run_parts(
     record: dict[str, Any],
     parts: dict[str, Callable[[], Any]],
     again: frozenset[str] = frozenset(),
+    about: dict[str, Any] | None = None,
 ) -> None:
     """Run the parts that a record lacks, and write ``results/<name>.json`` after each, so that one can stop.
+
+    Each part is stamped with its commit and date, see `note`; without a part to run nothing is changed.
 
     Args:
       name: of the result.
       record: what is there, which grows.
       parts: what to run, by its name in the record.
       again: parts to run though they are there.
+      about: see `provenance`.
     """
     from jgd.core import atomic_write
 
@@ -110,7 +172,9 @@ def run_parts(
         if part in record and part not in again:
             continue
         print(f"{time.strftime('%H:%M:%S')} {part}", flush=True)
+        about = about or provenance()
         record[part] = run()
+        note(record, part, about)
         with atomic_write(RESULTS / f"{name}.json", "w") as file:
             json.dump(record, file, indent=1)
 

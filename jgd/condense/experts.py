@@ -23,7 +23,6 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -53,7 +52,7 @@ __all__ = [
     "store",
     "streamed",
     "trajectory",
-    "uniform_model",
+    "uniform",
 ]
 
 Pace = Literal["linear", "root", "geom"]
@@ -423,25 +422,20 @@ def store(
 # --- experts on graphs --------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=64)
-def uniform_model(model: Model) -> Model:
-    """The model with all parameters drawn uniformly within ``1 / sqrt(width of the output)``, biases too.
+def uniform(fan_in: int) -> Callable[..., Array]:
+    """An initialiser: uniform within ``1 / sqrt(fan_in)``.
 
-    The initialisation of the published graph condensation codes, narrower than Glorot's.
+    The published graph condensation codes draw the weights of a linear map and its biases by it.
+
+    Args:
+      fan_in: number of inputs of the linear map.
     """
+    bound = fan_in**-0.5
 
-    def init(key, *inputs):
-        params, state = model.init(key, *inputs)
-        leaves, structure = jax.tree.flatten(params)
-        keys = jax.random.split(key, len(leaves))
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
 
-        def one(key, leaf):
-            bound = leaf.shape[-1] ** -0.5
-            return jax.random.uniform(key, leaf.shape, leaf.dtype, -bound, bound)
-
-        return structure.unflatten(one(k, x) for k, x in zip(keys, leaves, strict=True)), state
-
-    return Model(init, model.apply)
+    return init
 
 
 def _cross_entropy(ctx: Context) -> Array:

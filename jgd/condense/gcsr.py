@@ -42,7 +42,7 @@ from jgd.condense.common import (
     symmetric_normalization,
     training_part,
 )
-from jgd.condense.experts import Stretch, expert, uniform_model
+from jgd.condense.experts import Stretch, expert, uniform
 from jgd.condense.learned import Backbone, condensed_set, val_examples
 from jgd.condense.selection import Random
 from jgd.condense.sfgc import match_experts, trajectory_matching
@@ -140,7 +140,10 @@ def class_pairs(task: NodeTask, pairs: Pairs = "train") -> Float[np.ndarray, "C 
 
 
 class LinearSGC(nn.Module):
-    """Two linear maps after two propagations: called with ``Â²1`` and ``Â²X``."""
+    """Two linear maps after two propagations: called with ``Â²1`` and ``Â²X``.
+
+    Weights and biases of a map are drawn uniformly within ``1 / sqrt(fan_in)``, as published.
+    """
 
     num_classes: int
     hidden: int
@@ -149,16 +152,17 @@ class LinearSGC(nn.Module):
     def __call__(self, ones: Float[Array, " N"], x: Any, *, train: bool = False) -> Outputs:
         """Classify rows."""
         del train
-        h = x @ self.param("first", nn.initializers.zeros, (x.shape[1], self.hidden))
-        h = h + ones[:, None] * self.param("first_bias", nn.initializers.zeros, (self.hidden,))
-        y = h @ self.param("second", nn.initializers.zeros, (self.hidden, self.num_classes))
-        bias = self.param("second_bias", nn.initializers.zeros, (self.num_classes,))
+        first, second = uniform(x.shape[-1]), uniform(self.hidden)
+        h = x @ self.param("first", first, (x.shape[1], self.hidden))
+        h = h + ones[:, None] * self.param("first_bias", first, (self.hidden,))
+        y = h @ self.param("second", second, (self.hidden, self.num_classes))
+        bias = self.param("second_bias", second, (self.num_classes,))
         return Outputs(y + ones[:, None] * bias, h)
 
 
 def linear_sgc(num_classes: int, hidden: int) -> Model:
-    """`LinearSGC` with the published initialisation."""
-    return uniform_model(from_linen(LinearSGC(num_classes, hidden)))
+    """`LinearSGC` as a model."""
+    return from_linen(LinearSGC(num_classes, hidden))
 
 
 def propagated(small: Examples) -> Examples:

@@ -127,6 +127,7 @@ class GEOM(SFGC):
     student_steps: int = 2500
     length: int = 1400
     max_start: int = 200
+    every: int = 10
     first_start: int | None = 50
     min_start: int = 0
     expert_steps: int = 3000

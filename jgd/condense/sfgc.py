@@ -16,6 +16,10 @@ that labelled ones hear (`real_nodes`). A student's first weights move in the sp
 ``W_i = W_0 + X'^T M_i``, so that a step costs ``n²`` in place of ``n F`` for each hidden unit, and a state
 kept for the backward pass has ``n`` rows in place of ``F`` (`follow`).
 
+As published, weights and biases of an expert start uniformly within ``1 / sqrt(fan_in)``. On Cora, starts
+are at epochs 0, 100, 200 and 300: the authors' code for it takes the epoch that it draws, of 0 to 30, for the
+number of a snapshot, and snapshots are ten epochs apart.
+
 Departures from the authors' code. Experts are trained in groups within the loop, each used for some hundred
 steps in a row, and only as far as starts and targets reach (`jgd.condense.experts`); ``store`` keeps them in
 a folder and draws from all of them. The first step sees A' = I as all others do (there, the edges between the
@@ -48,7 +52,7 @@ from jgd.condense.common import (
     symmetric_normalization,
     training_part,
 )
-from jgd.condense.experts import Stretch, expert, store, streamed, trajectory, uniform_model
+from jgd.condense.experts import Stretch, expert, store, streamed, trajectory, uniform
 from jgd.condense.learned import Start, backbone, condensed_set, selected, start_from, val_examples
 from jgd.condense.matching import one_hot, trajectory_distance
 from jgd.condense.synthesizers import Synthesizer, node_set, seen
@@ -72,7 +76,10 @@ Judge = Literal["gcn", "sgc", "gntk"]
 
 
 class PropagatedGCN(nn.Module):
-    """A two-layer GCN whose first propagation is done ahead: called with ``A`` and ``ÂX``; no dropout."""
+    """A two-layer GCN whose first propagation is done ahead: called with ``A`` and ``ÂX``; no dropout.
+
+    Weights and biases of a layer are drawn uniformly within ``1 / sqrt(fan_in)``, as published.
+    """
 
     num_classes: int
     hidden: int
@@ -81,14 +88,16 @@ class PropagatedGCN(nn.Module):
     def __call__(self, a: Any, x: Any, *, train: bool = False) -> Outputs:
         """Classify the rows of ``a``."""
         del train
-        h = nn.relu(Linear(self.hidden, name="first")(x))
-        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
-        return Outputs(a @ Linear(self.num_classes, use_bias=False, name="second")(h) + bias, h)
+        first, second = uniform(x.shape[-1]), uniform(self.hidden)
+        h = nn.relu(Linear(self.hidden, kernel_init=first, bias_init=first, name="first")(x))
+        bias = self.param("bias", second, (self.num_classes,))
+        y = Linear(self.num_classes, use_bias=False, kernel_init=second, name="second")(h)
+        return Outputs(a @ y + bias, h)
 
 
 def gcn(num_classes: int, hidden: int) -> Model:
-    """`PropagatedGCN` with the published initialisation."""
-    return uniform_model(from_linen(PropagatedGCN(num_classes, hidden)))
+    """`PropagatedGCN` as a model."""
+    return from_linen(PropagatedGCN(num_classes, hidden))
 
 
 def real_nodes(task: NodeTask) -> Examples:
@@ -343,8 +352,8 @@ class SFGC:
     student_lr: float = 0.5
     lr_lr: float = 1e-6
     length: int = 1200
-    max_start: int = 30
-    every: int = 10
+    max_start: int = 300
+    every: int = 100
     experts: int = 200
     group: int = 10
     store: str | None = None
@@ -393,11 +402,17 @@ def _algorithms(settings: SFGC, num_classes: int) -> tuple[Algorithm, Algorithm]
     return match(synth, loss, tx, see=seen), expert(model, tx_expert)
 
 
-_CITESEER = {"expert_optimizer": "adam", "expert_lr": 1e-3, "expert_decay": 5e-4, "student_lr": 0.3}
-_ARXIV = {"expert_lr": 1.0, "lr_x": 0.1, "student_lr": 0.1, "length": 1900}
+_EARLY = {"max_start": 30, "every": 10}
+_CITESEER = _EARLY | {
+    "expert_optimizer": "adam",
+    "expert_lr": 1e-3,
+    "expert_decay": 5e-4,
+    "student_lr": 0.3,
+}
+_ARXIV = _EARLY | {"expert_lr": 1.0, "lr_x": 0.1, "student_lr": 0.1, "length": 1900}
 _LARGE = _CITESEER | {"length": 900, "student_steps": 900, "student_lr": 0.2}
 OFFICIAL: dict[tuple[str, float], dict[str, Any]] = {
-    ("cora", 0.25): {"length": 1500, "student_steps": 400, "max_start": 50},
+    ("cora", 0.25): {"length": 1500, "student_steps": 400, "max_start": 500},
     ("cora", 0.5): {},
     ("cora", 1.0): {"length": 2000},
     ("citeseer", 0.25): _CITESEER | {"length": 500, "student_steps": 200, "lr_x": 5e-4},

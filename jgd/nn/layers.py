@@ -57,13 +57,14 @@ class Linear(nn.Module):
     features: int
     use_bias: bool = True
     kernel_init: Callable = nn.initializers.glorot_uniform()
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Features) -> Float[Array, "N {self.features}"]:
         """Transform features."""
         kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.features))
         y = x @ kernel
-        return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else y
+        return y + self.param("bias", self.bias_init, (self.features,)) if self.use_bias else y
 
 
 class Norm(nn.Module):

@@ -26,11 +26,10 @@ from jgd.condense.experts import (
     store,
     streamed,
     trajectory,
-    uniform_model,
 )
 from jgd.condense.sfgc import gcn, real_nodes
-from jgd.core import Algorithm, Driver, Examples, InMemory, Model, from_linen, in_memory, record
-from jgd.graph import adjacency, operator
+from jgd.core import Algorithm, Driver, Examples, InMemory, from_linen, in_memory, record
+from jgd.graph import adjacency, identity, operator
 from jgd.losses import cross_entropy, mean
 from jgd.nn import GCN
 
@@ -104,19 +103,26 @@ def test_several_are_single_ones():
             trees(pick(together, i), alone[i], rtol=1e-5, atol=1e-6)
 
 
-def test_uniform_model():
-    """Every parameter fills its interval, biases too, and weights differ by key."""
-    model = gcn(16, 64)
-    init = jax.jit(lambda key: model.init(key, *REAL.inputs)[0])
-    params = init(KEY)
-    for leaf in jax.tree.leaves(params):
-        bound = leaf.shape[-1] ** -0.5
+def test_weights_start_within_the_fan_in():
+    """Uniform within one over the root of the inputs of a layer, biases too, whatever its outputs."""
+    params = {"features": 7 * 7, "hidden": 100}
+    x, a = jnp.ones((5, params["features"])), identity(5)
+    draw = jax.jit(lambda key: gcn(16, params["hidden"]).init(key, a, x)[0])
+    found = draw(KEY)
+    bounds = {
+        "first": {"kernel": 1 / 7, "bias": 1 / 7},
+        "second": {"kernel": 1 / 10},
+        "bias": 1 / 10,
+    }
+    assert jax.tree.structure(found) == jax.tree.structure(bounds)
+    for leaf, bound in zip(jax.tree.leaves(found), jax.tree.leaves(bounds), strict=True):
         assert np.abs(leaf).max() <= bound
-        assert np.abs(leaf).max() > 0.6 * bound
+        assert np.abs(leaf).max() > 0.8 * bound
         assert len(np.unique(leaf)) > 0.9 * leaf.size
-    other = init(jax.random.key(1))
-    assert not np.array_equal(params["bias"], other["bias"])
-    assert uniform_model(Model(*model)) is uniform_model(Model(*model))
+    kernel = np.asarray(found["first"]["kernel"])
+    close(kernel.var(), (1 / 7) ** 2 / 3, rtol=0.05)  # of a uniform one
+    assert abs(kernel.mean()) < 0.01
+    assert not np.array_equal(found["bias"], draw(jax.random.key(1))["bias"])
 
 
 # --- stretches ------------------------------------------------------------------------------------

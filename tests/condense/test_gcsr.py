@@ -158,6 +158,17 @@ def test_class_pairs_without_leak():
 # --- the network ----------------------------------------------------------------------------------
 
 
+def test_weights_start_within_the_fan_in():
+    """Uniform within one over the root of the inputs of a map, biases too, whatever its outputs."""
+    found = jax.jit(lambda: linear_sgc(16, 100).init(KEY, jnp.ones(5), jnp.ones((5, 49)))[0])()
+    bounds = {"first": 1 / 7, "first_bias": 1 / 7, "second": 1 / 10, "second_bias": 1 / 10}
+    assert found.keys() == bounds.keys()
+    for name, bound in bounds.items():
+        assert np.abs(found[name]).max() <= bound, name
+        assert np.abs(found[name]).max() > 0.8 * bound, name
+    close(np.var(found["first"]), (1 / 7) ** 2 / 3, rtol=0.05)
+
+
 def test_linear_sgc():
     """Two linear maps and then two propagations, as published, on the real graph and on a dense one."""
     model = linear_sgc(3, 4)

@@ -96,7 +96,12 @@ def pieces(recipe):
     logits = jnp.asarray(RNG.standard_normal((6, 3)), jnp.float32)
     start = Examples((x,), logits if recipe.soft_labels else labels)
     model = gcn(3, recipe.hidden)
-    window = Window(*(model.init(jax.random.key(i), identity(6), x)[0] for i in range(3)))
+    like = jax.eval_shape(lambda: model.init(KEY, identity(6), x)[0])
+
+    def drawn(leaf):
+        return jnp.asarray(RNG.uniform(-0.5, 0.5, leaf.shape), jnp.float32)
+
+    window = Window(*(jax.tree.map(drawn, like) for _ in range(3)))
     state = alg.init(KEY, Matching(start, None), None)
     return alg, model, start, window, state
 

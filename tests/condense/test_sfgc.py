@@ -302,7 +302,7 @@ def test_kernel_judges_by_a_sample_of_many():
         ("patience", 0),
         ("length", 0),
         ("every", 0),
-        ("max_start", -20),
+        ("max_start", -200),
         ("start", "herd"),
         ("expert_optimizer", "lion"),
         ("select_with", "mlp"),
@@ -314,9 +314,9 @@ def test_impossible_settings(name, value):
 
 
 TABLE = """
-cora .25 1500 400 1e-4 .5 50 sgd .4
-cora .5 1200 500 1e-4 .5 30 sgd .4
-cora 1 2000 500 1e-4 .5 30 sgd .4
+cora .25 1500 400 1e-4 .5 500 sgd .4
+cora .5 1200 500 1e-4 .5 300 sgd .4
+cora 1 2000 500 1e-4 .5 300 sgd .4
 citeseer .25 500 200 5e-4 .3 30 adam 1e-3
 citeseer .5 500 200 1e-3 .3 30 adam 1e-3
 citeseer 1 400 300 1e-3 .3 30 adam 1e-3
@@ -341,6 +341,8 @@ def test_official_settings():
         for name, value in zip(COLUMNS, values, strict=True):
             got = getattr(recipe, name)
             assert got == (value if isinstance(got, str) else float(value)), (dataset, ratio, name)
+        assert recipe.every == (100 if dataset == "cora" else 10)
+    assert official("cora").stretch().at == (0, 100, 200, 300, 1200, 1300, 1400, 1500)
     assert official("unheard-of") == SFGC()
     assert official("citeseer", nodes=60).expert_decay == 5e-4
 
