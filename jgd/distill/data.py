@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jgd.core import Bound, Context, Examples, Model, Outputs, applied, as_bound, as_float
-from jgd.data.storage import DataError, read_npz, reading
+from jgd.data.arrays import read_npy, read_npz
+from jgd.data.storage import DataError
 from jgd.data.tasks import ArrayTask, NodeTask, SequenceTask
 from jgd.graph import operator
 from jgd.nn import features_for
@@ -321,8 +322,7 @@ def _from_file(path: Path) -> Bound:
     if path.suffix == ".npy":
         if not path.is_file():
             raise DataError(f"there is no file {path}")
-        with reading(path):
-            return _given(Outputs(np.load(path, allow_pickle=False)))
+        return _given(Outputs(read_npy(path)))
     arrays = read_npz(path)
     if "header" in arrays:
         from jgd.nn.saved import load_model
