@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     )
     from jgd.core import objective, run, weighted
     from jgd.data import load
+    from jgd.nn.saved import load_model, save
     from jgd.protocols import Protocol, compare, evaluate
 
 __version__ = "0.1.0"
@@ -54,6 +55,7 @@ _PARTS = (
 _HOMES = {
     **dict.fromkeys(("objective", "run", "weighted"), "core"),
     "load": "data",
+    **dict.fromkeys(("load_model", "save"), "nn.saved"),
     **dict.fromkeys(("Protocol", "compare", "evaluate"), "protocols"),
 }
 
@@ -68,6 +70,7 @@ __all__ = [
     "evaluate",
     "graph",
     "load",
+    "load_model",
     "losses",
     "metrics",
     "nn",
@@ -77,6 +80,7 @@ __all__ = [
     "protocols",
     "report",
     "run",
+    "save",
     "text",
     "weighted",
 ]

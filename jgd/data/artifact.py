@@ -83,6 +83,8 @@ def load(path: str | os.PathLike[str]) -> Condensed:
         raise DataError(f"{path} was not written by jgd.data.artifact.save: it has no header")
     with reading(path):
         header = json.loads(arrays["header"].tobytes().decode())
+        if isinstance(header, dict) and header.get("format") == "jgd.model":
+            raise DataError(f"{path} is a saved network: load it by jgd.load_model")
         if not isinstance(header, dict) or header.get("format") != _FORMAT:
             raise DataError(f"{path} is no condensed dataset: its header does not say {_FORMAT}")
         if header["version"] > VERSION:

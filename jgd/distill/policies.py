@@ -83,8 +83,10 @@ def _along(weight: Shaped[Array, " B"], x: Array) -> Array:
 
 def _blended(batch: Examples, num_classes: int, first, second, weight, inputs) -> Examples:
     """The batch with other inputs and labels mixed by ``weight``; loss weights are mixed likewise."""
-    y = _soft(batch, num_classes)
-    y = weight[:, None] * y[first] + (1 - weight[:, None]) * y[second]
+    y = batch.targets
+    if y is not None:
+        y = _soft(batch, num_classes)
+        y = weight[:, None] * y[first] + (1 - weight[:, None]) * y[second]
     w = batch.weights
     w = w if w is None else weight * w[first] + (1 - weight) * w[second]
     return batch._replace(inputs=inputs, targets=y, weights=w)
@@ -134,7 +136,7 @@ def mixup(alpha: float = 1.0, *, clean: float = 0.0, exact: bool = True) -> Poli
 
     def apply(key, t, batch, num_classes):
         del t
-        size = batch.targets.shape[0]
+        size = batch.inputs[0].shape[0]
         k_first, k_second, k_weight = jax.random.split(key, 3)
         first, second = (jax.random.permutation(k, size) for k in (k_first, k_second))
         weight = partial_weights(k_weight, size, alpha, clean, exact)

@@ -241,9 +241,9 @@ class Distillation:
                 continue
             if shape[-1] != width:
                 what = "classes" if task.num_classes else "columns of targets"
+                whose = repr(task.name) if task.name else "the task"
                 raise ValueError(
-                    f"the {name} has {shape[-1]} outputs, {task.name or 'the task'!r} has {width} {what}: "
-                    "make them equal"
+                    f"the {name} has {shape[-1]} outputs, {whose} has {width} {what}: make them equal"
                 )
 
     def _score(self, task: Task, data: Source) -> Callable | None:

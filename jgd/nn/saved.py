@@ -1,0 +1,378 @@
+"""A trained network on disk: one ``.npz`` without pickles and a JSON header.
+
+::
+
+    jgd.save(student, "student.npz")
+    student = jgd.load_model("student.npz")  # a network of jgd.nn
+    student = jgd.load_model("own.npz", net=Own())  # any other network
+
+Every parameter and every array of the state is a member of its own, stored bit for bit (types that NumPy
+cannot store, such as bfloat16, as integers of the same width). The member ``header`` (UTF-8 bytes) names the
+format, the network with its settings where it is one of `jgd.nn`, the arrays, the inputs, where the network
+comes from, and a digest of everything. Files are written atomically.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from jgd.core import Bound, Model, as_model
+from jgd.core.model import module_of, sketch
+from jgd.data import artifact
+from jgd.data.checksum import checksum
+from jgd.data.condensed import Condensed
+from jgd.data.storage import DataError, read_npz
+from jgd.files import atomic_write
+from jgd.graph import from_edges, operator
+
+__all__ = ["VERSION", "load_model", "read_header", "save", "save_model"]
+
+VERSION = 1
+_FORMAT = "jgd.model"
+_PARTS = ("params", "state")
+
+
+def save(what: Any, path: str | os.PathLike[str], *, provenance: Mapping[str, Any] | None = None) -> Path:
+    """Write a trained network (`save_model`) or a condensed dataset (`jgd.data.artifact.save`).
+
+    Args:
+      what: a `Bound` network or a `Condensed`, which has its own provenance.
+      path: the file, by convention ``*.npz``.
+      provenance: of a network, see `save_model`.
+
+    Returns:
+      The path.
+
+    Raises:
+      DataError: for anything else, and for what cannot be stored.
+    """
+    if isinstance(what, Condensed):
+        if provenance is not None:
+            raise DataError("a condensed dataset has its own provenance: leave out provenance=")
+        return artifact.save(what, path)
+    if isinstance(what, Mapping):
+        raise DataError(f"save writes one network to a file, got a dict of {', '.join(map(str, what))}")
+    return save_model(what, path, provenance=provenance)
+
+
+def save_model(
+    net: Bound, path: str | os.PathLike[str], *, provenance: Mapping[str, Any] | None = None
+) -> Path:
+    """Write a network with its parameters, or several of them with a leading axis.
+
+    Args:
+      net: a trained network.
+      path: the file, by convention ``*.npz``.
+      provenance: where it comes from, e.g. recipe, task and seed; plain JSON values.
+
+    Returns:
+      The path.
+
+    Raises:
+      DataError: for what cannot be stored, naming it; nothing is written then.
+    """
+    if not isinstance(net, Bound):
+        raise DataError(f"a trained network (jgd.core.Bound) can be saved, got a {type(net).__name__}")
+    arrays: dict[str, np.ndarray] = {}
+    header: dict[str, Any] = {
+        "format": _FORMAT,
+        "version": VERSION,
+        "jgd": version("jgd"),
+        "network": _network(net.model),
+        "example": None if net.example is None else [[list(e.shape), e.dtype.name] for e in net.example],
+        "provenance": dict(provenance or {}),
+    }
+    for part in _PARTS:
+        header[part] = [
+            _stored(path, leaf, part, arrays)
+            for path, leaf in jax.tree_util.tree_flatten_with_path(getattr(net, part))[0]
+        ]
+    try:
+        header = json.loads(json.dumps(header))  # as it will be read
+    except (TypeError, ValueError) as error:
+        raise DataError(f"provenance must be plain JSON values: {error}") from None
+    text = json.dumps(header | {"checksum": _digest(header, arrays)})
+    with atomic_write(path) as file:
+        np.savez_compressed(file, allow_pickle=False, header=np.frombuffer(text.encode(), np.uint8), **arrays)
+    return Path(path)
+
+
+def load_model(path: str | os.PathLike[str], net: Any = None) -> Bound:
+    """Read what `save_model` wrote: the network with its parameters, bit for bit.
+
+    Args:
+      path: the file.
+      net: the network, where it is none of `jgd.nn`: a Flax linen module, an NNX module, or a `Model`.
+
+    Returns:
+      The network; of several seeds all, with their leading axis.
+
+    Raises:
+      DataError: where the file is missing, damaged, of another kind or of a newer version, where it needs
+        ``net``, or where ``net`` has other parameters than the file (naming the first that differs).
+    """
+    header, arrays = _read(path)
+    try:
+        example = _example(header)
+        model = as_model(_rebuilt(path, header) if net is None else net)
+        parts = tuple(_leaves(header[part], arrays, path) for part in _PARTS)
+        return Bound(*_filled(model, parts, example, path), model, example)
+    except DataError:
+        raise
+    except Exception as error:  # a header that was made up can break anything
+        raise DataError(f"{path} does not describe a network: {_one_line(error)}") from error
+
+
+def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a file of `save_model` says about its network: its class and settings, provenance and so on.
+
+    Raises:
+      DataError: as `load_model`.
+    """
+    return _read(path)[0]
+
+
+# --- writing ------------------------------------------------------------------------------------
+
+
+def _name(model: Model) -> str:
+    module = module_of(model)
+    return "the network" if module is None else type(module).__name__
+
+
+def _network(model: Model) -> dict[str, Any]:
+    """How a network is made again, or ``{"needs": why it cannot be}``."""
+    module = module_of(model)
+    if module is None:
+        return {"needs": "it is no module of jgd.nn"}
+    try:
+        return _module(module)
+    except ValueError as error:
+        return {"needs": str(error)}
+
+
+def _module(module: nn.Module) -> dict[str, Any]:
+    kind = type(module)
+    if _classes().get(kind.__name__) is not kind:
+        raise ValueError(f"it is a {kind.__name__}, which is not in jgd.nn")
+    settings = {}
+    for field in dataclasses.fields(kind):
+        if field.name in ("parent", "name") or not field.init:
+            continue
+        value = getattr(module, field.name)
+        try:
+            settings[field.name] = _plain(value, f"{kind.__name__}.{field.name}")
+        except ValueError:  # a function can stay what it is by default
+            if field.default is not value:
+                raise
+    return {"class": kind.__name__, "settings": settings}
+
+
+def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, nn.Module):
+        return {"module": _module(value)}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, list | tuple):
+        return [_plain(item, name) for item in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ValueError(f"its setting {name} is a {type(value).__name__}")
+
+
+def _classes() -> dict[str, type[nn.Module]]:
+    """The networks of `jgd.nn` by name."""
+    from jgd import nn as networks
+
+    found = {name: getattr(networks, name) for name in networks.__all__}
+    return {
+        name: kind for name, kind in found.items() if isinstance(kind, type) and issubclass(kind, nn.Module)
+    }
+
+
+def _stored(path: Any, leaf: Any, part: str, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Describe an array, and put it among the members."""
+    name = jax.tree_util.keystr(path, simple=True, separator="/") if path else ""
+    try:
+        array = np.asarray(leaf)
+    except TypeError as error:  # typed random keys
+        raise DataError(f"{part}/{name} cannot be stored: {error}") from None
+    if array.dtype.hasobject or (array.dtype.kind == "V" and array.dtype.names is not None):
+        raise DataError(f"{part}/{name} is a {type(leaf).__name__}, which cannot be stored: make it an array")
+    member = f"array{len(arrays)}"
+    spec = {"array": member, "name": name, "shape": list(array.shape), "dtype": array.dtype.name}
+    spec["path"] = [entry.key for entry in path] if _is_dict_path(path) else None
+    if array.dtype.kind == "V":
+        array = np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}").reshape(array.shape)
+    arrays[member] = array
+    return spec
+
+
+def _is_dict_path(path: Any) -> bool:
+    return all(isinstance(e, jax.tree_util.DictKey) and isinstance(e.key, str) for e in path)
+
+
+def _digest(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 of the arrays, bit for bit, and of the header without this digest."""
+    said = json.dumps({k: v for k, v in header.items() if k != "checksum"}, sort_keys=True)
+    return hashlib.sha256(f"{checksum(dict(arrays))}{said}".encode()).hexdigest()
+
+
+# --- reading ------------------------------------------------------------------------------------
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    if not Path(path).is_file():
+        raise DataError(f"there is no file {path}")
+    try:
+        arrays = read_npz(path)
+    except DataError as error:
+        reason = _one_line(error.__cause__ or error)
+        raise DataError(f"{path} is damaged or no saved network: save it again ({reason})") from None
+    if "header" not in arrays:
+        raise DataError(f"{path} was not written by jgd.save: it has no header")
+    try:
+        header = json.loads(arrays.pop("header").tobytes().decode())
+        said = header.get("format") if isinstance(header, dict) else None
+        if said == "jgd.condensed":
+            raise DataError(f"{path} is a condensed dataset: load it by jgd.data.artifact.load")
+        if said != _FORMAT:
+            raise DataError(f"{path} is no saved network: its header does not say {_FORMAT}")
+        if not isinstance(header["version"], int) or header["version"] > VERSION:
+            raise DataError(
+                f"{path} has format version {header['version']}, this jgd reads up to {VERSION}: upgrade jgd"
+            )
+        if header["checksum"] != _digest(header, arrays):
+            raise DataError(f"{path} was changed after it was written: its checksum differs, save it again")
+        return header, arrays
+    except DataError:
+        raise
+    except Exception as error:  # a damaged header can break anything
+        raise DataError(f"{path} is damaged: save it again ({_one_line(error)})") from error
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join((str(error) or type(error).__name__).split())[:300]
+
+
+def _example(header: Mapping[str, Any]) -> tuple[jax.ShapeDtypeStruct, ...] | None:
+    if header["example"] is None:
+        return None
+    return tuple(jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype)) for shape, dtype in header["example"])
+
+
+def _rebuilt(path: Any, header: Mapping[str, Any]) -> nn.Module:
+    """The network that a header describes."""
+    network = header["network"]
+    if "class" not in network:
+        raise DataError(f"{path} needs its network, load_model(path, net=...): {network['needs']}")
+    try:
+        return _made(network)
+    except Exception as error:
+        raise DataError(f"{path} names a network that this jgd cannot make ({_one_line(error)})") from error
+
+
+def _made(spec: Mapping[str, Any]) -> nn.Module:
+    kind = _classes()[spec["class"]]
+    return kind(**{name: _value(value) for name, value in spec["settings"].items()})
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, dict):
+        return _made(value["module"])
+    return tuple(map(_value, value)) if isinstance(value, list) else value
+
+
+def _leaves(specs: Any, arrays: Mapping[str, np.ndarray], path: Any) -> list[tuple[dict[str, Any], Any]]:
+    """Arrays in their own types, with what is said about them."""
+    found = []
+    for spec in specs:
+        array, dtype = arrays[spec["array"]], jnp.dtype(spec["dtype"])
+        array = array.view(dtype) if dtype.kind == "V" else array
+        if list(array.shape) != spec["shape"] or array.dtype != dtype:
+            raise DataError(f"{path} is damaged: {spec['name']} is not as its header says")
+        on_device = jnp.asarray(array) if jax.dtypes.canonicalize_dtype(dtype) == dtype else array
+        found.append((spec, on_device))
+    return found
+
+
+def _filled(model: Model, parts: tuple, example: Any, path: Any) -> tuple[PyTree, PyTree]:
+    """The arrays in the structure of a network, as far as its inputs are known; else in nested dicts."""
+    failures = []
+    for inputs in _inputs(model, example, parts[0]):
+        try:
+            expected = sketch(model, *inputs)[:2]
+            return tuple(
+                _fitted(leaves, tree, path, part, _name(model))
+                for part, leaves, tree in zip(_PARTS, parts, expected, strict=True)
+            )
+        except DataError as error:
+            failures.append(error)
+        except Exception as error:
+            reason = f"{path} does not fit {_name(model)}: {_one_line(error)}"
+            failures.append(DataError(reason))
+    if failures:
+        raise failures[0]
+    return _nested(parts[0], path), _nested(parts[1], path)
+
+
+def _inputs(model: Model, example: Any, params: list) -> Iterator[tuple]:
+    """Shapes of inputs with which the network can be set up, where they can be told."""
+    if example is not None:
+        yield tuple(jax.ShapeDtypeStruct((1, *e.shape), e.dtype) for e in example)
+    elif model.reads is not None:  # a network of graphs: its features are as wide as some matrix is tall
+        sizes = dict.fromkeys(leaf.shape[-2] for _, leaf in params if leaf.ndim >= 2)
+        for size in sizes:
+            graph = from_edges(np.arange(2), np.arange(2)[::-1], np.zeros((2, size), np.float32))
+            yield operator(graph, **dict(model.reads)), jax.ShapeDtypeStruct((2, size), jnp.float32)
+    elif module_of(model) is None:  # an NNX module is set up without inputs
+        yield ()
+
+
+def _nested(leaves: list[tuple[dict[str, Any], Any]], path: Any) -> Any:
+    """Nested dicts by the names of the arrays."""
+    if [spec["path"] for spec, _ in leaves] == [[]]:
+        return leaves[0][1]
+    tree: dict[str, Any] = {}
+    for spec, leaf in leaves:
+        if spec["path"] is None:
+            raise DataError(f"{path} holds {spec['name']}, which is in no dict: give the network with net=")
+        *above, last = spec["path"]
+        here = tree
+        for key in above:
+            here = here.setdefault(key, {})
+        here[last] = leaf
+    return tree
+
+
+def _fitted(leaves: list, tree: PyTree, path: Any, part: str, name: str) -> PyTree:
+    """The arrays in the structure of a network; of several networks all have a further axis in front."""
+    wanted, structure = jax.tree_util.tree_flatten_with_path(tree)
+    several = all(
+        leaf.ndim == len(like.shape) + 1 for (_, leaf), (_, like) in zip(leaves, wanted, strict=False)
+    )
+    for (spec, leaf), (at, like) in both:
+        own = jax.tree_util.keystr(at, simple=True, separator="/") if at else ""
+        if own != spec["name"]:
+            raise DataError(f"{path} holds {part}/{spec['name']} where {name} has {part}/{own}")
+        shape = leaf.shape[1:] if several else leaf.shape
+        if shape != like.shape:
+            raise DataError(
+                f"{path} holds {part}/{own} of shape {list(shape)}, {name} has {list(like.shape)} there"
+            )
+    if len(leaves) != len(wanted):
+        raise DataError(f"{path} holds {len(leaves)} arrays of {part}, {name} has {len(wanted)}")
+    return structure.unflatten([leaf for _, leaf in leaves])
