@@ -35,7 +35,6 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
 import jgd
-from jgd.core import atomic_write
 from jgd.protocols.methods import METHODS, preferred
 
 DATASETS = ("cora", "citeseer")
@@ -409,15 +408,9 @@ def main() -> None:
         return
     record = json.loads(FILE.read_text()) if FILE.exists() else {"rows": [], "full": {}}
     about = measure.provenance() | {"command": "python experiments/condensation_table.py"}
-    if not FILE.exists():
-        record |= about
 
     def save():
-        measure.RESULTS.mkdir(exist_ok=True)
-        with atomic_write(FILE, "w") as file:
-            json.dump(record, file, indent=1)
-        with atomic_write(FILE.with_suffix(".md"), "w") as file:
-            file.write(markdown(record))
+        measure.save("condensation", record, markdown(record))
 
     for dataset in options.datasets:
         task = jgd.load(dataset)  # a missing file is said at once, and not by every row
@@ -425,6 +418,7 @@ def main() -> None:
             record["full"][dataset] = jgd.evaluate(task, task, seeds=5, protocol=PROTOCOL)[
                 "gcn"
             ].test.tolist()
+            measure.note(record, f"{dataset}/whole graph", about)
             save()
     record["rows"] += taken_over(record)
     plan = [
@@ -440,14 +434,15 @@ def main() -> None:
             continue
         start = time.perf_counter()
         new = in_child(*wanted)
-        record["rows"] = [*rest, new | {name: about[name] for name in ("commit", "date")}]
-        record |= about
+        record["rows"] = [*rest, new]
+        measure.note(record, "/".join(map(str, wanted)), about)
         save()
         said = spread(new["test"]) if new.get("test") else f"failed: {new.get('errors')}"
         seconds = time.perf_counter() - start
         print(f"{n + 1}/{len(plan)} {' '.join(map(str, wanted))}: {said} ({seconds:.0f} s)", flush=True)
     if options.golden:
         record["golden"] = golden(options.golden)
+        measure.note(record, "golden", about)
     save()
 
 

@@ -28,7 +28,6 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
 from jgd.condense.graph_selection import RandomGraphs
-from jgd.core import atomic_write
 from jgd.data.tu import tu
 from jgd.protocols.graphs import GraphProtocol, evaluate_graphs
 from jgd.protocols.methods import preferred_for_graphs
@@ -321,10 +320,7 @@ def main() -> None:
     about = measure.provenance() | {"command": "python experiments/graph_condensation.py"}
 
     def save():
-        with atomic_write(FILE, "w") as file:
-            json.dump(record, file, indent=1)
-        with atomic_write(FILE.with_suffix(".md"), "w") as file:
-            file.write(markdown(record))
+        measure.save("graph_condensation", record, markdown(record))
 
     for dataset in options.datasets:
         for name, row in plan(dataset).items():

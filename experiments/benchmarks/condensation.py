@@ -449,6 +449,7 @@ def main() -> None:
         return
     file = measure.RESULTS / "condensation_speed.json"
     record: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {"results": {}}
+    record.pop("backfilled", None)
     record |= measure.provenance("torch", "torch_geometric")
     record["command"] = "python experiments/benchmarks/condensation.py, and with --scaling"
     if options.scaling:

@@ -96,7 +96,8 @@ def _relative(arguments: list[str]) -> list[str]:
 def described(record: dict[str, Any]) -> str:
     """The provenance of the rows that ran last, as lines of Markdown."""
     versions = ", ".join(f"{name} {v}" for name, v in record["versions"].items())
-    commit = f"commit {short(record['commit'])}, " if "commit" in record else ""
+    where = "recorded in commit" if record.get("backfilled") else "commit"
+    commit = f"{where} {short(record['commit'])}, " if "commit" in record else ""
     return (
         f"`{record['command']}`, {commit}{record['date']}, {record['device']}, {record['processor']}, "
         f"Python {record['python']}, {versions}."
@@ -120,10 +121,21 @@ def note(record: dict[str, Any], part: str, about: dict[str, Any] | None = None)
     """
     about = about or provenance()
     record.setdefault("stamps", {})[part] = {name: about[name] for name in ("commit", "date")}
-    record.get("provenance", record).update(about)
+    home = record.get("provenance", record)
+    home.pop("backfilled", None)
+    home.update(about)
 
 
-def stamps(found: dict[str, dict[str, Any]]) -> str:
+HISTORY = """
+## When rows ran
+
+The commit that a row ran at; "in" marks rows that ran before that was recorded: theirs is the commit that brought
+them into the file.
+
+"""
+
+
+def history(found: dict[str, dict[str, Any]]) -> str:
     """When rows ran, as a section of Markdown; see `note`.
 
     Args:
@@ -138,8 +150,7 @@ def stamps(found: dict[str, dict[str, Any]]) -> str:
         [f"{'in ' if backfilled else ''}{short(commit)}", date, "; ".join(names)]
         for (date, commit, backfilled), names in sorted(groups.items())
     ]
-    head = '\n## When rows ran\n\nBy commit; "in" marks rows that ran before commits were recorded: theirs is the '
-    return head + "commit\nthat brought them into the file.\n\n" + table(["commit", "date", "rows"], lines)
+    return HISTORY + table(["commit", "date", "rows"], lines) + "\n"
 
 
 def table(header: list[str], rows: list[list[str]]) -> str:
@@ -179,12 +190,20 @@ def run_parts(
             json.dump(record, file, indent=1)
 
 
-def write(name: str, record: dict[str, Any], markdown: str) -> None:
-    """Write ``results/<name>.json`` and ``.md``, and show the latter."""
+def save(name: str, record: dict[str, Any], markdown: str) -> str:
+    """Write ``results/<name>.json`` and ``.md``, when rows ran at the end of the latter, which is returned."""
     from jgd.core import atomic_write
 
+    RESULTS.mkdir(exist_ok=True)
+    if "stamps" in record:
+        markdown = markdown.rstrip("\n") + "\n" + history(record["stamps"])
     with atomic_write(RESULTS / f"{name}.json", "w") as file:
         json.dump(record, file, indent=1)
     with atomic_write(RESULTS / f"{name}.md", "w") as file:
         file.write(markdown)
-    print(markdown)
+    return markdown
+
+
+def write(name: str, record: dict[str, Any], markdown: str) -> None:
+    """`save`, and show the page."""
+    print(save(name, record, markdown))
