@@ -1,15 +1,52 @@
-"""Files that are there whole or not at all. Standard library only: everything may import it."""
+"""Files and folders that are there whole or not at all, and belong to one run at a time.
+
+Whatever is not there yet, or not any more, has a name that `aside` gives: a process that is killed at any
+moment leaves nothing else half done, and `tidy` removes it. Standard library only: everything may import it.
+"""
 
 from __future__ import annotations
 
+import errno
+import hashlib
+import json
 import os
+import re
+import shutil
+import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["atomic_write"]
+__all__ = [
+    "InUse",
+    "aside",
+    "atomic_folder",
+    "atomic_write",
+    "lock",
+    "read_record",
+    "remove",
+    "tidy",
+    "write_record",
+]
+
+_ASIDE = re.compile(r"\..*\.[0-9a-f]{32}\.part", re.DOTALL)
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
+
+
+class InUse(ValueError):
+    """Another process, or another thread, is at work in the folder."""
+
+
+# --- whole or not at all ------------------------------------------------------------------------
+
+
+def aside(path: str | os.PathLike) -> Path:
+    """A name beside ``path`` for what is not there yet, or not any more."""
+    path = Path(path)
+    name = path.name.encode(errors="surrogateescape")[:100].decode(errors="ignore")  # names have 255 bytes
+    return path.with_name(f".{name}.{uuid.uuid4().hex}.part")
 
 
 @contextmanager
@@ -17,7 +54,7 @@ def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[Any]:
     """Open a temporary file beside ``path`` that takes its place if all goes well, else disappears."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    temporary = aside(path)
     try:
         with temporary.open(mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
             yield file
@@ -26,3 +63,132 @@ def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[Any]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its place if all goes well, else disappears.
+
+    What is at ``path`` before is removed first, whole as well.
+    """
+    path = Path(path)
+    temporary = aside(path)
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        remove(path)
+        os.rename(temporary, path)
+    finally:
+        with suppress(OSError):
+            _delete(temporary)
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Remove a file or a folder, if there is one: a folder disappears at once, and is emptied afterwards."""
+    path = Path(path)
+    gone = aside(path)
+    try:
+        os.rename(path, gone)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    _delete(gone)
+
+
+def tidy(folder: str | os.PathLike) -> None:
+    """Remove what killed processes left in a folder. Only for whoever holds its `lock`."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        return
+    for path in folder.iterdir():
+        if _ASIDE.fullmatch(path.name):
+            _delete(path)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+# --- records ------------------------------------------------------------------------------------
+
+
+def write_record(path: str | os.PathLike, record: dict[str, Any]) -> None:
+    """Write a JSON object with a checksum of its content."""
+    with atomic_write(path, "w") as file:
+        json.dump(record | {"checksum": _checksum(record)}, file, indent=1)
+        file.write("\n")
+
+
+def read_record(path: str | os.PathLike) -> dict[str, Any] | None:
+    """What `write_record` wrote; None where there is nothing, or anything else."""
+    try:
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
+        return record if record.pop("checksum") == _checksum(record) else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def _checksum(record: dict[str, Any]) -> str:
+    text = json.dumps(record, sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+# --- one at a time ------------------------------------------------------------------------------
+
+
+@contextmanager
+def lock(folder: str | os.PathLike) -> Iterator[None]:
+    """Have a folder to oneself. The system ends the lock of a process that was killed.
+
+    Raises:
+      InUse: where another process or thread has it.
+    """
+    path = Path(folder) / ".lock"
+    while True:
+        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _take(file)
+            if _is_at(file, path):  # and not one that its last owner has just removed
+                break
+        except OSError as error:
+            if error.errno in _NO_LOCKS:  # a file system without locks
+                break
+            told = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            os.close(file)
+            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                raise
+            raise InUse(
+                f"{folder} is in use by {told}: wait until it has ended, or choose another folder"
+            ) from None
+        os.close(file)
+    try:
+        os.truncate(file, 0)
+        os.write(file, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        yield
+    finally:
+        try:
+            with suppress(OSError):
+                path.unlink()
+        finally:
+            os.close(file)
+
+
+def _is_at(file: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _take(file: int) -> None:
+    """Lock an open file without waiting."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        import msvcrt
+
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)  # pyright: ignore[reportAttributeAccessIssue]
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -464,8 +464,8 @@ class Export:
         import numpy as np
 
         from jgd.cli.job import check_writable
-        from jgd.core.loop import atomic_write
         from jgd.data import to_networkx, to_pyg
+        from jgd.files import atomic_write
         from jgd.graph.build import adjacency
         from jgd.graph.operator import edge_weights
 

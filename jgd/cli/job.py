@@ -23,8 +23,8 @@ import jax
 from jgd.cli.errors import Mistake, mistakes
 from jgd.condense.common import size_of
 from jgd.core import Driver
-from jgd.core.loop import atomic_write
 from jgd.data import GraphTask, NodeTask, artifact, checksum, load
+from jgd.files import atomic_write
 from jgd.protocols import Comparison, compare
 from jgd.protocols.compare import versions
 from jgd.protocols.experiment import Experiment

@@ -12,7 +12,8 @@ from jgd.core.algorithm import (
     sequence,
     train,
 )
-from jgd.core.loop import Diverged, Driver, HostStream, InMemory, Loop, Recipe, atomic_write, in_memory, run
+from jgd.core.driver import Driver, run
+from jgd.core.loop import Diverged, HostStream, InMemory, Loop, Recipe, in_memory
 from jgd.core.model import (
     Bound,
     Model,
@@ -29,6 +30,7 @@ from jgd.core.model import (
 )
 from jgd.core.objective import Context, Objective, objective, weighted
 from jgd.core.transforms import ema, ensemble, inner_flush, keep_best, record, sweep
+from jgd.files import atomic_write
 
 __all__ = [
     "Algorithm",

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from jgd.core.loop import atomic_write
+from jgd.files import atomic_write
 from jgd.protocols.compare import Comparison
 from jgd.protocols.evaluate import Score
 from jgd.report.geometry import edges_of

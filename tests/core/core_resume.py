@@ -26,11 +26,13 @@ def recipe(key, task, loop=in_memory, hold=None):
     return loop("second", BEST, k2, task._replace(targets=made["targets"]), SECOND)
 
 
-def main(out, holding):
-    def hold():
-        if holding:
-            time.sleep(60)
+def hold():
+    """Killed here; the same function in every process, because it is part of the recipe."""
+    if sys.argv[2:] == ["hold"]:
+        time.sleep(60)
 
+
+def main(out):
     product = run(
         lambda key, task, loop: recipe(key, task, loop, hold),
         jax.random.key(3),
@@ -43,4 +45,4 @@ def main(out, holding):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2:] == ["hold"])
+    main(sys.argv[1])

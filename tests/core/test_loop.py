@@ -35,7 +35,7 @@ from jgd.core import (
     run,
     train,
 )
-from jgd.core.loop import atomic_write
+from jgd.files import atomic_write
 
 KEY = jax.random.key(0)
 ADAM = JITTERED

@@ -1,0 +1,447 @@
+"""The loop driver: runs recipes in a folder, with progress, a log and checkpoints, and resumes them.
+
+A folder of `run` holds ``run.json`` (whose run it is), ``log.jsonl`` (training curves) and
+``checkpoints/<stage>``. One process at a time has it. Killed at any moment, the same call goes on where it
+was and returns the same product (to the bit on CPU): files appear whole, folders appear and disappear by a
+rename, checkpoints and products of stages say to which computation they belong, and the log is written again
+from them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Any, cast
+
+import jax
+import numpy as np
+from jaxtyping import Array, PyTree
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import jgd
+from jgd.core import checkpoints
+from jgd.core.algorithm import Algorithm
+from jgd.core.checkpoints import Checkpoint
+from jgd.core.fingerprint import difference, fingerprint
+from jgd.core.loop import (
+    Diverged,
+    HostStream,
+    Recipe,
+    advance_to,
+    beginning,
+    check_steps,
+    chunk_size,
+    in_memory,
+    product_of,
+)
+from jgd.files import atomic_write, lock, read_record, remove, tidy, write_record
+
+__all__ = ["Driver", "run"]
+
+_MARK, _CHECKPOINTS, _LOG = "run.json", "checkpoints", "log.jsonl"
+_CODE = {"code", "constants", "defaults", "methods"}  # what other versions of Python and libraries change
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
+
+
+@dataclass
+class Driver:
+    """A loop with a folder: progress, a log, checkpoints, and stages that are skipped once finished.
+
+    It trusts that nobody else is at work in the folder, which `run` sees to.
+
+    Attributes:
+      out: folder of the run; checkpoints go to ``out/checkpoints/<stage>``, metrics to ``out/log.jsonl``.
+      progress: show a progress bar; None for "where standard error is a terminal".
+      checkpoint_seconds: time between checkpoints of one stage.
+      checkpoint_every: steps between checkpoints, in addition.
+      chunk: steps between looks; None for about fifty looks in a stage.
+      tell: is told, in one line, what was damaged and what is done about it; a warning by default.
+    """
+
+    out: Path
+    progress: bool | None = None
+    checkpoint_seconds: float = 30.0
+    checkpoint_every: int | None = None
+    chunk: int | None = None
+    tell: Callable[[str], None] = _warn
+    used: set[str] = field(default_factory=set)
+    rows: dict[str, list[str]] = field(default_factory=dict)  # lines of the log, by stage
+
+    def _scope(self, name: str) -> Path:
+        if Path(name).name != name or name in ("", "..") or name.startswith("."):
+            raise ValueError(f"a stage cannot be named {name!r}: its name is the name of a folder")
+        if name in self.used:
+            raise ValueError(f"two stages are named {name!r}: a name is a checkpoint scope, used once")
+        self.used.add(name)
+        scope = (Path(self.out) / _CHECKPOINTS / name).absolute()
+        _check_places(Path(self.out), scope)
+        scope.mkdir(parents=True, exist_ok=True)
+        tidy(scope)
+        return scope
+
+    def _claim(self, scope: Path, settings: dict[str, Any]) -> dict[str, Any]:
+        """The record of a scope, which must be of the same computation; a scope without one is emptied."""
+        path = scope / "stage.json"
+        record = read_record(path)
+        if record is not None and "settings" in record and "finished" in record:
+            before = record["settings"]
+            if before != settings:
+                other = [name for name in settings if before.get(name) != settings[name]]
+                raise ValueError(
+                    f"{scope} holds stage {scope.name!r} of another run (other {', '.join(other)}): "
+                    "choose another folder, or start over with fresh=True or resume=False"
+                )
+            return record
+        if any(scope.iterdir()):
+            self.tell(f"{scope} has no stage.json that can be read: the stage {scope.name!r} starts again")
+            remove(scope)
+            scope.mkdir()
+        record = {"settings": settings, "finished": None}
+        write_record(path, record)
+        return record
+
+    def stage(self, name: str, fn: Callable[..., Any], *args: Any) -> Any:
+        """Return ``fn(*args)`` as NumPy arrays, from the folder if it was computed before.
+
+        Raises:
+          TypeError: where the arguments or the product are not arrays, numbers or text.
+          ValueError: where the folder holds the same stage of another run.
+        """
+        scope = self._scope(name)
+        settings = {"arguments": checkpoints.checksum(args)}
+        self._claim(scope, settings)
+        path = scope / "product.npz"
+        if path.exists():
+            kept = _read_product(path, settings)
+            if kept is not None:
+                return _nest(kept)
+            self.tell(f"{path} cannot be used (damaged, or of another run): the stage {name!r} starts again")
+            remove(path)
+        flat = _flatten(fn(*args))
+        with atomic_write(path) as file:
+            np.savez(file, allow_pickle=False, **cast(Any, flat | {_OWNER: _owner(settings, flat)}))
+        return _nest(flat)
+
+    def __call__(
+        self,
+        name: str,
+        algorithm: Algorithm,
+        key: Array,
+        data: PyTree,
+        num_steps: int,
+        batches: Callable[[Any, Array], PyTree] | HostStream | None = None,
+    ) -> Any:
+        """Run a loop from its last checkpoint, or return the product it left behind.
+
+        Raises:
+          Diverged: where the loss stopped being finite.
+          ValueError: where the folder holds the same stage of another run.
+          OSError: where a checkpoint cannot be written.
+        """
+        check_steps(name, num_steps)
+        scope = self._scope(name)
+        data = jax.device_put(data)  # once, and not in every chunk
+        like = jax.eval_shape(beginning(algorithm, key, data, batches))
+        settings = {
+            "num_steps": num_steps,
+            "key": checkpoints.checksum(key),
+            "data": checkpoints.checksum(data),
+            "shapes of the state": checkpoints.shapes(like),
+        }
+        record = self._claim(scope, settings)
+        last = num_steps if record["finished"] is None else record["finished"]
+        found = checkpoints.restore(scope, settings, like, last, self.tell)
+        begin = Checkpoint(0, None, []) if found is None else found
+        self._settle(name, begin.rows)
+        state = begin.state
+        if record["finished"] is None or begin.step < record["finished"]:
+            with self._bar(name, num_steps, begin.step) as update:
+                state = self._steps(
+                    scope, update, record, algorithm, key, data, num_steps, batches, state, begin.step
+                )
+        return product_of(state, data, result=algorithm.result)
+
+    def _steps(self, scope, update, record, algorithm, key, data, num_steps, batches, state, start):
+        name = scope.name
+        kept = [start] if start else []
+        chunk = self.chunk or chunk_size(num_steps, batches)
+        if self.checkpoint_every:
+            chunk = min(chunk, self.checkpoint_every)
+        saved = time.monotonic()
+        try:
+            for state, t, metrics, finished in advance_to(  # noqa: B020
+                algorithm, key, data, num_steps, batches, state=state, start=start, chunk=chunk
+            ):
+                first = t - len(next(iter(metrics.values()))) if metrics else t
+                self._log(name, first, num_steps, metrics)
+                update(t, metrics)
+                due = time.monotonic() - saved > self.checkpoint_seconds
+                if self.checkpoint_every:
+                    due |= t // self.checkpoint_every > first // self.checkpoint_every
+                if finished:  # said first, and true once the checkpoint is there
+                    write_record(scope / "stage.json", record | {"finished": t})
+                if finished or due:
+                    checkpoints.save(scope, record["settings"], Checkpoint(t, state, self.rows.get(name, [])))
+                    kept = [*kept, t][-2:]
+                    checkpoints.prune(scope, kept)
+                    saved = time.monotonic()
+        except Diverged as error:
+            if error.step in kept:  # the state whose loss is not finite
+                kept.remove(error.step)
+                remove(scope / str(error.step))
+            last = kept[-1] if kept else None
+            told = f"the state after {last} steps is kept in {scope}" if last else "no state is kept yet"
+            raise Diverged(f"stage {name!r}: {error}; {told}", error.step) from None
+        return state
+
+    # --- log and progress ---
+
+    @property
+    def _log_path(self) -> Path:
+        return Path(self.out) / _LOG
+
+    def _settle(self, stage: str, rows: list[str]) -> None:
+        """Make the log hold of a stage what its checkpoint says, and nothing half written."""
+        self.rows[stage] = list(rows)
+        try:
+            text = self._log_path.read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
+            text = ""
+        *whole, rest = text.split("\n")
+        others = [line for line in [*whole, rest] if _stage_of(line) not in {None, *self.rows}]
+        wanted = "".join(f"{row}\n" for row in [*chain(*self.rows.values()), *others])
+        if any(_stage_of(line) is None for line in whole):  # and not only the line that was being written
+            self.tell(f"{self._log_path} is damaged: its rows are taken from the checkpoints")
+        if text != wanted:
+            with atomic_write(self._log_path, "w") as file:
+                file.write(wanted)
+
+    def _log(self, stage: str, first: int, num_steps: int, metrics: dict[str, np.ndarray]) -> None:
+        """Append about two hundred rows for a stage, whatever its length."""
+        every = max(1, num_steps // 200)
+        length = len(next(iter(metrics.values()))) if metrics else 0
+        rows = []
+        for i in range(length):
+            if (first + i) % every == 0 or first + i == num_steps - 1:
+                values = {name: _jsonable(column[i]) for name, column in metrics.items()}
+                rows.append(json.dumps({"stage": stage, "step": first + i, **values}))
+        with open(self._log_path, "a", encoding="utf-8") as file:
+            file.writelines(f"{row}\n" for row in rows)
+        self.rows.setdefault(stage, []).extend(rows)
+
+    @contextmanager
+    def _bar(self, name: str, num_steps: int, start: int):
+        shown = sys.stderr.isatty() if self.progress is None else self.progress
+        if not shown:
+            yield lambda t, metrics: None
+            return
+        console = Console(stderr=True)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        with Progress(*columns, console=console, transient=console.is_terminal) as bar:
+            task = bar.add_task(name, total=num_steps, completed=start, note="")
+
+            def update(t, metrics):
+                loss = metrics.get("loss")
+                finite = None if loss is None else loss[-1][np.isfinite(loss[-1])]
+                note = "" if finite is None else f"loss {np.mean(finite, dtype=float):.4g}"
+                bar.update(task, completed=t, note=note)
+
+            yield update
+
+
+def _check_places(out: Path, scope: Path) -> None:
+    """See that files are where files are expected, and folders where folders are."""
+    for path in (scope.parent, scope):
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"{path} is not a folder: remove it, or choose another folder for the run")
+    for path in (out / _LOG, out / _MARK):
+        if path.exists() and not path.is_file():
+            raise ValueError(f"{path} is not a file: remove it, or choose another folder for the run")
+
+
+def _stage_of(line: str) -> str | None:
+    """The stage of a line of the log; None for what is no such line."""
+    try:
+        row = json.loads(line)
+        return row["stage"] if isinstance(row["stage"], str) and type(row["step"]) is int else None
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
+        return None
+
+
+def _jsonable(value: Any) -> Any:
+    """A number, or the list of a small array, with None for what JSON cannot say."""
+    plain = (value if np.size(value) <= 64 else np.mean(value)).tolist()
+
+    def clean(x):
+        if isinstance(x, list):
+            return [clean(v) for v in x]
+        return None if isinstance(x, float) and not np.isfinite(x) else x
+
+    return clean(plain)
+
+
+def _flatten(product: Any, path: str = "product") -> dict[str, np.ndarray]:
+    if not isinstance(product, dict):
+        array = np.asarray(product)
+        if array.dtype.kind not in "biufcU":
+            kind = f"{type(product).__name__} of {array.dtype}"
+            raise TypeError(f"a stage returns arrays of numbers or text, or nested dicts of them, not {kind}")
+        return {path: array}
+    flat = {}
+    for name, value in product.items():
+        if not isinstance(name, str) or "/" in name:
+            raise TypeError(f"a stage names what it returns by strings without '/', not by {name!r}")
+        flat |= _flatten(value, f"{path}/{name}")
+    return flat
+
+
+def _nest(flat: dict[str, np.ndarray]) -> Any:
+    root: dict[str, Any] = {"product": {}}
+    for path, value in flat.items():
+        *parents, last = path.split("/")
+        inner = root
+        for name in parents:
+            inner = inner.setdefault(name, {})
+        inner[last] = value
+    return root["product"]
+
+
+_OWNER = "owner"  # of a product; its own arrays are named product, product/a, …
+
+
+def _owner(settings: dict[str, Any], flat: dict[str, np.ndarray]) -> np.ndarray:
+    """What a product says of itself."""
+    return np.asarray(json.dumps([settings, sorted(flat), checkpoints.checksum(flat)]))
+
+
+def _read_product(path: Path, settings: dict[str, Any]) -> dict[str, np.ndarray] | None:
+    """The arrays of a stage's product; None where the file is damaged or of another computation."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if archive.testzip() is not None:
+                return None
+        with np.load(path, allow_pickle=False) as file:
+            flat = {name: file[name] for name in file.files}
+        owner = flat.pop(_OWNER)
+        return flat if owner.shape == () and owner == _owner(settings, flat) else None
+    except MemoryError:
+        raise
+    except Exception:  # whatever zipfile and NumPy say to damaged files
+        return None
+
+
+# --- a run in a folder --------------------------------------------------------------------------
+
+
+def run(
+    recipe: Recipe,
+    key: Array,
+    task: Any,
+    *,
+    out: str | os.PathLike | None = None,
+    resume: bool = True,
+    fresh: bool = False,
+    progress: bool | None = None,
+    checkpoint_seconds: float = 30.0,
+    checkpoint_every: int | None = None,
+) -> Any:
+    """Run a recipe with progress, a log and checkpoints in a folder.
+
+    Run again with the same arguments after an interruption, it goes on where it was and returns the same
+    product (to the bit on CPU). The folder remembers the settings of the recipe, the key and the content of
+    the task: others are refused with the difference named.
+
+    Args:
+      recipe: what to run.
+      key: its random key.
+      task: its task.
+      out: folder for ``run.json``, ``log.jsonl`` and ``checkpoints/``; None to run in memory.
+      resume: use what is in the folder; False is the same as ``fresh=True``.
+      fresh: remove the log and checkpoints of an earlier run first.
+      progress: show a bar; None for "where standard error is a terminal".
+      checkpoint_seconds: time between checkpoints.
+      checkpoint_every: steps between checkpoints, in addition.
+
+    Returns:
+      The product of the recipe.
+
+    Raises:
+      ValueError: where the folder holds another run or something else, or is in use.
+      OSError: where it cannot be written.
+    """
+    if out is None:
+        return recipe(key, task, loop=in_memory)
+    parts = fingerprint({"recipe": recipe, "key": key, "task": task})
+    with _opened(Path(out), parts, fresh=fresh or not resume) as folder:
+        return recipe(key, task, loop=Driver(folder, progress, checkpoint_seconds, checkpoint_every))
+
+
+@contextmanager
+def _opened(folder: Path, parts: Mapping[str, Any], *, fresh: bool) -> Iterator[Path]:
+    """A folder that belongs to a run, and to this process as long as the context lasts."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):
+        _check_places(folder, folder / _CHECKPOINTS)
+        for place in (folder, folder / _CHECKPOINTS):
+            tidy(place)
+        now = {"parts": dict(parts), "versions": _versions()}
+        if fresh:  # run.json last: what is there always belongs to the run that it names
+            remove(folder / _CHECKPOINTS)
+            remove(folder / _LOG)
+            write_record(folder / _MARK, now)
+        elif not _holds(folder, now):
+            write_record(folder / _MARK, now)
+        yield folder
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    told = {"jgd": jgd.__version__, "python": platform.python_version()}
+    return told | {name: version(name) for name in ("jax", "flax", "optax")}
+
+
+def _holds(folder: Path, now: dict[str, Any]) -> bool:
+    """Whether a folder holds a run already, which must be the same one."""
+    before = read_record(folder / _MARK)
+    if before is None or not before.keys() >= now.keys():
+        there = [n for n in (_MARK, _CHECKPOINTS, _LOG, "experiment.json") if (folder / n).exists()]
+        if there:
+            raise ValueError(
+                f"{folder} holds {' and '.join(there)}, but no run.json that can be read: "
+                "choose another folder, or start over with fresh=True"
+            )
+        return False
+    old, new = before["parts"], now["parts"]
+    if before["versions"] != now["versions"]:  # settings that one of the two does not have are not compared
+        both = [k for k in new if k in old and not _CODE & {*k.split(".")}]
+        old, new = ({k: flat[k] for k in both} for flat in (old, new))
+    if other := difference(old, new):
+        raise ValueError(
+            f"{folder} holds another run ({other}): choose another folder, or start over with fresh=True"
+        )
+    if other := difference(before["versions"], now["versions"]):
+        _warn(f"{folder} holds a run of another version ({other}): going on with what it has")
+        return False
+    return True
