@@ -18,6 +18,7 @@ gradient of a gradient is needed, only that of an embedding::
 There is no code of the authors of GCDM. Settings and inner steps are those of GCondenser (Liu et al., 2024):
 the inner steps move θ to make the same loss smaller. Training θ on the condensed graph instead, as gradient
 matching does, sends X' against networks that know it by heart: the accuracy on Cora falls with every epoch.
+The networks' weights are Glorot's, as there.
 Departures from GCondenser: classes are weighted by their sizes, there all alike; and the generator's learning
 rate is 1e-2. At the 3e-4 of the features A' is still near one half everywhere after a hundred epochs, and a
 GCN on such a graph sees one average (39 % on Cora with 70 nodes, against 81 %).

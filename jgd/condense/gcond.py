@@ -20,11 +20,12 @@ Gradients of the real graph are exact: SGC's two propagations are done once, ahe
 graph. ``fanouts=(10, 5)`` draws neighbourhoods, as the authors do, for graphs on which a whole pass is too
 much.
 
-Departures from the authors' code. Features and labels are both in order of the class number (there, features
-of one class can start under the label of another). Their learning rate for small sets is kept, 1e-4: the
-distance does not see lengths, and ten times as much lets the features of Cora drift apart. Of the sets seen
-on the way, the one with the best validation accuracy of a network trained on it is returned (there, the test
-accuracy at some epochs is reported); ``select_every=None`` returns the last.
+Departures from the authors' code. The networks' weights are Glorot's and their biases zero (there, both are
+uniform within ``1 / sqrt(fan_in)``). Features and labels are both in order of the class number (there,
+features of one class can start under the label of another). Their learning rate for small sets is kept, 1e-4:
+the distance does not see lengths, and ten times as much lets the features of Cora drift apart. Of the sets
+seen on the way, the one with the best validation accuracy of a network trained on it is returned (there, the
+test accuracy at some epochs is reported); ``select_every=None`` returns the last.
 """
 
 from __future__ import annotations

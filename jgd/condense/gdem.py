@@ -197,7 +197,7 @@ class GDEM:
       start_steps: of the training of that perceptron.
       start_lr: its learning rate.
       start_decay: its weight decay.
-      start_dropout: its dropout.
+      start_dropout: its dropout, also while X' moves.
       start_x_steps: steps that X' takes to be classified by it.
       start_x_lr: their learning rate.
       start_x_decay: their weight decay.
@@ -266,6 +266,7 @@ class GDEM:
     def _features(self, key: Array, task: NodeTask, part: NodeTask, labels: np.ndarray, loop: Loop) -> Array:
         """Noise, moved until a perceptron that was trained on the labelled nodes says ``labels``."""
         k_net, k_noise = jax.random.split(key)
+        k_drop = jax.random.fold_in(key, 2)
 
         def rows(task, mask):
             index = np.flatnonzero(np.asarray(mask))
@@ -287,7 +288,7 @@ class GDEM:
         bound = (6 / (size + width)) ** 0.5
         noise = jax.random.uniform(k_noise, (size, width), minval=-bound, maxval=bound)
         return _classified(
-            net, noise, jnp.asarray(labels), self.start_x_lr, self.start_x_decay, self.start_x_steps
+            net, k_drop, noise, jnp.asarray(labels), self.start_x_lr, self.start_x_decay, self.start_x_steps
         )
 
 
@@ -327,25 +328,25 @@ def _perceptron(
 
 
 def _classified(
-    net: Bound, x: Array, labels: Array, learning_rate: float, decay: float, steps: int
+    net: Bound, key: Array, x: Array, labels: Array, learning_rate: float, decay: float, steps: int
 ) -> Float[Array, "n F"]:
-    """Features after gradient steps towards being classified as their labels."""
+    """Features after gradient steps towards their labels, by a network with its dropout."""
 
     @jax.jit
-    def run(net, x, labels):
+    def run(net, key, x, labels):
         tx = optax.chain(optax.add_decayed_weights(decay), optax.adam(learning_rate))
 
-        def loss(x):
-            return jnp.mean(cross_entropy(net(identity(len(labels)), x).logits, labels))
+        def loss(x, key):
+            return jnp.mean(cross_entropy(net(identity(len(labels)), x, key=key, train=True).logits, labels))
 
-        def step(carry, _):
+        def step(carry, t):
             x, state = carry
-            updates, state = tx.update(jax.grad(loss)(x), state, x)
+            updates, state = tx.update(jax.grad(loss)(x, jax.random.fold_in(key, t)), state, x)
             return (optax.apply_updates(x, updates), state), None
 
-        return jax.lax.scan(step, (x, tx.init(x)), length=steps)[0][0]
+        return jax.lax.scan(step, (x, tx.init(x)), jnp.arange(steps))[0][0]
 
-    return run(net, x, labels)
+    return run(net, key, x, labels)
 
 
 def _loss(settings: GDEM, num_classes: int):

@@ -16,6 +16,7 @@ from jgd.condense.gdem import (
     OFFICIAL,
     Eigenbasis,
     _algorithm,
+    _classified,
     _loss,
     block_eigenvectors,
     class_alignment,
@@ -24,9 +25,10 @@ from jgd.condense.gdem import (
     official,
     subspace_distance,
 )
-from jgd.core import Examples, InMemory
+from jgd.core import Examples, InMemory, bind, from_linen
 from jgd.data.generate import contextual_sbm
-from jgd.graph import EXPORT_CHECKS, adjacency
+from jgd.graph import EXPORT_CHECKS, adjacency, identity
+from jgd.nn import MLP
 from jgd.protocols.evaluate import condensed_operator
 
 close = np.testing.assert_allclose
@@ -144,6 +146,25 @@ def test_recipe(run):
     assert history["match"]["loss"][-1] < 0.8 * history["match"]["loss"][0]
     close(history["match"]["best"][-1], np.nanmax(history["match"]["score"]))
     same(small, SMALL(KEY, TASK))
+
+
+def test_features_move_under_the_dropout_of_the_perceptron():
+    """Each step of X' has a mask of its own, drawn from the key; without dropout the key does not matter."""
+    x = jnp.asarray(rng.standard_normal((4, 6)), jnp.float32)
+    labels = jnp.asarray([0, 1, 0, 1])
+
+    def moved(dropout, seed, steps=2):
+        net = from_linen(MLP(2, 8, dropout=dropout))
+        net = bind(net, *net.init(KEY, identity(4), x))
+        return _classified(net, jax.random.key(seed), x, labels, 0.1, 0.0, steps)
+
+    close(moved(0.0, 0), moved(0.0, 1), rtol=0)
+    assert not np.allclose(moved(0.5, 0), moved(0.0, 0))
+    assert not np.allclose(moved(0.5, 0), moved(0.5, 1))
+    # Adam's first step has one length wherever there is a gradient: not where inputs are dropped.
+    first = np.asarray(moved(0.5, 0, steps=1)) - x
+    assert 0.2 < np.mean(np.abs(first) < 1e-6) < 0.8
+    close(np.abs(first)[np.abs(first) > 1e-6], 0.1, rtol=1e-3)
 
 
 def test_turns():
