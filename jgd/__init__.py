@@ -30,7 +30,7 @@ if TYPE_CHECKING:
         text,
     )
     from jgd.core import objective, run, weighted
-    from jgd.data import load
+    from jgd.data import describe, load
     from jgd.nn.saved import load_model, save
     from jgd.protocols import Protocol, compare, evaluate
 
@@ -54,7 +54,7 @@ _PARTS = (
 )
 _HOMES = {
     **dict.fromkeys(("objective", "run", "weighted"), "core"),
-    "load": "data",
+    **dict.fromkeys(("describe", "load"), "data"),
     **dict.fromkeys(("load_model", "save"), "nn.saved"),
     **dict.fromkeys(("Protocol", "compare", "evaluate"), "protocols"),
 }
@@ -66,6 +66,7 @@ __all__ = [
     "condense",
     "core",
     "data",
+    "describe",
     "distill",
     "evaluate",
     "graph",

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
 
 from jgd.cli.errors import Mistake, mistakes
-from jgd.cli.options import Flag, Number, Out
+from jgd.cli.options import Flag, Number, Out, OwnData, Reading
 
 __all__ = ["Compare", "Condense", "Datasets", "Evaluate", "Export", "Import", "Methods", "RunOptions"]
 
@@ -33,10 +33,11 @@ class Condense:
     table, and writes condensed.npz, metrics.json and report.html. An interrupted run goes on
     where it was when the same command is given again.
 
-    Examples: `jgd condense`, `jgd condense cora --label-ratio 0.5`, `jgd condense citeseer --nodes 30`.
+    Examples: `jgd condense`, `jgd condense cora --label-ratio 0.5`, `jgd condense citeseer --nodes 30`,
+    `jgd condense papers/ --undirected`.
 
     Attributes:
-      dataset: name, see `jgd datasets`.
+      dataset: name, see `jgd datasets`, or the path of a graph of your own, see `jgd describe`.
       label_ratio: condensed nodes for each labelled node, in (0, 1]; 0.25 for digits and 0.5 else.
       nodes: number of condensed nodes, instead of the ratio.
       method: name, see `jgd methods`; its settings are the authors' where they are known (`jgd run` can
@@ -67,6 +68,7 @@ class Condense:
     setting: Literal["transductive", "inductive"] = "transductive"
     no_resume: Flag = False
     quiet: Flag = False
+    reading: OwnData = field(default_factory=Reading)
 
     def __call__(self, command: str) -> int:
         """Run it."""
@@ -79,10 +81,17 @@ class Condense:
             self._experiment(default_experiment(self.dataset, self.method, **size)).check()
         if self.out is not None:
             check_writable(self.out)
-        task = load_nodes(self.dataset, self.setting)
+        options = self.reading.options(self.dataset)
+        task = load_nodes(self.dataset, self.setting, options, quiet=self.quiet)
         experiment = self._experiment(default_experiment(self.dataset, self.method, **size, task=task))
         comparison, out = conduct(
-            experiment, self.out, command=command, resume=not self.no_resume, quiet=self.quiet, task=task
+            experiment,
+            self.out,
+            command=command,
+            resume=not self.no_resume,
+            quiet=self.quiet,
+            task=task,
+            source=self.reading.source(self.dataset),
         )
         conclude(comparison, out)
         return 0
@@ -161,7 +170,7 @@ class Compare:
     Example: `jgd compare cora --methods random herding average-sgc clustgdd --label-ratios 0.25 0.5 1`.
 
     Attributes:
-      dataset: name, see `jgd datasets`.
+      dataset: name, see `jgd datasets`, or the path of a graph of your own, see `jgd describe`.
       methods: names, see `jgd methods`; their settings are the authors' where they are known.
       label_ratios: sizes, in condensed nodes for each labelled node, in (0, 1].
       seeds: sets for each method and size.
@@ -191,12 +200,13 @@ class Compare:
     out: Out = None
     setting: Literal["transductive", "inductive"] = "transductive"
     quiet: Flag = False
+    reading: OwnData = field(default_factory=Reading)
 
     def __call__(self, command: str) -> int:
         """Run it."""
         import jax
 
-        from jgd.cli.job import check_writable, load_nodes, teller, write_json
+        from jgd.cli.job import check_writable, load_nodes, short_dataset, teller, write_json
         from jgd.cli.results import methods_table
         from jgd.condense.common import size_of
         from jgd.protocols.sweep import compare_methods
@@ -205,12 +215,13 @@ class Compare:
         with mistakes():  # names before data, which may be a download
             usual = self._check()
         setting = "" if self.setting == "transductive" else f"-{self.setting}"
-        name = f"compare-{self.dataset}{setting}-seed{self.seed}".replace(":", "-")
+        name = f"compare-{short_dataset(self.dataset)}{setting}-seed{self.seed}".replace(":", "-")
         out = Path("runs") / name if self.out is None else self.out
         check_writable(out)
         if (out / "experiment.json").exists():
             raise Mistake(f"{out} holds a run of something else: choose another folder with --out")
-        task = load_nodes(self.dataset, self.setting)
+        options = self.reading.options(self.dataset)
+        task = load_nodes(self.dataset, self.setting, options, quiet=self.quiet)
         say = teller(self.quiet)
         with mistakes():
             for ratio in self.label_ratios:
@@ -336,7 +347,7 @@ class Evaluate:
 
     Attributes:
       file: a condensed.npz.
-      dataset: the original; by default the one that the file names.
+      dataset: the original, a name or a path; by default the one that the file names.
       models: of gcn, sgc, sage, gat, appnp, cheb, gin, mlp, gprgnn.
       seeds: networks of each kind.
       epochs: training steps of each network; 200 for digits and 600 else.
@@ -355,6 +366,7 @@ class Evaluate:
     full: Flag = False
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     quiet: Flag = False
+    reading: OwnData = field(default_factory=Reading)
 
     def __call__(self, command: str) -> int:
         """Run it."""
@@ -369,9 +381,7 @@ class Evaluate:
 
         with mistakes():
             small = _load_graph(self.file)
-        dataset = self.dataset or small.provenance.get("dataset")
-        if not dataset:
-            raise Mistake(f"{self.file} does not say what it was made from: give --dataset")
+        dataset, options = self._original(small)
         with mistakes():
             usual = default_experiment(dataset)
             protocol = usual.protocol
@@ -384,7 +394,8 @@ class Evaluate:
             check_writable(self.json.parent)
             if self.json.is_dir():
                 raise Mistake(f"{self.json} is a folder: name a file")
-        task = load_nodes(dataset, small.provenance.get("setting", "transductive"))
+        setting = small.provenance.get("setting", "transductive")
+        task = load_nodes(dataset, setting, options, quiet=self.quiet)
         rows: tuple[Any, Any] = small.data.nodes, task.graph.nodes
         widths = [int(x.shape[1]) for x in rows]
         if widths[0] != widths[1]:
@@ -432,6 +443,26 @@ class Evaluate:
         if self.json is not None:
             print(f"\nwritten to {self.json}")
         return 0
+
+    def _original(self, small: Any) -> tuple[str, dict[str, Any]]:
+        """The dataset to test on, and how to read it: as it was read then, unless it is said otherwise."""
+        from jgd.data.registry import is_known, is_path
+
+        source = dict(small.provenance.get("source") or {})
+        path = source.pop("path", None)
+        dataset = self.dataset or path or small.provenance.get("dataset")
+        if not dataset:
+            raise Mistake(f"{self.file} does not say what it was made from: give --dataset")
+        given = self.reading.options(dataset)
+        if (
+            self.dataset is None
+            and not is_known(dataset)
+            and not (is_path(dataset) and Path(dataset).exists())
+        ):
+            raise Mistake(
+                f"{self.file} was made from {dataset}, which is not here: say where with --dataset PATH"
+            )
+        return dataset, given or (source if path is not None else {})
 
 
 # --- export -------------------------------------------------------------------------------------

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from jgd.cli.errors import Mistake, mistakes
-from jgd.cli.options import Flag, Names, Number, Out
+from jgd.cli.errors import mistakes
+from jgd.cli.options import Flag, Names, Number, Out, OwnData, Reading
 
 __all__ = ["Distill"]
 
@@ -21,16 +21,17 @@ _Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="
 class Distill:
     """Distil a teacher into students, and compare objectives.
 
-    Trains a teacher on all training examples of a set of images or texts and, with each objective, students
-    that learn from it on some of them; prints one table of accuracy and calibration on the test examples,
-    and writes metrics.json and report.html. An interrupted run goes on where it was when the same command is
-    given again.
+    Trains a teacher on all training examples of a set of images or texts, or of a table, and, with each
+    objective, students that learn from it on some of them; prints one table of accuracy and calibration on
+    the test examples, and writes metrics.json and report.html. An interrupted run goes on where it was when
+    the same command is given again.
 
     Examples: `jgd distill`, `jgd distill mnist --examples 1000 --objectives ce kd dkd`,
-    `jgd distill cifar10-jpeg --teacher resnet20 --student resnet8`.
+    `jgd distill cifar10-jpeg --teacher resnet20 --student resnet8`, `jgd distill table.csv --standardize`.
 
     Attributes:
-      dataset: images or texts, see `jgd datasets`.
+      dataset: images or texts, see `jgd datasets`, or the path of a table, arrays or a folder of images of
+        your own, see `jgd describe`.
       objectives: what students learn by, of ce, kd, reverse-kl, dkd, nkd, dist, standardized, ctkd, pld,
         listmle, fitnet, rkd, sp, pkt, crd, mi.
       teacher: network such as mlp-256-256, resnet20, resnet8x4, wrn-16-2, vgg8 (images) or transformer-96-3
@@ -63,6 +64,7 @@ class Distill:
     out: Out = None
     no_resume: Flag = False
     quiet: Flag = False
+    reading: OwnData = field(default_factory=Reading)
 
     def __call__(self, command: str) -> int:
         """Run it."""
@@ -70,7 +72,7 @@ class Distill:
         import numpy as np
         import optax
 
-        from jgd.cli.job import check_writable, claim, done, teller, write_json
+        from jgd.cli.job import check_writable, claim, done, short_dataset, teller, write_json
         from jgd.cli.tables import show
         from jgd.core import Driver, Loop
         from jgd.data import checksum, subset
@@ -93,7 +95,8 @@ class Distill:
                 raise ValueError("name at least one objective, and each once")
             if not self.rate > 0 or self.seed < 0:
                 raise ValueError(f"rate must be positive and seed not negative, got {self.rate}, {self.seed}")
-        out = Path("runs") / f"distill-{self.dataset}-seed{self.seed}" if self.out is None else self.out
+        named_so = f"distill-{short_dataset(self.dataset)}-seed{self.seed}"
+        out = Path("runs") / named_so if self.out is None else self.out
         check_writable(out)
         with mistakes():
             task = self._task()
@@ -107,7 +110,7 @@ class Distill:
             if learned < self.batch:
                 raise ValueError(f"{learned} training examples are fewer than a batch of {self.batch}")
         settings = dataclasses.asdict(self) | {"teacher": large, "student": small}
-        for name in ("out", "no_resume", "quiet"):
+        for name in ("out", "no_resume", "quiet", "reading"):  # how data are read is told by their checksum
             del settings[name]
         record = {"experiment": settings, "checksum": checksum(task)}
         claim(out, record, resume=not self.no_resume, say=say)
@@ -155,15 +158,20 @@ class Distill:
 
     def _task(self):
         """Images as they are, texts as tokens."""
-        from jgd.data import Corpus, load, tokenized, word_tokenizer
+        from jgd.cli.job import load_data
+        from jgd.data import Corpus, tokenized, word_tokenizer
         from jgd.data.tasks import ArrayTask
 
-        task = load(self.dataset)
+        def refuse(task: object) -> str | None:
+            if isinstance(task, ArrayTask | Corpus):
+                return None
+            return (
+                f"{self.dataset} is made of graphs: "
+                "`jgd distill` takes kinds 'image' and 'text' of `jgd datasets`, tables and folders of images"
+            )
+
+        options = self.reading.options(self.dataset)
+        task = load_data(self.dataset, options, refuse=refuse, quiet=self.quiet)
         if isinstance(task, Corpus):
             return tokenized(task, word_tokenizer(task), self.length)
-        if not isinstance(task, ArrayTask):
-            raise Mistake(
-                f"{self.dataset} is made of graphs: "
-                "`jgd distill` takes kinds 'image' and 'text' of `jgd datasets`"
-            )
         return task

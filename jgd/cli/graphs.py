@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from jgd.cli.errors import Mistake, mistakes
-from jgd.cli.options import Flag, Names, Number, Out
+from jgd.cli.options import Flag, Names, Number, Out, OwnData, Reading
 
 __all__ = ["CondenseGraphs", "Detect"]
 
@@ -35,7 +35,7 @@ class CondenseGraphs:
     Examples: `jgd condense-graphs tu:NCI1 --nodes 300`, `jgd condense-graphs tu:MUTAG --method kidd`.
 
     Attributes:
-      dataset: a set of graphs, see `jgd datasets`.
+      dataset: a set of graphs, see `jgd datasets`, or the path of one of your own, see `jgd describe`.
       method: name, see `jgd methods`; its settings are the authors' where they are known.
       nodes: most nodes of all condensed graphs together (mirage and the choices of graphs); of each
         condensed graph (doscond-graphs, kidd).
@@ -64,15 +64,16 @@ class CondenseGraphs:
     steps: int = 500
     baselines: Names = ("random-graphs", "herding-graphs", "k-center-graphs")
     quiet: Flag = False
+    reading: OwnData = field(default_factory=Reading)
 
     def __call__(self, command: str) -> int:
         """Run it."""
         import jax
 
-        from jgd.cli.job import OUTPUTS, teller, write_json
+        from jgd.cli.job import OUTPUTS, load_data, short_dataset, teller, write_json
         from jgd.cli.tables import human_bytes, show
         from jgd.core import Driver
-        from jgd.data import GraphTask, artifact, load
+        from jgd.data import GraphTask, artifact, checksum
         from jgd.protocols.compare_graphs import compare_graphs
         from jgd.protocols.evaluate import NETWORKS
         from jgd.protocols.graphs import GraphProtocol
@@ -97,12 +98,16 @@ class CondenseGraphs:
             if self.seeds < 1 or not self.models:
                 raise ValueError("name at least one model and one seed")
             protocol = GraphProtocol(steps=self.steps)
-        out = Path("runs") / f"{self.dataset}-{self.method}-seed{self.seed}" if self.out is None else self.out
+        named_so = f"{short_dataset(self.dataset)}-{self.method}-seed{self.seed}"
+        out = Path("runs") / named_so if self.out is None else self.out
         _fresh(out)
         with mistakes():
-            task = load(self.dataset)
-            if not isinstance(task, GraphTask):
-                raise Mistake(f"{self.dataset} is one graph: `jgd condense {self.dataset}` condenses it")
+            task = load_data(
+                self.dataset,
+                self.reading.options(self.dataset),
+                refuse=lambda task: None if isinstance(task, GraphTask) else self._other(task),
+                quiet=self.quiet,
+            )
             recipe = preferred_for_graphs(self.method, task.name, **given)
             out.mkdir(parents=True, exist_ok=True)
             found = compare_graphs(
@@ -117,7 +122,7 @@ class CondenseGraphs:
                 loop=Driver(out, progress=False if self.quiet else None),
                 say=say,
             )
-            metrics = found.metrics(command=command, seed=self.seed)
+            metrics = found.metrics(command=command, seed=self.seed) | {"checksum": checksum(task)}
             small = dataclasses.replace(
                 found.small,
                 provenance={
@@ -125,6 +130,7 @@ class CondenseGraphs:
                     "method": self.method,
                     "command": command,
                     "seed": self.seed,
+                    "checksum": metrics["checksum"],
                 },
             )
             artifact.save(small, out / "condensed.npz")
@@ -145,6 +151,13 @@ class CondenseGraphs:
         print(f"\ntest accuracy and ROC-AUC, both in % ± standard deviation over {self.seeds} seeds")
         print(f"written to {out}: {', '.join(OUTPUTS)}")
         return 0
+
+    def _other(self, task: object) -> str:
+        from jgd.data import NodeTask
+
+        if isinstance(task, NodeTask):
+            return f"{self.dataset} is one graph: `jgd condense {self.dataset}` condenses it"
+        return f"{self.dataset} holds no graphs: `jgd distill {self.dataset}` distils a teacher of it"
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ import jax
 from jgd.cli.errors import Mistake, mistakes
 from jgd.condense.common import size_of
 from jgd.core import Driver
-from jgd.data import GraphTask, NodeTask, artifact, checksum, load
+from jgd.data import GraphTask, NodeTask, artifact, checksum
+from jgd.data.registry import is_path, load_with_notes
+from jgd.data.sources import short_name
 from jgd.files import atomic_write
 from jgd.protocols import Comparison, compare
 from jgd.protocols.compare import versions
@@ -36,7 +38,9 @@ __all__ = [
     "conduct",
     "default_folder",
     "done",
+    "load_data",
     "load_nodes",
+    "short_dataset",
     "teller",
     "write_json",
 ]
@@ -50,7 +54,8 @@ def default_folder(experiment: Experiment) -> Path:
     recipe = experiment.recipe
     size = f"{recipe.nodes}nodes" if recipe.nodes is not None else f"{recipe.label_ratio:g}"
     setting = "" if experiment.setting == "transductive" else f"-{experiment.setting}"
-    name = f"{experiment.dataset}{setting}-{experiment.method}-{size}-seed{experiment.seed}"
+    dataset = short_dataset(experiment.dataset)
+    name = f"{dataset}{setting}-{experiment.method}-{size}-seed{experiment.seed}"
     return Path("runs") / name.replace(":", "-")
 
 
@@ -69,19 +74,57 @@ def check_writable(folder: Path) -> None:
         raise Mistake(f"{folder} cannot be written: no permission in {there}")
 
 
-def load_nodes(dataset: str, setting: str) -> NodeTask:
+def short_dataset(dataset: str) -> str:
+    """A name of a dataset, or what data of your own at a path are called, for names of folders."""
+    return short_name(dataset) if is_path(dataset) else dataset
+
+
+def load_data(
+    dataset: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    refuse: Callable[[Any], str | None] = lambda task: None,
+    quiet: bool = False,
+) -> Any:
+    """A dataset by name or path; tells on standard error what was done to read a path.
+
+    Args:
+      dataset: name or path.
+      options: of `jgd.load`.
+      refuse: why a command cannot take a task, or None.
+      quiet: tell nothing.
+
+    Raises:
+      Mistake: where it is unknown, missing, damaged, or refused.
+    """
+    with mistakes():
+        task, notes = load_with_notes(dataset, **(options or {}))
+    if (why := refuse(task)) is not None:
+        raise Mistake(why)
+    if not quiet:
+        for note in notes:
+            print(f"{dataset}: {note}", file=sys.stderr, flush=True)
+    return task
+
+
+def load_nodes(
+    dataset: str, setting: str, options: Mapping[str, Any] | None = None, *, quiet: bool = False
+) -> NodeTask:
     """A dataset with one graph.
 
     Raises:
       Mistake: where it is unknown, missing, damaged, or of another kind.
     """
-    with mistakes():
-        task = load(dataset)
-    if isinstance(task, GraphTask) or not isinstance(task, NodeTask):
-        raise Mistake(
-            f"{dataset} is a set of graphs: `jgd condense-graphs {dataset}` condenses it "
-            "(this command takes kind 'node' of `jgd datasets`)"
-        )
+
+    def refuse(task: Any) -> str | None:
+        if isinstance(task, NodeTask):
+            return None
+        takes = "(this command takes kind 'node' of `jgd datasets`)"
+        if isinstance(task, GraphTask):
+            return f"{dataset} is a set of graphs: `jgd condense-graphs {dataset}` condenses it {takes}"
+        return f"{dataset} is no graph: `jgd distill {dataset}` distils a teacher of it {takes}"
+
+    task = load_data(dataset, options, refuse=refuse, quiet=quiet)
     return dataclasses.replace(task, setting=setting)
 
 
@@ -141,6 +184,7 @@ def conduct(
     resume: bool = True,
     quiet: bool = False,
     task: NodeTask | None = None,
+    source: Mapping[str, Any] | None = None,
 ) -> tuple[Comparison, Path]:
     """Condense, compare, and write the outputs.
 
@@ -151,6 +195,7 @@ def conduct(
       resume: go on with what an interrupted run left in the folder; else remove the earlier run.
       quiet: no progress on standard error.
       task: the dataset of the experiment, if it is loaded already.
+      source: path of data of the user's own, and the options they were read with, for the record.
 
     Returns:
       The comparison, and the folder.
@@ -191,6 +236,8 @@ def conduct(
         raise
     metrics = comparison.metrics(command=command, seed=experiment.seed)
     metrics |= {"checksum": digest, "experiment": experiment.settings(), "resumed": resumed}
+    if source:
+        metrics["source"] = dict(source)
     comparison = _with_provenance(comparison, metrics)
     say("writing the report")
     with mistakes():
@@ -268,6 +315,7 @@ def _with_provenance(comparison: Comparison, metrics: dict[str, Any]) -> Compari
         "versions": versions(),
         "command": metrics["command"],
         "metrics": {"condensed": metrics["condensed"], "full": metrics["full"]},
+        **({"source": metrics["source"]} if "source" in metrics else {}),
     }
     small = dataclasses.replace(small, provenance=provenance)
     return dataclasses.replace(comparison, condensed={**comparison.condensed, comparison.method: small})

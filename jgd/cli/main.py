@@ -29,6 +29,7 @@ from jgd.cli.commands import (
     Methods,
     RunOptions,
 )
+from jgd.cli.describe import Describe
 from jgd.cli.distill import Distill
 from jgd.cli.errors import Mistake, mistakes
 from jgd.cli.graphs import CondenseGraphs, Detect
@@ -45,6 +46,7 @@ COMMANDS: dict[str, type] = {
     "import": Import,
     "run": RunOptions,
     "detect": Detect,
+    "describe": Describe,
     "datasets": Datasets,
     "methods": Methods,
 }

@@ -4,6 +4,7 @@ from jgd.data import artifact
 from jgd.data.checksum import checksum
 from jgd.data.condensed import Condensed
 from jgd.data.convert import from_networkx, from_ogb, from_pyg, to_networkx, to_pyg
+from jgd.data.describe import Description, describe
 from jgd.data.digits import digits_images, digits_knn
 from jgd.data.generate import contextual_sbm, power_law
 from jgd.data.images import channel_statistics, image_folder, image_task, standardized
@@ -45,6 +46,7 @@ __all__ = [
     "Database",
     "Dataset",
     "DenseGraphs",
+    "Description",
     "EventLog",
     "GraphTask",
     "HeteroGraph",
@@ -64,6 +66,7 @@ __all__ = [
     "darpa_e3",
     "data_dir",
     "datasets",
+    "describe",
     "digits_images",
     "digits_knn",
     "events_to_graph",

@@ -6,16 +6,17 @@ What comes in is a `NodeTask` (labels -1 and masks None where there are none); w
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, overload
 
 import jraph
 import networkx as nx
 import numpy as np
 
 from jgd.data.condensed import Condensed
+from jgd.data.joined import Joined, edge_data, joined_networkx, joined_pyg
 from jgd.data.storage import DataError
-from jgd.data.tasks import NodeTask
+from jgd.data.tasks import GraphTask, NodeTask
 from jgd.graph.build import from_edges
 from jgd.graph.operator import SparseOperator, edge_weights, num_nodes
 
@@ -61,6 +62,11 @@ def _task(
     return NodeTask(graph=graph, labels=labels, **masks, name=name, directed=directed)
 
 
+def _set_of_graphs(joined: Joined, name: str) -> GraphTask:
+    labels = np.full(len(joined.graphs.n_node), -1) if joined.labels is None else joined.labels
+    return GraphTask(graphs=joined.graphs, labels=labels, name=name)
+
+
 # NetworkX
 
 
@@ -98,10 +104,35 @@ def to_networkx(
     return result
 
 
+@overload
 def from_networkx(
     graph: nx.Graph, *, features: str = "x", labels: str = "y", weight: str = "weight", name: str = ""
-) -> NodeTask:
-    """A task from a NetworkX graph; an undirected edge becomes one in each direction.
+) -> NodeTask: ...
+
+
+@overload
+def from_networkx(
+    graph: Sequence[nx.Graph],
+    *,
+    features: str = "x",
+    labels: str = "y",
+    weight: str = "weight",
+    name: str = "",
+) -> GraphTask: ...
+
+
+def from_networkx(
+    graph: nx.Graph | Sequence[nx.Graph],
+    *,
+    features: str = "x",
+    labels: str = "y",
+    weight: str = "weight",
+    name: str = "",
+) -> NodeTask | GraphTask:
+    """A task from a NetworkX graph, or from a list of them; an undirected edge becomes one in each direction.
+
+    A list becomes a `GraphTask` without splits; the label of a graph is its attribute
+    ``graph.graph[labels]``.
 
     Args:
       graph: with nodes of any kind; they are numbered in its order.
@@ -114,6 +145,8 @@ def from_networkx(
     Raises:
       DataError: where only some nodes have features.
     """
+    if not isinstance(graph, nx.Graph):
+        return _set_of_graphs(joined_networkx(graph, features=features, labels=labels, weight=weight), name)
     index: dict[Hashable, int] = {node: i for i, node in enumerate(graph)}
     attributes = [data for _, data in graph.nodes(data=True)]
 
@@ -168,8 +201,22 @@ def to_pyg(source: jraph.GraphsTuple | NodeTask | Condensed) -> Any:
     return Data(**tensors, num_nodes=num_nodes(graph))
 
 
-def from_pyg(data: Any, *, split: int = 0, directed: bool | None = None, name: str = "") -> NodeTask:
-    """A task from a ``torch_geometric.data.Data`` of one graph (PyTorch itself is not needed).
+@overload
+def from_pyg(
+    data: list | tuple, *, split: int = 0, directed: bool | None = None, name: str = ""
+) -> GraphTask: ...
+
+
+@overload
+def from_pyg(data: Any, *, split: int = 0, directed: bool | None = None, name: str = "") -> NodeTask: ...
+
+
+def from_pyg(
+    data: Any, *, split: int = 0, directed: bool | None = None, name: str = ""
+) -> NodeTask | GraphTask:
+    """A task from a ``torch_geometric.data.Data`` of one graph, or from a list (PyTorch is not needed).
+
+    A list of graphs becomes a `GraphTask` without splits, whose labels are their ``y``.
 
     Args:
       data: with ``edge_index`` and, where they exist, ``x``, ``y``, ``edge_weight``, ``edge_attr`` and masks
@@ -180,6 +227,8 @@ def from_pyg(data: Any, *, split: int = 0, directed: bool | None = None, name: s
       directed: whether edges have a direction; by default where an edge lacks its reverse.
       name: of the task.
     """
+    if isinstance(data, list | tuple):
+        return _set_of_graphs(joined_pyg(data), name)
 
     def get(key: str) -> np.ndarray | None:
         value = getattr(data, key, None)
@@ -197,7 +246,7 @@ def from_pyg(data: Any, *, split: int = 0, directed: bool | None = None, name: s
     graph = from_edges(
         *edge_index,
         nodes=None if x is None else x.astype(np.float32),
-        edges=_edge_data(weights, attributes),
+        edges=edge_data(weights, attributes),
         num_nodes=None if x is not None else int(data.num_nodes),
     )
     columns = {
@@ -211,19 +260,6 @@ def _of_split(name: str, masks: np.ndarray, split: int) -> np.ndarray:
     if not 0 <= split < masks.shape[1]:
         raise DataError(f"{name} has {masks.shape[1]} splits, numbered from 0: there is no split {split}")
     return masks[:, split]
-
-
-def _edge_data(weights: np.ndarray | None, attributes: np.ndarray | None) -> Any:
-    """Weights and features of edges: one column of fractions is a weight, integers are kinds of edges."""
-    if weights is None and attributes is not None:
-        one = attributes.ndim == 1 or (attributes.ndim == 2 and attributes.shape[1] == 1)
-        if one and np.issubdtype(attributes.dtype, np.floating):
-            weights, attributes = attributes.reshape(-1), None
-    if attributes is None:
-        return None if weights is None else weights.astype(np.float32)
-    kinds = np.issubdtype(attributes.dtype, np.integer) or attributes.dtype == bool
-    feature = {"feature": attributes.astype(np.int32 if kinds else np.float32)}
-    return feature if weights is None else {"weight": weights.astype(np.float32), **feature}
 
 
 # OGB
@@ -259,7 +295,7 @@ def from_ogb(
     result = from_edges(
         *edge_index,
         nodes=None if x is None else _numpy(x).astype(np.float32),
-        edges=_edge_data(None, None if features is None else _numpy(features)),
+        edges=edge_data(None, None if features is None else _numpy(features)),
         num_nodes=size,
     )
     masks = dict(zip(_MASKS, split.values(), strict=False))

@@ -47,7 +47,12 @@ def remotes(name: str) -> tuple[Remote, ...]:
 
 
 def planetoid(
-    name: str, split: str = "public", *, normalize: Literal["row"] | None = "row", seed: int = 0
+    name: str,
+    split: str = "public",
+    *,
+    normalize: Literal["row"] | None = "row",
+    seed: int = 0,
+    folder: Path | None = None,
 ) -> NodeTask:
     """Load a citation graph, undirected and without repeated edges or self loops.
 
@@ -58,6 +63,8 @@ def planetoid(
         223 nodes outside the largest component).
       normalize: ``"row"`` for features whose rows sum to one, None for the word indicators as they are.
       seed: of the random split.
+      folder: where the files ``ind.<name>.*`` lie, of a graph of any name; by default those of the three
+        graphs are downloaded if need be.
 
     Returns:
       A task with dense float32 features. Labels are -1 for the 15 unknown nodes of Citeseer.
@@ -65,7 +72,10 @@ def planetoid(
     Raises:
       DataError: for an unknown name or split, and for files that are missing or damaged.
     """
-    paths = {part: require(remote) for part, remote in zip(_PARTS, remotes(name), strict=True)}
+    if folder is None:
+        paths = {part: require(remote) for part, remote in zip(_PARTS, remotes(name), strict=True)}
+    else:
+        paths = {part: folder / f"ind.{name}.{part}" for part in _PARTS}
     content = {part: _matrix(paths[part]) for part in ("x", "y", "tx", "ty", "allx", "ally")}
     test_index = _test_index(paths["test.index"], len(content["allx"]), len(content["tx"]))
     with reading(paths["x"].with_name(f"ind.{name}.*")):

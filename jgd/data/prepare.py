@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jraph
 import numpy as np
 import scipy.sparse as sp
 
+from jgd.data.checks import TargetKind, known
 from jgd.graph.build import from_edges, remove_self_loops, to_undirected
 
 __all__ = [
+    "DEFAULT_SPLIT",
+    "complete_splits",
     "dense",
     "folds",
     "masks",
@@ -119,6 +122,98 @@ def stratified(labels: np.ndarray, fractions: Sequence[float], *, seed: int) -> 
     count = np.unique(labels, return_inverse=True, return_counts=True)
     share = (_rank_in_class(labels, seed) + 0.5) / count[2][count[1]]
     return masks(np.where(labels >= 0, np.searchsorted(bounds[:2], share, side="right"), -1))
+
+
+DEFAULT_SPLIT = (0.6, 0.2, 0.2)
+"""Shares of training, validation and test examples where data come without a split."""
+
+
+def complete_splits(
+    labels: np.ndarray,
+    given: Mapping[str, np.ndarray | None],
+    fractions: Sequence[float] | None = None,
+    *,
+    kind: TargetKind = "classes",
+    seed: int = 0,
+) -> tuple[dict[str, np.ndarray | None], str]:
+    """The masks of a task, with those made that are missing.
+
+    Without a training set all three are made; without a test set, the labelled rows that are left are
+    divided into what is missing; without a validation set, it is taken out of the training rows. Every class
+    keeps at least one training row, so that a class with one row has no validation or test row.
+
+    Args:
+      labels: ``[N]`` classes, or other targets, which are divided at random instead of class by class. Rows
+        without a label (see `jgd.data.checks.known`) are in no mask that is made.
+      given: bool masks by name; None or nothing where there is none.
+      fractions: of training, validation and test examples. None for `DEFAULT_SPLIT`, and the masks that are
+        given stay; fractions replace them.
+      kind: what the labels are.
+      seed: of the choice.
+
+    Returns:
+      The masks by name (None for a part of fraction zero), and one line that says what was made, or "".
+
+    Raises:
+      ValueError: for other fractions, or where no rows are left for a part.
+    """
+    replaced = fractions is not None
+    fractions = _checked_fractions(DEFAULT_SPLIT if fractions is None else fractions)
+    have = {name: mask for name, mask in given.items() if mask is not None and not replaced}
+    missing = [name for name in _PARTS if name not in have]
+    found: dict[str, np.ndarray | None] = dict(have)
+    labelled = known(labels, kind)
+    strata = np.asarray(labels) if kind == "classes" else np.zeros(len(labels), np.int64)
+    said = f"stratified, seed {seed}" if kind == "classes" else f"seed {seed}"
+    if missing and not labelled.any():
+        raise ValueError("no row has a label: there is nothing to split")
+    if "train" in missing:
+        free = labelled & ~np.logical_or.reduce([np.zeros(len(labels), bool), *have.values()])
+        shares = [fractions[i] if name in missing else 0.0 for i, name in enumerate(_PARTS)]
+        found |= _divided(strata, free, shares, seed)
+    elif "test" in missing:
+        free = labelled & ~np.logical_or.reduce([*have.values()])
+        if not free.any():
+            raise ValueError("all labelled rows are for training: leave the split out, and it is made")
+        shares = [0.0, fractions[1] if "val" in missing else 0.0, fractions[2]]
+        found |= _divided(strata, free, shares, seed, keep_first=False)
+    elif "val" in missing:
+        train = have["train"] & labelled
+        found |= _divided(strata, train, [fractions[0], fractions[1], 0.0], seed)
+    for name in _PARTS:
+        mask = found.get(name)
+        found[name] = mask if mask is not None and (mask.any() or name in have) else None
+    if not missing:
+        return found, ""
+    sizes = ", ".join(f"{0 if (m := found[name]) is None else int(m.sum())} {name}" for name in _PARTS)
+    why = " out of the training rows" if missing == ["val"] else ""
+    what = "split" if len(missing) == 3 else " and ".join(missing)
+    asked = "as asked for" if replaced else "not in the file"
+    return found, f"{what} made{why} ({asked}; {said}): {sizes} rows"
+
+
+_PARTS = ("train", "val", "test")
+
+
+def _checked_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
+    if len(fractions) != 3 or not all(f >= 0 for f in fractions) or not np.isclose(sum(fractions), 1):
+        raise ValueError(f"a split is three fractions that add up to one, got {tuple(fractions)}")
+    if not fractions[0]:
+        raise ValueError(f"a split needs training rows, got {tuple(fractions)}")
+    return tuple(float(f) for f in fractions)  # pyright: ignore[reportReturnType]
+
+
+def _divided(
+    strata: np.ndarray, free: np.ndarray, shares: Sequence[float], seed: int, *, keep_first: bool = True
+) -> dict[str, np.ndarray]:
+    """The free rows in parts of these shares of every class; the first row of a class is for training."""
+    labels = np.where(free, strata, -1)
+    total = sum(shares)
+    made = stratified(labels, [share / total for share in shares], seed=seed)
+    if keep_first:
+        first = free & (_rank_in_class(labels, seed) == 0)
+        made = {name: mask | first if name == "train" else mask & ~first for name, mask in made.items()}
+    return {name: made[name] for name, share in zip(_PARTS, shares, strict=True) if share}
 
 
 def folds(labels: np.ndarray, number: int, *, seed: int) -> np.ndarray:

@@ -1,8 +1,10 @@
-"""Datasets by name."""
+"""Datasets by name, and data of a user's own by path."""
 
 from __future__ import annotations
 
 import difflib
+import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +14,7 @@ from jgd.data import cifar as _cifar
 from jgd.data import cpf as _cpf
 from jgd.data import mnist as _mnist
 from jgd.data import planetoid as _planetoid
+from jgd.data import sources as _sources
 from jgd.data import texts as _texts
 from jgd.data import tu as _tu
 from jgd.data import webkb as _webkb
@@ -19,7 +22,9 @@ from jgd.data.digits import digits_images, digits_knn
 from jgd.data.generate import contextual_sbm, power_law
 from jgd.data.storage import DataError, Remote, present
 
-__all__ = ["Dataset", "datasets", "load"]
+__all__ = ["Dataset", "datasets", "is_known", "is_path", "load", "load_with_notes"]
+
+_log = logging.getLogger("jgd.data")
 
 Kind = Literal["node", "graph", "image", "text"]
 
@@ -129,22 +134,49 @@ _LOADERS: dict[str, tuple[Callable[..., Any], Callable[[], tuple[Remote, ...]]]]
 _READERS = ("darpa_e3", "streamspot", "image_folder", "read_texts", "import_condensed")
 
 
-def load(name: str, **options: Any) -> Any:
-    """Load a dataset by name.
+def load(name: str | os.PathLike[str], **options: Any) -> Any:
+    """Load a dataset by name, or data of your own by path.
 
     Args:
-      name: one of `datasets`, or ``"tu:<NAME>"`` for any set of TUDataset.
-      **options: of its loader: `planetoid`, `webkb`, `tu`, `cpf`, `digits_knn`, `contextual_sbm`,
-        `power_law`, `mnist`, `cifar10`, `cifar100`, `cifar10_jpeg`, `digits_images`, `sst2` or `tweets`.
+      name: one of `datasets`, or ``"tu:<NAME>"`` for any set of TUDataset; else the path of a file or folder
+        of one of the formats in `jgd.data.sources`.
+      **options: of a path: the fields of `jgd.data.sources.Options`. Of a name: those of its loader,
+        `planetoid`, `webkb`, `tu`, `cpf`, `digits_knn`, `contextual_sbm`, `power_law`, `mnist`, `cifar10`,
+        `cifar100`, `cifar10_jpeg`, `digits_images`, `sst2` or `tweets`.
 
     Returns:
-      The task; a `Corpus` for texts (see `jgd.data.tokenized`).
+      The task; a `Corpus` for texts (see `jgd.data.tokenized`). What was mapped, made or left out while a
+      path was read goes to the logger ``jgd.data``, and `jgd.describe` tells it.
 
     Raises:
       DataError: for an unknown name (saying which are close), and for files that are missing or damaged.
     """
-    if not isinstance(name, str):
-        raise DataError(f"a dataset is named by a text such as 'cora', got a {type(name).__name__}")
+    if not isinstance(name, str | os.PathLike):
+        raise DataError(f"a dataset is named by a text such as 'cora' or a path, got a {type(name).__name__}")
+    found = load_with_notes(name, **options)
+    for note in found.notes:
+        _log.warning("%s: %s", os.fspath(name), note)
+    return found.task
+
+
+def is_known(name: str | os.PathLike[str]) -> bool:
+    """Whether it is the name of a dataset."""
+    return isinstance(name, str) and (name in _LOADERS or name.startswith("tu:"))
+
+
+def is_path(name: str | os.PathLike[str]) -> bool:
+    """Whether `load` takes it as a path: it is no name of a dataset, and is there or looks like a path."""
+    return not is_known(name) and _sources.looks_like_path(name)
+
+
+def load_with_notes(name: str | os.PathLike[str], **options: Any) -> _sources.Found:
+    """The task of `load`, and one line for each thing that was done to make it."""
+    if is_path(name):
+        return _sources.read(name, **options)
+    return _sources.Found(_by_name(os.fspath(name), **options))
+
+
+def _by_name(name: str, **options: Any) -> Any:
     if name.startswith("tu:"):
         return _tu.tu(name.removeprefix("tu:"), **options)
     if name not in _LOADERS:
@@ -153,7 +185,7 @@ def load(name: str, **options: Any) -> Any:
         hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known.values())}"
         if name in _READERS:
             hint = f"it reads files of yours, call jgd.data.{name}(path)"
-        raise DataError(f"no dataset is called {name[:60]!r}: {hint}")
+        raise DataError(f"no dataset is called {name[:60]!r}, and no file or folder is: {hint}")
     return _LOADERS[name][0](**options)
 
 

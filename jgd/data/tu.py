@@ -53,6 +53,7 @@ def tu(
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),
     folds: int | None = None,
     seed: int = 0,
+    folder: Path | None = None,
 ) -> GraphTask:
     """Load a set of graphs. Edges are kept as the files list them, usually in both directions.
 
@@ -63,6 +64,7 @@ def tu(
       fractions: of each class for training, validation and testing.
       folds: number of stratified folds for cross-validation, or None.
       seed: of the split and the folds.
+      folder: where the files ``<NAME>_*.txt`` lie; by default they are downloaded if need be.
 
     Returns:
       A task with float32 features ``[N, F]`` and classes ``0..C-1`` (``extras["label_values"]`` has the
@@ -74,21 +76,24 @@ def tu(
     """
     if features not in get_args(Features):
         raise DataError(f"features must be one of {get_args(Features)}, got {features!r}")
-    (archive,) = remotes(name)
-    edge_path = edge_file(name)
-    folder = edge_path.parent
-    if not edge_path.is_file():
-        unpack(require(archive), folder, root=name)
+    if folder is None:
+        (archive,) = remotes(name)
+        folder = edge_file(name).parent
+        if not edge_file(name).is_file():
+            unpack(require(archive), folder, root=name)
+        hint = (
+            f": delete {folder} to have it downloaded from {archive.urls[0]}, or set JGD_DATA_DIR to a "
+            "folder that holds it"
+        )
+    else:
+        hint = ""
 
     def read(part: str, dtype: Any = np.int64, needed: bool = False) -> np.ndarray | None:
         path = folder / f"{name}_{part}.txt"
         if not path.is_file() and not needed:
             return None
         if not path.is_file():
-            raise DataError(
-                f"{path} is missing: delete {folder} to have it downloaded from {archive.urls[0]}, or set "
-                "JGD_DATA_DIR to a folder that holds it"
-            )
+            raise DataError(f"{path} is missing{hint}")
         return read_table(path, dtype, delimiter=",")
 
     indicator, values = read("graph_indicator", needed=True), read("graph_labels", needed=True)
