@@ -125,9 +125,7 @@ def test_killed_while_it_goes_on(tmp_path, plain_checkpoints, short_expected):
         shutil.rmtree(out)
 
 
-def test_a_start_over_never_returns_the_earlier_product(
-    tmp_path, plain_checkpoints, short_expected
-):
+def test_a_start_over_never_returns_the_earlier_product(tmp_path, plain_checkpoints, short_expected):
     run(short, KEY, TASK, out=tmp_path / "earlier", **EVERY)
     shutil.copytree(tmp_path / "earlier", tmp_path / "copy")
     count, _ = operations(
