@@ -28,7 +28,7 @@ from jgd.core.model import (
     from_nnx,
     stacked,
 )
-from jgd.core.objective import Context, Objective, objective, weighted
+from jgd.core.objective import Context, Objective, as_objective, objective, weighted
 from jgd.core.transforms import ema, ensemble, inner_flush, keep_best, record, sweep
 from jgd.files import atomic_write
 
@@ -61,6 +61,7 @@ __all__ = [
     "ema",
     "ensemble",
     "as_model",
+    "as_objective",
     "from_linen",
     "from_nnx",
     "in_memory",

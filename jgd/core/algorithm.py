@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from jgd.core.model import Bound, Model, applied
-from jgd.core.objective import Context, Objective, Players
+from jgd.core.objective import Context, Players, as_objective, one_number
 
 __all__ = [
     "Algorithm",
@@ -108,7 +108,7 @@ def _descend(tx, loss_fn: Callable, params, opt_state) -> tuple[Any, Any, Array,
 
 def train(
     model: Model | Mapping[str, Model],
-    objective: Objective,
+    objective: Any,
     tx: optax.GradientTransformation,
     *,
     player: str = "student",
@@ -120,8 +120,9 @@ def train(
     Args:
       model: the network to train, or ``{player: network}`` of several that share each step and its loss.
         What one of them may learn from another is the objective's business, see `jax.lax.stop_gradient`.
-      objective: its loss; parameters of the objective are trained by the same optimiser, as
-        ``{player: ..., "objective": ...}`` (use `optax.partition` to treat them apart).
+      objective: its loss, an `Objective` or a plain function of the context; parameters of the objective are
+        trained by the same optimiser, as ``{player: ..., "objective": ...}`` (use `optax.partition` to treat
+        them apart).
       tx: optimiser. It is given ``value``, ``grad``, ``value_fn`` and ``grad_fn`` (both of the parameters,
         at this step's batch and key), for line searches and sharpness-aware methods.
       player: name in the context of a single network.
@@ -137,6 +138,7 @@ def train(
     if not models or "objective" in models:
         raise ValueError(f'players need names other than "objective", got {sorted(models) or "none"}')
     prepare = _own_inputs(models) if prepare is None else prepare
+    objective = as_objective(objective)
 
     def keys_of(key):
         return (
@@ -187,7 +189,7 @@ def train(
             loss, o_state, metrics = objective.apply(
                 params["objective"], state.state["objective"], ctx, key=k_objective, step=t
             )
-            return loss, ({**own, "objective": o_state}, metrics)
+            return one_number(loss, "the objective"), ({**own, "objective": o_state}, metrics)
 
         params, opt_state, loss, (inner, metrics) = _descend(tx, loss_fn, state.params, state.opt_state)
         return TrainState(params, inner, opt_state), {**metrics, "loss": loss}
@@ -277,7 +279,7 @@ def alternate(players: Mapping[str, Player], plan: Plan) -> Algorithm:
 
         def loss_fn(params):
             loss, new, metrics = evaluate(params, inner, others, data, batch, key=key, t=t)
-            return loss, (new, metrics)
+            return one_number(loss, f"the loss of player {name!r}"), (new, metrics)
 
         params, opt_state, loss, (inner, metrics) = _descend(optimiser(name), loss_fn, params, opt_state)
         return {**state, name: (params, inner, opt_state)}, {**metrics, "loss": loss}

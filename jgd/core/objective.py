@@ -8,16 +8,18 @@ own. `objective` lifts a plain function, `weighted` adds several and keeps them 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, PyTree
+import numpy as np
+from jaxtyping import Array, PyTree
 
 from jgd.core.model import Outputs
 
-__all__ = ["Context", "Objective", "objective", "weighted"]
+__all__ = ["Context", "Objective", "as_objective", "objective", "one_number", "weighted"]
 
 
 class Players(dict):
@@ -61,8 +63,65 @@ class Objective(NamedTuple):
     terms: tuple[tuple[str, Any, Objective], ...] = ()
 
 
-def objective(fn: Callable[[Context], ArrayLike]) -> Objective:
-    """Lift a plain loss ``fn(ctx) -> scalar`` without parameters of its own."""
+def one_number(value: Any, what: str) -> Array:
+    """A loss as a scalar array.
+
+    Raises:
+      ValueError: for anything else, saying what to do.
+    """
+    if isinstance(value, Objective) or callable(value):
+        raise ValueError(f"{what} returned an objective, not its loss: call what makes it, e.g. supervised()")
+    try:
+        value = jnp.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{what} must return one number, got {type(value).__name__}") from error
+    if value.ndim:
+        raise ValueError(
+            f"{what} returned an array of shape {value.shape}, a loss has shape (): average it, e.g. by "
+            "jgd.losses.mean(values, ctx.batch.weights)"
+        )
+    return value
+
+
+def _is_plain(fn: Callable, what: str) -> None:
+    """Refuse functions that are no ``loss(ctx)``, as far as their signature shows.
+
+    Raises:
+      ValueError: saying how the function is used.
+    """
+    name = getattr(fn, "__name__", type(fn).__name__)
+    try:
+        signature = inspect.signature(fn)
+    except (TypeError, ValueError):  # some callables have none
+        return
+    if signature.return_annotation in ("Objective", Objective):
+        raise ValueError(f"{what}: {name} makes an objective: call it, {name}(...)")
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    given = [p for p in signature.parameters.values() if p.kind in kinds]
+    needed = [p.name for p in given if p.default is inspect.Parameter.empty]
+    if len(needed) > 1:
+        raise ValueError(
+            f"{what}: a plain loss takes the context alone, {name} takes {', '.join(needed)}: wrap it, "
+            f"as jgd.distill.term({name}) between networks or jgd.distill.supervised({name}) on labels"
+        )
+    several = any(p.kind is inspect.Parameter.VAR_POSITIONAL for p in signature.parameters.values())
+    if not given and not several:
+        raise ValueError(f"{what}: a plain loss is a function of the context, {name} takes no argument")
+
+
+def objective(fn: Any) -> Objective:
+    """Lift a plain loss ``fn(ctx) -> scalar`` without parameters of its own.
+
+    Args:
+      fn: a function of the `Context`.
+
+    Raises:
+      ValueError: for a function of other arguments; when it is used, for a loss that is not one number.
+    """
+    name = getattr(fn, "__name__", "the loss")
+    if not callable(fn):
+        raise ValueError(f"objective() takes a function of the context, got {type(fn).__name__}")
+    _is_plain(fn, "objective")
 
     def init(key, ctx):
         del key, ctx
@@ -70,29 +129,76 @@ def objective(fn: Callable[[Context], ArrayLike]) -> Objective:
 
     def apply(params, state, ctx, *, key, step):
         del params, key, step
-        return jnp.asarray(fn(ctx)), state, {}
+        return one_number(fn(ctx), f"the loss {name}"), state, {}
 
     return Objective(init, apply)
 
 
-def weighted(
-    **terms: tuple[ArrayLike | Callable[[Array], ArrayLike], Objective | Callable[[Context], ArrayLike]],
-) -> Objective:
+def as_objective(loss: Any, what: str = "objective") -> Objective:
+    """An objective, or a plain function of the context as one.
+
+    Raises:
+      ValueError: for anything else.
+    """
+    if isinstance(loss, Objective):
+        return loss
+    if not callable(loss):
+        hint = "e.g. weighted(ce=(1.0, supervised()))"
+        raise ValueError(
+            f"{what} must be an objective or a function of the context, {hint}, got {_shown(loss)}"
+        )
+    _is_plain(loss, what)
+    return objective(loss)
+
+
+def _shown(value: Any) -> str:
+    return type(value).__name__ if callable(value) or isinstance(value, tuple) else f"{value!r:.60}"
+
+
+def _term(name: str, pair: Any) -> tuple[str, Any, Objective]:
+    """A named pair of a weight and an objective.
+
+    Raises:
+      ValueError: for a pair that is none, is in the wrong order, or has a weight that is no number.
+    """
+    what = f"the term {name!r} of weighted()"
+    right = f"write {name}=(1.0, objective)"
+    if isinstance(pair, Objective) or not isinstance(pair, tuple | list) or len(pair) != 2:
+        raise ValueError(f"{what} must be a pair (weight, objective), got {_shown(pair)}: {right}")
+    weight, loss = pair
+    if isinstance(weight, Objective) or (
+        callable(weight) and not callable(loss) and not isinstance(loss, Objective)
+    ):
+        raise ValueError(f"{what} has the objective first and the weight second: swap them, {right}")
+    if not callable(weight):
+        shape, real = (), isinstance(weight, int | float)
+        if isinstance(weight, np.ndarray | np.generic | jax.Array):
+            shape, real = weight.shape, jnp.issubdtype(weight.dtype, jnp.number)
+        if shape or not real:
+            got = f"an array of shape {shape}" if shape else _shown(weight)
+            raise ValueError(f"{what} needs a number or a schedule as its weight, got {got}: {right}")
+        if not isinstance(weight, jax.core.Tracer) and not np.isfinite(np.asarray(weight)):
+            raise ValueError(f"{what} has the weight {weight}: it must be finite")
+    return name, weight, as_objective(loss, what)
+
+
+def weighted(**terms: Any) -> Objective:
     """The weighted sum of named objectives.
 
     Args:
-      **terms: ``name=(weight, objective)``; a weight is a number or an `optax.Schedule` of the step, a
-        plain function counts as ``objective(function)``.
+      **terms: pairs ``name=(weight, objective)``; a weight is a number or an `optax.Schedule` of the step, a
+        plain function counts as ``objective(function)``. A negative weight raises its term.
 
     Returns:
       An `Objective` whose metrics hold each unweighted term under its name, and whose ``terms`` keep them.
+
+    Raises:
+      ValueError: for no terms, or one that is no such pair; when it is used, for one whose loss or weight is
+        not one number.
     """
     if not terms:
         raise ValueError("weighted() needs at least one term, e.g. ce=(1.0, loss)")
-    parts = tuple(
-        (name, weight, loss if isinstance(loss, Objective) else objective(loss))
-        for name, (weight, loss) in terms.items()
-    )
+    parts = tuple(_term(name, pair) for name, pair in terms.items())
 
     def init(key, ctx):
         keys = jax.random.split(key, len(parts))
@@ -104,7 +210,9 @@ def weighted(
         total, states, metrics = jnp.zeros(()), {}, {}
         for k, (name, weight, loss) in zip(keys, parts, strict=True):
             value, states[name], inner = loss.apply(params[name], state[name], ctx, key=k, step=step)
-            total = total + (weight(step) if callable(weight) else weight) * value
+            value = one_number(value, f"the term {name!r}")
+            share = one_number(weight(step), f"the weight of {name!r}") if callable(weight) else weight
+            total = total + share * value
             metrics |= {name: value, **{f"{name}/{k}": v for k, v in inner.items()}}
         return total, states, metrics
 

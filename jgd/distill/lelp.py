@@ -23,7 +23,8 @@ from jaxtyping import Array, Float
 
 from jgd import losses
 from jgd.core import Context, Model, Objective, applied, as_model
-from jgd.distill.data import outputs_of_all, source_of
+from jgd.distill.data import count, outputs_of_all, source_of
+from jgd.distill.terms import index_of
 from jgd.losses import mean
 
 __all__ = ["head", "lelp", "random_subclasses", "subclassed"]
@@ -106,13 +107,12 @@ def random_subclasses(
     """The control of LELP: each example belongs to a random subclass of every class, for good."""
 
     def init(key, ctx):
-        labels = source_of(ctx.data).train.targets
-        return (), jax.random.randint(key, (labels.shape[0],), 0, subclasses)
+        return (), jax.random.randint(key, (count(source_of(ctx.data).train),), 0, subclasses)
 
     def apply(params, state, ctx, *, key, step):
         del params, key, step
         classes = jax.nn.softmax(jax.lax.stop_gradient(ctx.outputs[teacher].logits) / temperature)
-        within = jax.nn.one_hot(state[ctx.batch.index], subclasses)
+        within = jax.nn.one_hot(state[index_of(ctx, "random_subclasses")], subclasses)
         return _against(ctx, student, classes[..., None] * within[:, None], temperature), state, {}
 
     return Objective(init, apply)

@@ -82,14 +82,17 @@ def _along(weight: Shaped[Array, " B"], x: Array) -> Array:
 
 
 def _blended(batch: Examples, num_classes: int, first, second, weight, inputs) -> Examples:
-    """The batch with other inputs and labels mixed by ``weight``; loss weights are mixed likewise."""
+    """The batch with other inputs and labels mixed by ``weight``; loss weights are mixed likewise.
+
+    A mixed example is none of the training set: it has no index.
+    """
     y = batch.targets
     if y is not None:
         y = _soft(batch, num_classes)
         y = weight[:, None] * y[first] + (1 - weight[:, None]) * y[second]
     w = batch.weights
     w = w if w is None else weight * w[first] + (1 - weight) * w[second]
-    return batch._replace(inputs=inputs, targets=y, weights=w)
+    return batch._replace(inputs=inputs, targets=y, weights=w, index=None)
 
 
 def partial_weights(

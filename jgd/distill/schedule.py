@@ -36,6 +36,7 @@ from jgd.core import (
     applied,
     as_key,
     as_model,
+    as_objective,
     ema,
     ensemble,
     in_memory,
@@ -111,7 +112,7 @@ class Distillation:
 
     models: Mapping[str, Model]
     teachers: Mapping[str, Bound]
-    objective: Objective
+    objective: Any
     tx: optax.GradientTransformation
     policy: Policy | None = None
     steps: int = 1500
@@ -130,6 +131,7 @@ class Distillation:
         """Refuse impossible settings."""
         teachers = {name: as_teacher(net) for name, net in self.teachers.items()}
         object.__setattr__(self, "teachers", teachers)
+        object.__setattr__(self, "objective", as_objective(self.objective))
         for name in ("steps", "batch", "select_every", "patience", "seeds", "at_once"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -322,7 +324,7 @@ def _runs(alg: Algorithm, key: Array, given: Any, data: Source) -> bool:
 
 def learning(
     models: Mapping[str, Model],
-    objective: Objective,
+    objective: Any,
     tx: optax.GradientTransformation,
     *,
     policy: Policy | None = None,
@@ -425,7 +427,7 @@ def _measured(metric: Callable[[Context], Any]) -> Callable:
 
 
 @lru_cache(maxsize=64)
-def _by_objective(objective: Objective, steps: int) -> Callable:
+def _by_objective(objective: Any, steps: int) -> Callable:
     """Minus the objective, as it is weighted in the last step."""
 
     def score(found, data):
@@ -510,7 +512,7 @@ def mean_accuracy(nets: Mapping[str, Bound], data: Source) -> Array:
 
 
 def offline(
-    net: Network, teacher: Any, objective: Objective, tx: optax.GradientTransformation, **settings: Any
+    net: Network, teacher: Any, objective: Any, tx: optax.GradientTransformation, **settings: Any
 ) -> Distillation:
     """A network learns from one that is trained already.
 
@@ -532,7 +534,7 @@ def offline(
 
 def online(
     peers: Mapping[str, Network] | Sequence[Network],
-    objective: Objective,
+    objective: Any,
     tx: optax.GradientTransformation,
     **settings: Any,
 ) -> Distillation:
@@ -552,7 +554,7 @@ def online(
 
 
 def scratch(
-    net: Network, tx: optax.GradientTransformation, objective: Objective | None = None, **settings: Any
+    net: Network, tx: optax.GradientTransformation, objective: Any = None, **settings: Any
 ) -> Distillation:
     """A network learns from labels alone: how teachers are made, and what students are compared with."""
     objective = supervised() if objective is None else objective
@@ -592,7 +594,7 @@ def staged(loop: Loop, suffix: str) -> Any:
 def assistants(
     nets: Sequence[Network],
     teacher: Any,
-    objective: Objective,
+    objective: Any,
     tx: optax.GradientTransformation,
     **settings: Any,
 ) -> _Chain:
@@ -617,7 +619,7 @@ def assistants(
 
 def generations(
     net: Network,
-    objective: Objective,
+    objective: Any,
     tx: optax.GradientTransformation,
     count: int,
     *,

@@ -16,7 +16,7 @@ is given because it has an argument of that name.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -27,7 +27,19 @@ from jaxtyping import Array
 from jgd.core import Context, Model, Objective, Outputs, from_linen, objective, weighted
 from jgd.losses import cross_entropy, mean
 
-__all__ = ["At", "Place", "linear", "mean_teacher", "mutual", "pair", "read", "sides", "supervised", "term"]
+__all__ = [
+    "At",
+    "Place",
+    "index_of",
+    "linear",
+    "mean_teacher",
+    "mutual",
+    "pair",
+    "read",
+    "sides",
+    "supervised",
+    "term",
+]
 
 At = str | Callable[[Outputs], Any]
 Place = At | tuple[At, At]
@@ -52,9 +64,19 @@ def read(outputs: Outputs, at: At) -> Any:
     return outputs.taps[at]
 
 
-def pair(place: Place) -> tuple[At, At]:
-    """Where to read the student and where the teacher, of a place that may be one for both."""
-    return place if isinstance(place, tuple) else (place, place)
+def pair(place: Any) -> tuple[At, At]:
+    """Where to read the student and where the teacher, of a place that may be one for both.
+
+    Raises:
+      ValueError: for anything but a name, a function of the outputs, or a pair of these.
+    """
+    both = place if isinstance(place, tuple) else (place, place)
+    if len(both) != 2 or not all(isinstance(at, str) or callable(at) for at in both):
+        raise ValueError(
+            "at must be the name of an output, a function of the outputs, or a pair of these, of the student "
+            f"and of the teacher; got {place!r:.60}"
+        )
+    return both
 
 
 def sides(ctx: Context, place: Place, student: str = "student", teacher: str = "teacher") -> tuple[Any, Any]:
@@ -64,18 +86,77 @@ def sides(ctx: Context, place: Place, student: str = "student", teacher: str = "
     return read(ctx.outputs[student], ours), fixed
 
 
-def supervised(loss: Callable = cross_entropy, *, player: str = "student", **settings: Any) -> Objective:
+def index_of(ctx: Context, who: str) -> Array:
+    """Positions of the examples of a batch in the training set.
+
+    Raises:
+      ValueError: where they are not known, as after a policy that mixes examples.
+    """
+    if ctx.batch.index is None:
+        raise ValueError(
+            f"{who} needs to know which examples a batch holds: give Examples an index, and leave out "
+            "policies that mix examples, such as mixup"
+        )
+    return ctx.batch.index
+
+
+_GIVEN = ("labels", "where", "key")
+
+
+def _loss_settings(loss: Any, given: Iterable[str], what: str) -> Mapping[str, inspect.Parameter]:
+    """Parameters of a loss of two arguments, which has all the settings that it is given.
+
+    Raises:
+      ValueError: for no loss, or a setting that it does not have, with those that it has.
+    """
+    name = getattr(loss, "__name__", type(loss).__name__)
+    if isinstance(loss, Objective) or not callable(loss):
+        said = "an objective already" if isinstance(loss, Objective) else f"{loss!r:.60}"
+        raise ValueError(f"{what} takes a loss (student, teacher), e.g. jgd.losses.kd; got {said}")
+    parameters = inspect.signature(loss).parameters
+    if inspect.signature(loss).return_annotation in ("Objective", Objective):
+        raise ValueError(
+            f"{what} takes a loss, jgd.losses.{name}; {name}() of jgd.distill is an objective already"
+        )
+    kinds = [p.kind for p in parameters.values()]
+    if inspect.Parameter.VAR_KEYWORD in kinds:
+        return parameters
+    placed = [n for n, p in parameters.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    if len(placed) < 2 and inspect.Parameter.VAR_POSITIONAL not in kinds:
+        raise ValueError(f"{what} takes a loss of two arguments, {name} has {', '.join(placed) or 'none'}")
+    known = [n for n in parameters if n not in (*placed[:2], *_GIVEN)]
+    unknown = [n for n in given if n not in known]
+    if unknown:
+        taken = " (the batch gives it)" if unknown[0] in _GIVEN else ""
+        raise ValueError(
+            f"{name} takes no setting {unknown[0]!r}{taken}, it has {', '.join(known) or 'none'}"
+        )
+    return parameters
+
+
+def supervised(loss: Any = cross_entropy, *, player: str = "student", **settings: Any) -> Objective:
     """The loss of a network against the targets of the batch, averaged by their weights.
 
     Args:
       loss: ``(logits, targets, **settings) -> [B]``.
       player: the network.
       **settings: of the loss.
+
+    Examples of unknown class, -1, count no more than those of weight zero.
+
+    Raises:
+      ValueError: for a setting that the loss does not have.
     """
+    _loss_settings(loss, settings, "supervised")
 
     def value(ctx: Context) -> Array:
-        logits = ctx.outputs[player].logits
-        return mean(loss(logits, ctx.batch.targets, **settings), ctx.batch.weights)
+        logits, targets, weights = ctx.outputs[player].logits, ctx.batch.targets, ctx.batch.weights
+        each = jnp.asarray(loss(logits, targets, **settings))
+        if not each.ndim:
+            return each
+        if jnp.issubdtype(targets.dtype, jnp.integer) and targets.shape == each.shape:
+            weights = jnp.where(targets == -1, 0, 1 if weights is None else weights)
+        return mean(each, weights)
 
     return objective(value)
 
@@ -87,9 +168,9 @@ def linear(student: Array, teacher: Array) -> nn.Module:
 
 
 def term(
-    loss: Callable,
+    loss: Any,
     *,
-    at: Place = "logits",
+    at: Any = "logits",
     adapt: Callable[[Any, Any], nn.Module | Model] | None = None,
     student: str = "student",
     teacher: str = "teacher",
@@ -111,9 +192,16 @@ def term(
       everywhere: count all examples, also those whose weight is zero (nodes without labels).
       schedules: settings that change, as functions of the step.
       **settings: of the loss.
+
+    Raises:
+      ValueError: for a setting that the loss does not have, or that also has a schedule.
     """
-    wanted = inspect.signature(loss).parameters
     changing = dict(schedules or {})
+    wanted = _loss_settings(loss, [*settings, *changing], "term")
+    twice = sorted(set(settings) & set(changing))
+    if twice:
+        raise ValueError(f"{twice[0]!r} has a number and a schedule: give one of them")
+    pair(at)
 
     def network(x, y) -> Model:
         assert adapt is not None
@@ -143,6 +231,12 @@ def term(
         now = {name: schedule(step) for name, schedule in changing.items()}
         value = jnp.asarray(loss(x, y, **given, **settings, **now))
         if value.ndim and weights is not None:
+            if value.shape[0] != weights.shape[0]:
+                name = getattr(loss, "__name__", "the loss")
+                raise ValueError(
+                    f"{name} returned shape {value.shape}, a loss is one number or one for each of the "
+                    f"{weights.shape[0]} examples"
+                )
             weights = jnp.broadcast_to(weights.reshape(weights.shape + (1,) * (value.ndim - 1)), value.shape)
         return (mean(value, weights) if value.ndim else value), state, {}
 

@@ -4,32 +4,60 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Shaped
+
+from jgd.losses.common import checked, labelled, per_example, several, widened
 
 __all__ = ["cross_entropy", "mean"]
 
 
-def cross_entropy(logits: Float[Array, "*B C"], targets: Shaped[Array, "*B ..."]) -> Float[Array, "*B"]:
+@checked
+def cross_entropy(
+    logits: Float[Array, "*B C"], targets: Shaped[Array, "*B"] | Float[Array, "*B C"]
+) -> Float[Array, "*B"]:
     """Cross-entropy of each example.
 
     Args:
       logits: unnormalised log-probabilities.
-      targets: integer classes ``[*B]`` or probabilities ``[*B, C]``; an integer outside ``0..C-1`` (an
-        unknown label) gives zero.
+      targets: classes ``[*B]`` (or a column of them) or probabilities ``[*B, C]``; the class -1, an unknown
+        label, gives zero.
 
     Returns:
-      One loss for each example.
+      One loss for each example, in float32 at least; NaN where a traced class is impossible.
+
+    Raises:
+      ValueError: for shapes that do not fit, fewer than two classes, or a class outside ``-1..C-1``,
+        or real targets that are no probabilities.
     """
-    log_p = jax.nn.log_softmax(logits)
+    several(logits, "cross_entropy")
+    log_p, wrong = jax.nn.log_softmax(widened(logits)), None
     if targets.ndim < logits.ndim:
+        _, wrong = labelled(targets, logits.shape[-1], name="targets")
         targets = jax.nn.one_hot(targets, logits.shape[-1], dtype=log_p.dtype)
-    return -jnp.sum(targets * log_p, axis=-1)
+    else:
+        _probabilities(targets)
+    return per_example(-jnp.sum(targets * log_p, axis=-1), wrong=wrong)
 
 
-def mean(values: Float[Array, "*B"], weights: Shaped[Array, "*B"] | None = None) -> Float[Array, ""]:
-    """The weighted mean; zero where all weights are zero."""
+def _probabilities(targets: Array) -> None:
+    """Refuse real targets that are no probabilities, such as the labels of a binary classifier."""
+    if isinstance(targets, jax.core.Tracer):
+        return
+    numbers = np.asarray(targets, np.float32)
+    if numbers.size and not (numbers.min() > -1e-3 and numbers.sum(-1).max() < 1.01):
+        raise ValueError(
+            f"cross_entropy: targets of shape {tuple(targets.shape)} must be probabilities, got numbers from "
+            f"{numbers.min():.4g} on that add up to {numbers.sum(-1).max():.4g}: classes are integers"
+        )
+
+
+@checked
+def mean(values: Shaped[Array, "*B"], weights: Shaped[Array, "*B"] | None = None) -> Float[Array, ""]:
+    """The weighted mean, in float32 at least; zero where all weights are zero or there are no values."""
+    values = widened(values)
     if weights is None:
-        return jnp.mean(values)
+        return jnp.mean(values) if values.size else jnp.zeros((), values.dtype)
     weights = weights.astype(values.dtype)
     total = jnp.sum(weights)
     return jnp.sum(weights * jnp.where(weights != 0, values, 0)) / jnp.where(total == 0, 1, total)

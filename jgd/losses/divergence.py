@@ -12,10 +12,23 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
 from jgd.losses.classification import cross_entropy, mean
-from jgd.losses.common import per_example, ready
+from jgd.losses.common import (
+    Number,
+    Positive,
+    PositiveNumber,
+    Setting,
+    Share,
+    checked,
+    labelled,
+    over_labels,
+    per_example,
+    ready,
+    several,
+    widened,
+)
 
 __all__ = [
     "alpha_divergence",
@@ -50,7 +63,6 @@ __all__ = [
 
 Divergence = Callable[[Array, Array], Array]
 Transform = Callable[[Array], Array]
-Setting = Array | float | int
 
 
 def along_classes(x: Setting) -> Setting:
@@ -67,11 +79,13 @@ def _expectation(log_p: Float[Array, "*B C"], values: Float[Array, "*B C"]) -> F
 # Divergences
 
 
+@checked
 def entropy(log_p: Float[Array, "*B C"]) -> Float[Array, "*B"]:
     """Shannon entropy ``-Σ p log p`` of each row, in nats."""
     return -_expectation(log_p, log_p)
 
 
+@checked
 def kl(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
     """The forward divergence ``KL(p‖q) = Σ p (log p - log q)``: q covers all modes of p.
 
@@ -80,16 +94,19 @@ def kl(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array,
     return _expectation(log_p, log_p - log_q)
 
 
+@checked
 def reverse_kl(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
     """The reverse divergence ``KL(q‖p)``: q seeks a mode of p."""
     return kl(log_q, log_p)
 
 
+@checked
 def jeffreys(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
     """``KL(p‖q) + KL(q‖p)``."""
     return kl(log_p, log_q) + kl(log_q, log_p)
 
 
+@checked
 def weighted_kl(
     log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Setting = 0.9
 ) -> Float[Array, "*B"]:
@@ -97,14 +114,14 @@ def weighted_kl(
     return (1 - weight) * kl(log_p, log_q) + weight * kl(log_q, log_p)
 
 
+@checked
 def total_variation(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
     """Total variation ``½ Σ |p - q|``, between 0 and 1."""
     return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1)
 
 
-def mixture(
-    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Setting
-) -> Float[Array, "*B C"]:
+@checked
+def mixture(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Share) -> Float[Array, "*B C"]:
     """``log(weight p + (1 - weight) q)``; exactly ``log_q`` at weight 0 and ``log_p`` at weight 1.
 
     Interpolating the logarithms instead would be another divergence: a mixture of the two KLs.
@@ -116,8 +133,9 @@ def mixture(
     return jnp.where(absent, -jnp.inf, mixed)
 
 
+@checked
 def generalized_js(
-    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], beta: Setting = 0.5
+    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], beta: Share = 0.5
 ) -> Float[Array, "*B"]:
     """Generalised Jensen-Shannon divergence of GKD: ``β KL(p‖m) + (1-β) KL(q‖m)``, ``m = β p + (1-β) q``.
 
@@ -141,13 +159,15 @@ def generalized_js(
     return forward * kl(log_p, middle) + backward * kl(log_q, middle)
 
 
+@checked
 def js(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
     """Jensen-Shannon divergence, ``generalized_js`` at β = ½; symmetric, at most log 2."""
     return generalized_js(log_p, log_q, 0.5)
 
 
+@checked
 def skew_kl(
-    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Setting = 0.1
+    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Share = 0.1
 ) -> Float[Array, "*B"]:
     """Skew divergence ``KL(p ‖ weight p + (1 - weight) q)``, at most ``-log weight``.
 
@@ -156,13 +176,15 @@ def skew_kl(
     return kl(log_p, mixture(log_p, log_q, weight))
 
 
+@checked
 def skew_reverse_kl(
-    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Setting = 0.1
+    log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Share = 0.1
 ) -> Float[Array, "*B"]:
     """Skew reverse divergence ``KL(q ‖ weight q + (1 - weight) p)``, at most ``-log weight``."""
     return skew_kl(log_q, log_p, weight)
 
 
+@checked
 def alpha_divergence(
     log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], alpha: Setting = 0.5
 ) -> Float[Array, "*B"]:
@@ -203,11 +225,13 @@ def alpha_divergence(
 # Transforms of logits
 
 
-def standardize(logits: Float[Array, "*B C"], eps: float = 1e-7) -> Float[Array, "*B C"]:
+@checked
+def standardize(logits: Float[Array, "*B C"], eps: PositiveNumber = 1e-7) -> Float[Array, "*B C"]:
     """Each row less its mean, over ``eps`` + its standard deviation (ddof 1).
 
     The student need not match the teacher's scale. A ``transform`` of ``kd`` and its relatives; the gradient
-    passes through both moments. Logits are finite.
+    passes through both moments. Logits are finite. Rows whose logits are equal up to rounding have no
+    deviation to divide by: they are only centred, so that their gradient stays bounded.
 
     Paper: Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024.
 
@@ -220,22 +244,30 @@ def standardize(logits: Float[Array, "*B C"], eps: float = 1e-7) -> Float[Array,
             f"dividing {num_classes} logits by their deviation keeps only their order: with fewer than three "
             "classes use a temperature"
         )
+    logits = widened(logits)
+    rounding = 4 * jnp.finfo(logits.dtype).eps * jnp.max(jnp.abs(logits), axis=-1, keepdims=True)
     # Less the largest, exact for equal logits: what rounding leaves of their mean would be huge over eps.
     logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
     variance = jnp.sum(centred**2, axis=-1, keepdims=True) / (num_classes - 1)
-    flat = variance == 0
-    return centred / (eps + jnp.where(flat, 0, jnp.sqrt(jnp.where(flat, 1, variance))))
+    flat = variance <= jnp.maximum(eps, rounding) ** 2
+    return centred / (eps + jnp.where(flat, 1, jnp.sqrt(jnp.where(flat, 1, variance))))
 
 
+@checked
 def reverse_gradient(x: Float[Array, "..."], scale: Setting = -1.0) -> Float[Array, "..."]:
     """``x`` itself, whose gradient is multiplied by ``scale``: -1 turns a minimiser into a maximiser."""
     still = jax.lax.stop_gradient(x)
     return still + jax.lax.stop_gradient(scale) * (x - still)
 
 
+@checked
 def ctkd_temperature(
-    theta: Float[Array, "..."], scale: Setting = -1.0, *, low: float = 1.0, span: float = 20.0
+    theta: Float[Array, "..."],
+    scale: Setting = -1.0,
+    *,
+    low: PositiveNumber = 1.0,
+    span: PositiveNumber = 20.0,
 ) -> Float[Array, "..."]:
     """The learned temperature of CTKD, ``low + span sigmoid(θ)``, which plays against the student.
 
@@ -257,7 +289,8 @@ def ctkd_temperature(
     return low + span * jax.nn.sigmoid(reverse_gradient(theta, scale))
 
 
-def ctkd_scale(epoch: Setting, ramp: float = 10.0) -> Float[Array, "..."]:
+@checked
+def ctkd_scale(epoch: Setting, ramp: PositiveNumber = 10.0) -> Float[Array, "..."]:
     """CTKD's factor of the gradient: from 0 down to -1 along half a cosine over ``ramp`` epochs, then -1."""
     return 0.5 * (jnp.cos(jnp.pi * jnp.clip(jnp.asarray(epoch, float) / ramp, 0, 1)) - 1)
 
@@ -267,6 +300,7 @@ def ctkd_scale(epoch: Setting, ramp: float = 10.0) -> Float[Array, "..."]:
 
 def _softened(student, teacher, temperature, transform, where) -> tuple[Array, Array]:
     """Log-probabilities ``log_p`` of the teacher and ``log_q`` of the student at the temperature."""
+    several(student, "a softmax")
     student, teacher = ready(student, teacher, where)
     if transform is not None:
         student, teacher = transform(student), transform(teacher)
@@ -274,17 +308,17 @@ def _softened(student, teacher, temperature, transform, where) -> tuple[Array, A
     return jax.nn.log_softmax(teacher / soft), jax.nn.log_softmax(student / soft)
 
 
-def labelled(labels: Array, num_classes: int, where: Array | None) -> Array:
-    """Rows that count and have a label in ``0..C-1``."""
-    known = (labels >= 0) & (labels < num_classes)
-    return known if where is None else known & where
+def _counting(labels: Array, logits: Array, where: Array | None) -> Array:
+    """Labels, unknown where examples do not count."""
+    return labels if where is None or labels.ndim == logits.ndim else jnp.where(where, labels, -1)
 
 
+@checked
 def kd(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
     *,
-    temperature: Setting = 4.0,
+    temperature: Positive = 4.0,
     divergence: Divergence = kl,
     transform: Transform | None = None,
     where: Bool[Array, "*B"] | None = None,
@@ -309,16 +343,17 @@ def kd(
       One loss for each example; average them with ``jgd.losses.mean``.
     """
     log_p, log_q = _softened(student, teacher, temperature, transform, where)
-    return per_example(temperature**2 * divergence(log_p, log_q), student, where)
+    return per_example(temperature**2 * divergence(log_p, log_q), where)
 
 
+@checked
 def hinton(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
-    labels: Shaped[Array, "*B ..."],
+    labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
     *,
     alpha: Setting = 0.9,
-    temperature: Setting = 4.0,
+    temperature: Positive = 4.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
     """``(1-α) CE(s, y) + α T² KL(softmax(t/T) ‖ softmax(s/T))``: labels and teacher mixed.
@@ -338,9 +373,9 @@ def hinton(
       One loss for each example.
     """
     wide, _ = ready(student, teacher, where)
-    hard = cross_entropy(wide, labels)
+    hard = cross_entropy(wide, _counting(labels, wide, where))
     soft = kd(wide, teacher, temperature=temperature, where=where)
-    return per_example((1 - alpha) * hard + alpha * soft, student, where)
+    return per_example((1 - alpha) * hard + alpha * soft, where)
 
 
 def _target_and_rest(logits: Array, label: Array) -> tuple[Array, Array]:
@@ -351,12 +386,14 @@ def _target_and_rest(logits: Array, label: Array) -> tuple[Array, Array]:
     return jnp.stack([target - total, others - total], axis=-1), rest - others[..., None]
 
 
+@checked
+@over_labels
 def dkd(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
-    labels: Int[Array, "*B"],
+    labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
     *,
-    temperature: Setting = 4.0,
+    temperature: Positive = 4.0,
     alpha: Setting = 1.0,
     beta: Setting = 8.0,
     transform: Transform | None = None,
@@ -373,7 +410,8 @@ def dkd(
     Args:
       student: logits.
       teacher: logits, constants.
-      labels: classes; an example whose label is outside ``0..C-1`` costs nothing.
+      labels: classes ``[*B]``, -1 for unknown, which costs nothing; or probabilities ``[*B, C]``, for the
+        expectation over the label.
       temperature: T.
       alpha: weight of the label's part.
       beta: weight of the other classes (2, 6 or 8 on CIFAR-100, 0.5 with T = 1 on ImageNet).
@@ -383,20 +421,22 @@ def dkd(
     Returns:
       One loss for each example.
     """
-    where = labelled(labels, student.shape[-1], where)
+    where, wrong = labelled(labels, student.shape[-1], where)
     log_p, log_q = _softened(student, teacher, temperature, transform, where)
     label = labels[..., None] == jnp.arange(student.shape[-1])
     (sure_p, rest_p), (sure_q, rest_q) = _target_and_rest(log_p, label), _target_and_rest(log_q, label)
     loss = alpha * kl(sure_p, sure_q) + beta * kl(rest_p, rest_q)
-    return per_example(temperature**2 * loss, student, where)
+    return per_example(temperature**2 * loss, where, wrong)
 
 
+@checked
+@over_labels
 def nkd(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
-    labels: Int[Array, "*B"],
+    labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
     *,
-    temperature: Setting = 1.0,
+    temperature: Positive = 1.0,
     gamma: Setting = 1.5,
     transform: Transform | None = None,
     where: Bool[Array, "*B"] | None = None,
@@ -411,7 +451,8 @@ def nkd(
     Args:
       student: logits.
       teacher: logits, constants.
-      labels: classes; an example whose label is outside ``0..C-1`` costs nothing.
+      labels: classes ``[*B]``, -1 for unknown, which costs nothing; or probabilities ``[*B, C]``, for the
+        expectation over the label.
       temperature: T of the second term.
       gamma: weight of the second term (3.5 with T = 3 on CIFAR-100).
       transform: applied to the logits of both first.
@@ -420,13 +461,13 @@ def nkd(
     Returns:
       One loss for each example.
     """
-    where = labelled(labels, student.shape[-1], where)
+    where, wrong = labelled(labels, student.shape[-1], where)
     log_p, log_q = _softened(student, teacher, 1.0, transform, where)
     label = labels[..., None] == jnp.arange(student.shape[-1])
     target = -jnp.sum(jnp.where(label, jnp.exp(log_p) * log_q, 0), axis=-1)
     soft_p, soft_q = _softened(student, teacher, temperature, transform, where)
     rest = -_expectation(_target_and_rest(soft_p, label)[1], _target_and_rest(soft_q, label)[1])
-    return per_example(target + gamma * temperature**2 * rest, student, where)
+    return per_example(target + gamma * temperature**2 * rest, where, wrong)
 
 
 def _norm(x: Array, axis: int) -> Array:
@@ -439,13 +480,14 @@ def _cosine(x: Array, y: Array, axis: int, eps: float = 1e-8) -> Array:
     return jnp.sum(x * y, axis=axis) / (_norm(x, axis) * _norm(y, axis) + eps)
 
 
+@checked
 def dist(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
     *,
-    temperature: Setting = 1.0,
-    beta: Setting = 1.0,
-    gamma: Setting = 1.0,
+    temperature: PositiveNumber = 1.0,
+    beta: Number = 1.0,
+    gamma: Number = 1.0,
     transform: Transform | None = None,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, ""]:
@@ -481,13 +523,14 @@ def dist(
     rows = _cosine(*(x - jnp.mean(x, axis=1, keepdims=True) for x in (q, p)), axis=1)
     columns = _cosine(centred(q), centred(p), axis=0)
     between, within = mean(1 - rows, counts), jnp.where(num > 0, 1 - jnp.mean(columns), 0)
-    return (temperature**2 * (beta * between + gamma * within)).astype(student.dtype)
+    return temperature**2 * (beta * between + gamma * within)
 
 
+@checked
 def mix_kd(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
-    labels: Shaped[Array, "*B ..."],
+    labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
     *,
     gamma: Setting = 0.1,
     alpha: Setting = 0.9,
@@ -520,28 +563,31 @@ def mix_kd(
     wide, still = ready(student, teacher, where)
     wide, still = standardize(wide), standardize(still)
     soft = kl(jax.nn.log_softmax(still), jax.nn.log_softmax(wide))
-    return per_example(gamma * cross_entropy(wide, labels) + alpha * soft, student, where)
+    return per_example(gamma * cross_entropy(wide, _counting(labels, wide, where)) + alpha * soft, where)
 
 
+@checked
 def logit_mse(
     student: Float[Array, "*B C"], teacher: Float[Array, "*B C"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
     """Mean over classes of the squared difference of logits, for each example."""
     wide, still = ready(student, teacher, where)
-    return per_example(jnp.mean((wide - still) ** 2, axis=-1), student, where)
+    return per_example(jnp.mean((wide - still) ** 2, axis=-1), where)
 
 
+@checked
 def logit_cosine(
     student: Float[Array, "*B C"], teacher: Float[Array, "*B C"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
     """``1 - cos(s, t)`` of the logits of each example; 1 without a gradient where either is zero."""
     wide, still = ready(student, teacher, where)
-    return per_example(1 - _cosine(wide, still, axis=-1), student, where)
+    return per_example(1 - _cosine(wide, still, axis=-1), where)
 
 
 # Networks that teach each other
 
 
+@checked
 def entropy_gate(
     log_ps: Float[Array, "*B C"],
     log_pt: Float[Array, "*B C"],
@@ -569,11 +615,12 @@ def entropy_gate(
     return 1 + (delta - 1) * forward, 1 + (delta - 1) * (1 - forward)
 
 
+@checked
 def bd_kd(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
     *,
-    temperature: Setting = 3.0,
+    temperature: Positive = 3.0,
     delta: Setting = 2.0,
     kappa: Setting | None = None,
     where: Bool[Array, "*B"] | None = None,
@@ -599,14 +646,15 @@ def bd_kd(
     log_p, log_q = _softened(student, teacher, temperature, None, where)
     nu, rho = entropy_gate(log_q, log_p, delta=delta, kappa=kappa)
     loss = nu * kl(log_p, log_q) + rho * kl(log_q, log_p)
-    return per_example(temperature**2 * loss, student, where)
+    return per_example(temperature**2 * loss, where)
 
 
+@checked
 def peer(
     own: Float[Array, "*B C"],
     other: Float[Array, "*B C"],
     *,
-    temperature: Setting = 1.0,
+    temperature: Positive = 1.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
     """Mutual learning from one peer: ``T² KL(p_other ‖ p_own)``, the peer a constant.
@@ -619,10 +667,11 @@ def peer(
     return kd(own, other, temperature=temperature, where=where)
 
 
+@checked
 def mutual(
     logits: Float[Array, "K *B C"],
     *,
-    temperature: Setting = 1.0,
+    temperature: Positive = 1.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "K *B"]:
     """Mutual learning of K peers: for each, the mean of ``peer`` over the K-1 others.

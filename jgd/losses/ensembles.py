@@ -6,12 +6,14 @@ that teach each other ``jax.vmap(kd, in_axes=(0, None))(logits, ensemble)`` is t
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Shaped
 
 from jgd.losses.classification import cross_entropy, mean
-from jgd.losses.common import widened
+from jgd.losses.common import Count, checked, labelled, widened
 
 __all__ = [
     "best_logits",
@@ -24,6 +26,7 @@ __all__ = [
 ]
 
 
+@checked
 def mean_logits(logits: Float[Array, "K *B C"]) -> Float[Array, "*B C"]:
     """The mean of the networks' logits."""
     return jnp.mean(logits, axis=0)
@@ -34,13 +37,17 @@ def _combine(weights: Array, x: Array) -> Array:
     return jnp.sum(weights * x, axis=0)
 
 
-def weighted_logits(logits: Float[Array, "K *B C"], weights: Float[Array, "K ..."]) -> Float[Array, "*B C"]:
+@checked
+def weighted_logits(
+    logits: Float[Array, "K *B C"], weights: Float[Array, "K"] | Float[Array, "K *B"]
+) -> Float[Array, "*B C"]:
     """``Σ_k w_k z_k``: weights ``[K]``, or ``[K, *B]`` such as the gate of ONE (Lan et al., NeurIPS 2018)."""
     return _combine(weights, logits)
 
 
+@checked
 def weighted_probabilities(
-    logits: Float[Array, "K *B C"], weights: Float[Array, "K ..."]
+    logits: Float[Array, "K *B C"], weights: Float[Array, "K"] | Float[Array, "K *B"]
 ) -> Float[Array, "*B C"]:
     """``log Σ_k w_k softmax(z_k)``: the mixture as log-probabilities, which serve as logits."""
     log_p = jax.nn.log_softmax(logits)
@@ -49,34 +56,52 @@ def weighted_probabilities(
     return jnp.log(_combine(weights, jnp.exp(log_p - top))) + top
 
 
-def best_logits(logits: Float[Array, "K *B C"], labels: Int[Array, "*B"]) -> Float[Array, "*B C"]:
+def _shares(labels: Array, num_classes: int, axes: int, where: Array | None = None) -> Array:
+    """Labels as probabilities ``[*B, C]``: zero where they are unknown, NaN where they are impossible."""
+    if labels.ndim == axes:
+        return labels if where is None else jnp.where(where[..., None], labels, 0)
+    known, wrong = labelled(labels, num_classes, where)
+    shares = (labels[..., None] == jnp.arange(num_classes)) & known[..., None]
+    return jnp.where(wrong[..., None], jnp.nan, shares)
+
+
+@checked
+def best_logits(
+    logits: Float[Array, "K *B C"], labels: Shaped[Array, "*B"] | Float[Array, "*B C"]
+) -> Float[Array, "*B C"]:
     """For each example the logits of the network with the lowest cross-entropy (KDCL-Naive).
 
     Paper: Guo et al., Online Knowledge Distillation via Collaborative Learning, CVPR 2020.
     """
     costs = jax.vmap(cross_entropy, in_axes=(0, None))(widened(logits), labels)
     choice = jnp.argmin(costs, axis=0)
-    return jnp.take_along_axis(logits, choice[None, ..., None], axis=0)[0]
+    best = jnp.take_along_axis(logits, choice[None, ..., None], axis=0)[0]
+    return jnp.where(jnp.isnan(costs[0])[..., None], jnp.nan, best)  # an impossible label
 
 
-def min_logits(logits: Float[Array, "K *B C"], labels: Int[Array, "*B"]) -> Float[Array, "*B C"]:
+@checked
+def min_logits(
+    logits: Float[Array, "K *B C"], labels: Shaped[Array, "*B"] | Float[Array, "*B C"]
+) -> Float[Array, "*B C"]:
     """The elementwise minimum of the networks' margins over the label (KDCL-MinLogit).
 
     Each network's logits are taken less its logit of the label, then the minimum over networks. The label's
-    logit becomes 0 and no network's margin is exceeded. Labels are in ``0..C-1``.
+    logit becomes 0 and no network's margin is exceeded; of probabilities it is the expected logit. Where the
+    label is unknown the networks' own logits are compared.
 
     Paper: Guo et al., Online Knowledge Distillation via Collaborative Learning, CVPR 2020.
     """
-    label = labels[..., None] == jnp.arange(logits.shape[-1])
-    target = jnp.sum(jnp.where(label, logits, 0), axis=-1, keepdims=True)
+    share = _shares(labels, logits.shape[-1], logits.ndim - 1)
+    target = jnp.sum(jnp.where(share != 0, share * logits, 0), axis=-1, keepdims=True)
     return jnp.min(logits - target, axis=0)
 
 
+@checked
 def linear_weights(
     logits: Float[Array, "K *B C"],
-    labels: Shaped[Array, "*B ..."],
+    labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
     *,
-    num_steps: int = 100,
+    num_steps: Count = 100,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "K"]:
     """Weights of the convex combination of logits with the least cross-entropy on the batch (KDCL-Linear).
@@ -118,12 +143,14 @@ def linear_weights(
     value, gradient = value_and_grad(jnp.exp(log_w))
     spread = jnp.max(gradient) - jnp.min(gradient)
     start = (log_w, value, gradient, 1 / jnp.where(spread > 0, spread, 1))
-    return jnp.exp(jax.lax.scan(step, start, length=num_steps)[0][0])
+    found = jnp.exp(jax.lax.scan(step, start, length=num_steps)[0][0])
+    return jnp.where(jnp.isnan(value), jnp.nan, found)
 
 
+@checked
 def general_weights(
     logits: Float[Array, "K *B C"],
-    labels: Int[Array, "*B"],
+    labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
     *,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "K"]:
@@ -137,7 +164,7 @@ def general_weights(
 
     Args:
       logits: of all networks on validation examples, stacked.
-      labels: classes.
+      labels: classes, -1 for unknown (such examples do not count), or probabilities.
       where: examples that count.
 
     Returns:
@@ -146,11 +173,10 @@ def general_weights(
     logits = jax.lax.stop_gradient(widened(logits))
     if where is not None:
         logits = jnp.where(where[..., None], logits, 0)
-    label = labels[..., None] == jnp.arange(logits.shape[-1])
-    errors = jax.nn.softmax(logits) - label
-    if where is not None:
-        errors = jnp.where(where[..., None], errors, 0)
-    errors = errors.reshape(len(errors), -1)
+    label = _shares(labels, logits.shape[-1], logits.ndim - 1, where)
+    counts = jnp.any(label != 0, axis=-1)
+    errors = jnp.where(counts[..., None], jax.nn.softmax(logits) - label, 0)
+    errors = errors.reshape(len(errors), math.prod(errors.shape[1:]))
     # The number of examples scales Σ and cancels; so does the trace, which makes the ridge relative.
     covariance = errors @ errors.T
     trace = jnp.trace(covariance)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jgd.losses.common import per_example, ready
+from jgd.losses.common import PositiveNumber, checked, flat_rows, per_example, ready, widened
 
 __all__ = [
     "adaptive_average_pool",
@@ -47,17 +47,19 @@ __all__ = [
 
 def _scaled(x: Array, axis: int | tuple[int, ...] | None) -> tuple[Array, Array, Array]:
     """Numbers within ±1, the largest magnitude, and the sum of their squares (1 where all are zero)."""
-    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True))
+    largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0))
     x = x / jnp.where(largest > 0, largest, 1)
     return x, largest, jnp.where(largest > 0, jnp.sum(x**2, axis=axis, keepdims=True), 1)
 
 
+@checked
 def length(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = -1) -> Float[Array, "..."]:
     """Euclidean norm along axes, without overflow; the gradient at zero is zero."""
     _, largest, square = _scaled(x, axis)
     return jnp.squeeze(largest * jnp.sqrt(square), axis)
 
 
+@checked
 def unit(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = -1) -> Float[Array, "..."]:
     """Vectors along axes divided by their Euclidean norm; zero stays zero, and has no gradient."""
     x, largest, square = _scaled(x, axis)
@@ -71,6 +73,7 @@ def _bins(size: int, bins: int) -> np.ndarray:
     return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
+@checked
 def adaptive_average_pool(x: Float[Array, "*B H W C"], size: tuple[int, int]) -> Float[Array, "*B h w C"]:
     """Average maps down to a given height and width, in bins as even as possible.
 
@@ -82,16 +85,12 @@ def adaptive_average_pool(x: Float[Array, "*B H W C"], size: tuple[int, int]) ->
 
 def _ready(student: Array, teacher: Array, where: Array | None) -> tuple[Array, Array]:
     """`ready` for examples of any shape."""
-    flat = ready(student.reshape(student.shape[0], -1), teacher.reshape(teacher.shape[0], -1), where)
+    flat = ready(flat_rows(student), flat_rows(teacher), where)
     return flat[0].reshape(student.shape), flat[1].reshape(teacher.shape)
 
 
-def _per_example(values: Array, student: Array, where: Array | None) -> Array:
-    return per_example(values, student.reshape(*values.shape, -1), where)
-
-
 def _example_mean(x: Array) -> Array:
-    return jnp.mean(x.reshape(x.shape[0], -1), axis=-1)
+    return jnp.mean(flat_rows(x), axis=-1)
 
 
 def _common_size(a: Array, b: Array) -> tuple[Array, Array]:
@@ -103,12 +102,13 @@ def _common_size(a: Array, b: Array) -> tuple[Array, Array]:
 
 def _positions(x: Array) -> Array:
     """``[B, H, W, C]`` as ``[B, HW, C]``."""
-    return x.reshape(x.shape[0], -1, x.shape[-1])
+    return x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])
 
 
 # --- maps ---------------------------------------------------------------------------------------
 
 
+@checked
 def hint(
     student: Float[Array, "B *S"], teacher: Float[Array, "B *S"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, " B"]:
@@ -129,9 +129,10 @@ def hint(
       with the Reused Teacher Classifier", CVPR 2022.
     """
     s, t = _ready(student, teacher, where)
-    return _per_example(_example_mean((s - t) ** 2), student, where)
+    return per_example(_example_mean((s - t) ** 2), where)
 
 
+@checked
 def attention_transfer(
     student: Float[Array, "B H W C"],
     teacher: Float[Array, "B G V D"],
@@ -158,9 +159,10 @@ def attention_transfer(
       Zagoruyko and Komodakis, "Paying More Attention to Attention", ICLR 2017.
     """
     s, t = (unit(jnp.mean(_positions(x) ** 2, -1)) for x in _common_size(*_ready(student, teacher, where)))
-    return _per_example(jnp.mean((s - t) ** 2, -1) if squared else length(s - t), student, where)
+    return per_example(jnp.mean((s - t) ** 2, -1) if squared else length(s - t), where)
 
 
+@checked
 def nst(
     student: Float[Array, "B H W C"],
     teacher: Float[Array, "B G V D"],
@@ -189,20 +191,22 @@ def nst(
     def kernel(a, b):
         return jnp.mean(jnp.einsum("bpc,bpd->bcd", a, b, precision="highest") ** 2, axis=(1, 2))
 
-    return _per_example(kernel(t, t) + kernel(s, s) - 2 * kernel(s, t), student, where)
+    return per_example(kernel(t, t) + kernel(s, s) - 2 * kernel(s, t), where)
 
 
-def vid_raw_scale(variance: float = 5.0, *, eps: float = 1e-5) -> Float[Array, ""]:
+@checked
+def vid_raw_scale(variance: PositiveNumber = 5.0, *, eps: PositiveNumber = 1e-5) -> Float[Array, ""]:
     """The raw scale ρ with ``softplus(ρ) + eps`` equal to a variance: where the scales of `vid` begin."""
     return jnp.log(jnp.expm1(jnp.asarray(variance - eps)))
 
 
+@checked
 def vid(
     prediction: Float[Array, "B *S C"],
     teacher: Float[Array, "B *S C"],
     raw_scale: Float[Array, " C"],
     *,
-    eps: float = 1e-5,
+    eps: PositiveNumber = 1e-5,
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
     """Variational information distillation: the negative log-likelihood of a teacher's features.
@@ -225,9 +229,10 @@ def vid(
     """
     m, f = _ready(prediction, teacher, where)
     variance = jax.nn.softplus(raw_scale.astype(m.dtype)) + eps
-    return _per_example(_example_mean(0.5 * ((m - f) ** 2 / variance + jnp.log(variance))), prediction, where)
+    return per_example(_example_mean(0.5 * ((m - f) ** 2 / variance + jnp.log(variance))), where)
 
 
+@checked
 def ofd_margin(mean: Float[Array, " C"], scale: Float[Array, " C"]) -> Float[Array, " C"]:
     """The expected negative activation of each channel, from the teacher's last batch normalisation.
 
@@ -245,7 +250,7 @@ def ofd_margin(mean: Float[Array, " C"], scale: Float[Array, " C"]) -> Float[Arr
     References:
       Heo et al., "A Comprehensive Overhaul of Feature Distillation", ICCV 2019.
     """
-    scale = jnp.abs(scale)
+    mean, scale = widened(mean), jnp.abs(widened(scale))
     ratio = mean / jnp.where(scale > 0, scale, 1)
     log_below = jax.scipy.stats.norm.logcdf(-ratio)
     expected = mean - scale * jnp.exp(jax.scipy.stats.norm.logpdf(ratio) - log_below)
@@ -253,6 +258,7 @@ def ofd_margin(mean: Float[Array, " C"], scale: Float[Array, " C"]) -> Float[Arr
     return jax.lax.stop_gradient(jnp.where(scale > 0, margin, jnp.minimum(mean, 0)))
 
 
+@checked
 def ofd(
     student: Float[Array, "B *S C"],
     teacher: Float[Array, "B *S C"],
@@ -280,9 +286,10 @@ def ofd(
     s, t = _ready(student, teacher, where)
     target = jnp.maximum(t, jax.lax.stop_gradient(margin.astype(t.dtype)))
     gap = jnp.where((target > 0) | (s > target), s - target, 0)
-    return _per_example(jnp.sum(gap.reshape(gap.shape[0], -1) ** 2, axis=-1), student, where)
+    return per_example(jnp.sum(flat_rows(gap) ** 2, axis=-1), where)
 
 
+@checked
 def hcl(
     student: Float[Array, "B H W C"],
     teacher: Float[Array, "B H W C"],
@@ -312,9 +319,10 @@ def hcl(
     levels = [gap, *(adaptive_average_pool(gap, (n, n)) for n in sizes if n < gap.shape[1])]
     weights = [0.5**i for i in range(len(levels))]
     total = sum(w * _example_mean(x**2) for w, x in zip(weights, levels, strict=True)) / sum(weights)
-    return _per_example(jnp.asarray(total), student, where)
+    return per_example(jnp.asarray(total), where)
 
 
+@checked
 def flow(first: Float[Array, "*B H W C"], last: Float[Array, "*B G V D"]) -> Float[Array, "*B C D"]:
     """The FSP matrix: inner products of the channels of two layers, a mean over positions.
 
@@ -325,6 +333,7 @@ def flow(first: Float[Array, "*B H W C"], last: Float[Array, "*B G V D"]) -> Flo
     return products / (first.shape[-3] * first.shape[-2])
 
 
+@checked
 def fsp(
     student: tuple[Float[Array, "B H1 W1 C"], Float[Array, "B H2 W2 D"]],
     teacher: tuple[Float[Array, "B H3 W3 C"], Float[Array, "B H4 W4 D"]],
@@ -348,9 +357,10 @@ def fsp(
         _ready(s, t, where) for s, t in zip(student, teacher, strict=True)
     )
     gap = flow(s_first, s_last) - flow(t_first, t_last)
-    return _per_example(_example_mean(gap**2), student[0], where)
+    return per_example(_example_mean(gap**2), where)
 
 
+@checked
 def factor_transfer(
     student: Float[Array, "B *S"], teacher: Float[Array, "B *S"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, " B"]:
@@ -367,10 +377,11 @@ def factor_transfer(
     References:
       Kim et al., "Paraphrasing Complex Network: Network Compression via Factor Transfer", NeurIPS 2018.
     """
-    s, t = (unit(x.reshape(x.shape[0], -1)) for x in _ready(student, teacher, where))
-    return _per_example(jnp.mean(jnp.abs(s - t), -1), student, where)
+    s, t = (unit(flat_rows(x)) for x in _ready(student, teacher, where))
+    return per_example(jnp.mean(jnp.abs(s - t), -1), where)
 
 
+@checked
 def ickd(
     student: Float[Array, "B H W C"],
     teacher: Float[Array, "B G V C"],
@@ -400,12 +411,13 @@ def ickd(
         return unit(jnp.einsum("bpc,bpd->bcd", x, x, precision="highest"))
 
     s, t = (rows(x) for x in _ready(student, teacher, where))
-    return _per_example(jnp.sum((s - t) ** 2, axis=(1, 2)) / s.shape[-1], student, where)
+    return per_example(jnp.sum((s - t) ** 2, axis=(1, 2)) / s.shape[-1], where)
 
 
 # --- vectors ------------------------------------------------------------------------------------
 
 
+@checked
 def hidden_mse(
     student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
@@ -425,9 +437,10 @@ def hidden_mse(
       Jiao et al., "TinyBERT", EMNLP Findings 2020; He et al., "Distiller", SustaiNLP 2021.
     """
     s, t = ready(student, teacher, where)
-    return per_example(jnp.mean((s - t) ** 2, axis=-1), student, where)
+    return per_example(jnp.mean((s - t) ** 2, axis=-1), where)
 
 
+@checked
 def hidden_cross_entropy(
     student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
@@ -445,9 +458,10 @@ def hidden_cross_entropy(
       He et al., "Distiller: A Systematic Study of Model Distillation Methods in NLP", SustaiNLP 2021.
     """
     s, t = ready(student, teacher, where)
-    return per_example(-jnp.sum(jax.nn.softmax(t) * jax.nn.log_softmax(s), axis=-1), student, where)
+    return per_example(-jnp.sum(jax.nn.softmax(t) * jax.nn.log_softmax(s), axis=-1), where)
 
 
+@checked
 def cosine_distance(
     student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
@@ -465,9 +479,10 @@ def cosine_distance(
       Sanh et al., "DistilBERT", 2019.
     """
     s, t = ready(student, teacher, where)
-    return per_example(1 - jnp.sum(unit(s) * unit(t), axis=-1), student, where)
+    return per_example(1 - jnp.sum(unit(s) * unit(t), axis=-1), where)
 
 
+@checked
 def pkd(
     student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
@@ -485,12 +500,13 @@ def pkd(
       Sun et al., "Patient Knowledge Distillation for BERT Model Compression", EMNLP 2019.
     """
     s, t = ready(student, teacher, where)
-    return per_example(jnp.sum((unit(s) - unit(t)) ** 2, axis=-1), student, where)
+    return per_example(jnp.sum((unit(s) - unit(t)) ** 2, axis=-1), where)
 
 
 # --- layers -------------------------------------------------------------------------------------
 
 
+@checked
 def layer_map(kind: Literal["skip", "last"], n_teacher: int, n_student: int) -> tuple[tuple[int, int], ...]:
     """Which layer of the teacher a layer of the student learns from; layer 0 is the embedding.
 

@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jgd.losses.common import per_example, ready
+from jgd.losses.common import PositiveNumber, Share, bounded_exp, checked, per_example, ready
 
 __all__ = [
     "donsker_varadhan",
@@ -62,20 +62,12 @@ def _log_mean_exp(x: Array, mask: Array) -> Array:
     return jax.nn.logsumexp(x, where=mask) - jnp.log(jnp.sum(mask).astype(x.dtype))
 
 
-def _exp(x: Array) -> Array:
-    """exp, continued by its tangent beyond the root of the largest number.
-
-    So that squares of it, in an optimiser's second moments, are finite. In float32 that begins at e^44.
-    """
-    limit = math.log(float(jnp.finfo(x.dtype).max)) / 2
-    return jnp.exp(jnp.minimum(x, limit)) * (1 + jnp.maximum(x - limit, 0))
-
-
-def _bound(value: Array, f: Array, count: Array) -> Array:
+def _bound(value: Array, count: Array) -> Array:
     """Nothing is known from less than two pairs."""
-    return jnp.where(count < 2, 0, value).astype(f.dtype)
+    return jnp.where(count < 2, 0, value)
 
 
+@checked
 def leave_one_out_logmean(
     f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = None
 ) -> Float[Array, "K K"]:
@@ -107,11 +99,12 @@ def leave_one_out_logmean(
     return jnp.where(top, rest, whole + jnp.log1p(-share)) - jnp.log(jnp.maximum(count - 1, 1))
 
 
+@checked
 def mi_alpha(
     f: Float[Array, "K K"],
     q: Float[Array, " K"],
     *,
-    alpha: float | Float[Array, ""],
+    alpha: Share,
     where: Bool[Array, " K"] | None = None,
 ) -> Float[Array, ""]:
     """The interpolated bound I_α.
@@ -141,10 +134,11 @@ def mi_alpha(
     base = jnp.logaddexp(log(alpha) + m, log(1 - alpha) + q)
     diagonal, pairs = jnp.diagonal, _pairs(rows)
     gain = _mean(diagonal(scores)[:, None] - base, pairs)
-    cost = _exp(_log_mean_exp(scores - diagonal(base)[:, None], pairs))
-    return _bound(1 + gain - cost, f, count)
+    cost = bounded_exp(_log_mean_exp(scores - diagonal(base)[:, None], pairs), f.dtype)
+    return _bound(1 + gain - cost, count)
 
 
+@checked
 def tuba(
     f: Float[Array, "K K"], q: Float[Array, " K"], *, where: Bool[Array, " K"] | None = None
 ) -> Float[Array, ""]:
@@ -162,28 +156,34 @@ def tuba(
     """
     scores, rows, count = _scores(f, where)
     gap = scores - jnp.where(rows, q.astype(scores.dtype), 0)[:, None]
-    return _bound(1 + _mean(jnp.diagonal(gap), rows) - _exp(_log_mean_exp(gap, _pairs(rows))), f, count)
+    return _bound(
+        1 + _mean(jnp.diagonal(gap), rows) - bounded_exp(_log_mean_exp(gap, _pairs(rows)), f.dtype), count
+    )
 
 
+@checked
 def nwj(f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = None) -> Float[Array, ""]:
     """The bound of Nguyen, Wainwright and Jordan: ``E[f] - E'[exp f] / e``, `tuba` with a baseline of 1."""
     return tuba(f, jnp.ones(f.shape[0]), where=where)
 
 
+@checked
 def donsker_varadhan(f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = None) -> Float[Array, ""]:
     """``E[f] - log E'[exp f]``, as in MINE: a bound in the limit, biased upwards in a batch."""
     scores, rows, count = _scores(f, where)
-    return _bound(_mean(jnp.diagonal(scores), rows) - _log_mean_exp(scores, _pairs(rows)), f, count)
+    return _bound(_mean(jnp.diagonal(scores), rows) - _log_mean_exp(scores, _pairs(rows)), count)
 
 
+@checked
 def info_nce(f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = None) -> Float[Array, ""]:
     """``E[f_aa - log mean_b exp f_ab]``, the own pair included in the mean: at most log K."""
     scores, rows, count = _scores(f, where)
     columns = rows[None] & jnp.ones_like(scores, bool) | ~jnp.any(rows)
     log_mean = jax.nn.logsumexp(scores, axis=1, where=columns) - jnp.log(jnp.maximum(count, 1))
-    return _bound(_mean(jnp.diagonal(scores) - log_mean, rows), f, count)
+    return _bound(_mean(jnp.diagonal(scores) - log_mean, rows), count)
 
 
+@checked
 def jensen_shannon(f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = None) -> Float[Array, ""]:
     """``log 2 - (E[softplus(-f)] + E'[softplus(f)]) / 2``: at most log 2.
 
@@ -192,15 +192,16 @@ def jensen_shannon(f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = 
     """
     scores, rows, count = _scores(f, where)
     own = _mean(jax.nn.softplus(-jnp.diagonal(scores)), rows)
-    return _bound(math.log(2) - (own + _mean(jax.nn.softplus(scores), _pairs(rows))) / 2, f, count)
+    return _bound(math.log(2) - (own + _mean(jax.nn.softplus(scores), _pairs(rows))) / 2, count)
 
 
+@checked
 def nce(
     positive: Float[Array, "*B"],
     negatives: Float[Array, "*B K"],
     *,
-    num_examples: int | Float[Array, ""],
-    eps: float = 1e-7,
+    num_examples: PositiveNumber,
+    eps: PositiveNumber = 1e-7,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
     """CRD's contrastive value: tell the positive from K draws of noise, uniform over N examples.
@@ -230,4 +231,4 @@ def nce(
     c = jnp.asarray(negatives.shape[-1] / num_examples, x.dtype)
     total = jnp.logaddexp(x, jnp.log(c + eps))
     values = (total - x)[..., 0] + jnp.sum(total[..., 1:] - jnp.log(c), axis=-1)
-    return per_example(values, scores, where)
+    return per_example(values, where)

@@ -11,19 +11,29 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
-from jgd.losses.common import per_example, ready
-from jgd.losses.divergence import Setting, along_classes, labelled
+from jgd.losses.common import (
+    Positive,
+    checked,
+    labelled,
+    over_labels,
+    per_example,
+    ready,
+    several,
+)
+from jgd.losses.divergence import along_classes
 
 __all__ = ["listmle", "p_listmle", "plackett_luce_nll", "pld", "teacher_ranking"]
 
 
-def teacher_ranking(teacher: Float[Array, "*B C"], labels: Int[Array, "*B"]) -> Int[Array, "*B C"]:
+@checked
+def teacher_ranking(teacher: Float[Array, "*B C"], labels: Shaped[Array, "*B"]) -> Int[Array, "*B C"]:
     """The classes in the order they are to be ranked: the label, then the others by descending teacher logit.
 
-    Ties are broken by the index of the class. A label outside ``0..C-1`` leaves the teacher's own order.
+    Ties are broken by the index of the class. The label -1, unknown, leaves the teacher's own order.
     """
+    labelled(labels, teacher.shape[-1])
     label = labels[..., None] == jnp.arange(teacher.shape[-1])
     return _argsort(jnp.where(label, -jnp.inf, -teacher))
 
@@ -114,6 +124,7 @@ def _weighted_nll_jvp(primals, tangents):
     return jnp.sum(weights * costs, axis=-1), jnp.sum(gradient * d_strengths + costs * d_weights, axis=-1)
 
 
+@checked
 def plackett_luce_nll(
     student: Float[Array, "*B C"], ranking: Int[Array, "*B C"], weights: Float[Array, "*B C"]
 ) -> Float[Array, "*B"]:
@@ -137,18 +148,22 @@ def plackett_luce_nll(
     return _weighted_nll(strengths, jnp.where(present, weights, 0))
 
 
-def _ranked(student, teacher, labels, where) -> tuple[Array, Array, Array, Array]:
-    where = labelled(labels, student.shape[-1], where)
+def _ranked(student, teacher, labels, where) -> tuple[Array, Array, Array, Array, Array]:
+    several(student, "a ranking")
+    where, wrong = labelled(labels, student.shape[-1], where)
     student, teacher = ready(student, teacher, where)
-    return student, teacher, teacher_ranking(teacher, labels), where
+    labels = jnp.where(where, labels, -1)
+    return student, teacher, teacher_ranking(teacher, labels), where, wrong
 
 
+@checked
+@over_labels
 def pld(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
-    labels: Int[Array, "*B"],
+    labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
     *,
-    temperature: Setting = 1.0,
+    temperature: Positive = 1.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
     """Plackett-Luce distillation: likelihood of the teacher's ranking, picks weighted by its probabilities.
@@ -163,22 +178,25 @@ def pld(
     Args:
       student: logits.
       teacher: logits, constants; ``-inf`` rules a class out.
-      labels: classes; an example whose label is outside ``0..C-1`` costs nothing.
+      labels: classes ``[*B]``, -1 for unknown, which costs nothing; or probabilities ``[*B, C]``, for the
+        expectation over the label.
       temperature: τ of the weights (1 on ImageNet, 4 on CIFAR-100), one for all or one for each example.
       where: examples that count.
 
     Returns:
       One loss for each example.
     """
-    wide, still, ranking, where = _ranked(student, teacher, labels, where)
+    wide, still, ranking, where, wrong = _ranked(student, teacher, labels, where)
     weights = jnp.take_along_axis(jax.nn.softmax(still / along_classes(temperature)), ranking, axis=-1)
-    return per_example(plackett_luce_nll(wide, ranking, jax.lax.stop_gradient(weights)), student, where)
+    return per_example(plackett_luce_nll(wide, ranking, jax.lax.stop_gradient(weights)), where, wrong)
 
 
+@checked
+@over_labels
 def listmle(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
-    labels: Int[Array, "*B"],
+    labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
     *,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
@@ -189,20 +207,22 @@ def listmle(
     Args:
       student: logits.
       teacher: logits, constants, of which only the order counts.
-      labels: classes, ranked first.
+      labels: classes, ranked first (-1 for unknown); or probabilities, for the expectation over the label.
       where: examples that count.
 
     Returns:
       One loss for each example.
     """
-    wide, _, ranking, where = _ranked(student, teacher, labels, where)
-    return per_example(plackett_luce_nll(wide, ranking, jnp.ones_like(wide)), student, where)
+    wide, _, ranking, where, wrong = _ranked(student, teacher, labels, where)
+    return per_example(plackett_luce_nll(wide, ranking, jnp.ones_like(wide)), where, wrong)
 
 
+@checked
+@over_labels
 def p_listmle(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
-    labels: Int[Array, "*B"],
+    labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
     *,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
@@ -213,14 +233,14 @@ def p_listmle(
     Args:
       student: logits.
       teacher: logits, constants, of which only the order counts.
-      labels: classes, ranked first.
+      labels: classes, ranked first (-1 for unknown); or probabilities, for the expectation over the label.
       where: examples that count.
 
     Returns:
       One loss for each example.
     """
-    wide, _, ranking, where = _ranked(student, teacher, labels, where)
+    wide, _, ranking, where, wrong = _ranked(student, teacher, labels, where)
     num_classes = student.shape[-1]
     gains = np.exp2(-np.arange(1.0, num_classes + 1)) - np.exp2(-float(num_classes))
     gains = jnp.asarray(gains / max(gains.sum(), np.finfo(float).tiny), wide.dtype)
-    return per_example(plackett_luce_nll(wide, ranking, jnp.broadcast_to(gains, wide.shape)), student, where)
+    return per_example(plackett_luce_nll(wide, ranking, jnp.broadcast_to(gains, wide.shape)), where, wrong)

@@ -29,7 +29,7 @@ import jraph
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
-from jgd.losses.common import per_example, ready
+from jgd.losses.common import Count, PositiveNumber, checked, flat_rows, per_example, ready
 from jgd.losses.features import length, unit
 
 __all__ = [
@@ -62,7 +62,7 @@ def _counted(x: Array, where: Array | None) -> tuple[Array, Array]:
 
 
 def _flat(student: Array, teacher: Array, where: Array | None) -> tuple[Array, Array]:
-    return ready(student.reshape(student.shape[0], -1), teacher.reshape(teacher.shape[0], -1), where)
+    return ready(flat_rows(student), flat_rows(teacher), where)
 
 
 def _wide(x: Array, where: Array | None) -> Array:
@@ -84,6 +84,7 @@ def _products(x: Array, rows: Array, count: Array) -> tuple[Array, Array, Array]
     return products, length, length[:, None] - 2 * products + length
 
 
+@checked
 def rkd_distance(
     student: Float[Array, "B *S"], teacher: Float[Array, "B *T"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, ""]:
@@ -114,9 +115,10 @@ def rkd_distance(
         return distance / jnp.where(mean > 0, mean, 1)
 
     total = jnp.sum(optax.losses.huber_loss(relative(s), relative(t)))
-    return (total / count**2).astype(student.dtype)
+    return total / count**2
 
 
+@checked
 def rkd_angle(
     student: Float[Array, "B *S"], teacher: Float[Array, "B *T"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, ""]:
@@ -147,6 +149,8 @@ def rkd_angle(
         return products, length, jnp.where(apart, jax.lax.rsqrt(jnp.where(apart, square, 1)), 0)
 
     both = parts(s), parts(t)
+    if not s.shape[0]:
+        return jnp.zeros(())
 
     @jax.checkpoint  # a table of one example at a time, in both directions
     def at(i):
@@ -158,9 +162,10 @@ def rkd_angle(
         return jnp.sum(optax.losses.huber_loss(*(cosines(*one) for one in both)))
 
     total = jnp.sum(jax.lax.map(at, jnp.arange(len(rows)), batch_size=16))
-    return (total / count**3).astype(student.dtype)
+    return total / count**3
 
 
+@checked
 def similarity_preserving(
     student: Float[Array, "B *S"], teacher: Float[Array, "B *T"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, ""]:
@@ -181,14 +186,15 @@ def similarity_preserving(
     """
     s, t = _flat(student, teacher, where)
     _, count = _counted(s, where)
-    return (jnp.sum((unit(_dot(s, s)) - unit(_dot(t, t))) ** 2) / count**2).astype(student.dtype)
+    return jnp.sum((unit(_dot(s, s)) - unit(_dot(t, t))) ** 2) / count**2
 
 
+@checked
 def pkt(
     student: Float[Array, "B *S"],
     teacher: Float[Array, "B *T"],
     *,
-    eps: float = 1e-7,
+    eps: PositiveNumber = 1e-7,
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
     """Probabilistic knowledge transfer: each example's similarities to all as a distribution.
@@ -218,15 +224,16 @@ def pkt(
         return similarity / jnp.where(total > 0, total, 1)
 
     p, q = conditional(t), conditional(s)
-    return (jnp.sum(p * (jnp.log(p + eps) - jnp.log(q + eps))) / count**2).astype(student.dtype)
+    return jnp.sum(p * (jnp.log(p + eps) - jnp.log(q + eps))) / count**2
 
 
+@checked
 def correlation_congruence(
     student: Float[Array, "B D"],
     teacher: Float[Array, "B E"],
     *,
-    gamma: float | Float[Array, ""] = 0.4,
-    order: int = 2,
+    gamma: PositiveNumber = 0.4,
+    order: Count = 2,
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
     """Correlation congruence: ``|K_s - K_t|_F / B^2`` (not squared). Weight 0.003.
@@ -259,9 +266,10 @@ def correlation_congruence(
         return jnp.exp(-2 * jnp.asarray(gamma, y.dtype)) * series
 
     gap = jnp.where(rows[:, None] & rows, kernel(s) - kernel(t), 0)
-    return (length(gap, axis=(0, 1)) / count**2).astype(student.dtype)
+    return length(gap, axis=(0, 1)) / count**2
 
 
+@checked
 def neighbour_congruence(
     student: Float[Array, "B D"], teacher: Float[Array, "B D"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, ""]:
@@ -284,12 +292,13 @@ def neighbour_congruence(
     error = jnp.abs(_wide(student, where) - _wide(teacher, where))
     rows, count = _counted(error, where)
     error = error[jnp.argsort(~rows, stable=True)]  # rows left out come last, and are zero
-    return (jnp.sum(error[:-1] * error[1:]) / jnp.maximum(count - 1, 1)).astype(student.dtype)
+    return jnp.sum(error[:-1] * error[1:]) / jnp.maximum(count - 1, 1)
 
 
 # --- tokens -------------------------------------------------------------------------------------
 
 
+@checked
 def patchify(features: Float[Array, "*B H W C"], patch: int | tuple[int, int]) -> Float[Array, "*B N D"]:
     """Cut maps into patches: tokens from left to right, then down, each a flattened ``[p, q, C]``.
 
@@ -301,9 +310,10 @@ def patchify(features: Float[Array, "*B H W C"], patch: int | tuple[int, int]) -
     if min(p, q) < 1 or height % p or width % q:
         raise ValueError(f"patches of {p}x{q} do not tile a map of {height}x{width}")
     x = features.reshape(*batch, height // p, p, width // q, q, channels)
-    return jnp.swapaxes(x, -4, -3).reshape(*batch, -1, p * q * channels)
+    return jnp.swapaxes(x, -4, -3).reshape(*batch, (height // p) * (width // q), p * q * channels)
 
 
+@checked
 def sample_tokens(key: Array, batch: int, tokens: int, size: int) -> Int[Array, "B m"]:
     """Positions of some tokens of each image, without repetition; use the same ones for both networks.
 
@@ -325,12 +335,14 @@ def sample_tokens(key: Array, batch: int, tokens: int, size: int) -> Int[Array, 
     return jax.vmap(lambda k: jax.random.choice(k, tokens, (size,), replace=False))(keys)
 
 
+@checked
 def context_similarity(x: Float[Array, "*B N D"]) -> Float[Array, "*B N N"]:
     """How tokens of an image attend to each other: rows of ``softmax(F F^T / sqrt(D))``."""
     products = jnp.einsum("...nd,...md->...nm", x, x, precision="highest")
     return jax.nn.softmax(products / math.sqrt(x.shape[-1]), axis=-1)
 
 
+@checked
 def context_loss(
     student: Float[Array, "*B N D"],
     teacher: Float[Array, "*B N E"],
@@ -350,7 +362,7 @@ def context_loss(
     tokens = None if where is None else jnp.broadcast_to(where[..., None], student.shape[:-1])
     s, t = ready(student, teacher, tokens)
     values = jnp.mean((context_similarity(s) - context_similarity(t)) ** 2, axis=(-1, -2))
-    return per_example(values, student.reshape(*values.shape, -1), where)
+    return per_example(values, where)
 
 
 class Neighbours(NamedTuple):
@@ -371,6 +383,7 @@ def _present(indices: Array, rows: Array) -> Array:
     return rows[indices] & rows[:, None] & ~itself
 
 
+@checked
 def nearest(x: Float[Array, "n D"], k: int, *, where: Bool[Array, " n"] | None = None) -> Int[Array, "n k"]:
     """The k nearest other rows of each row, nearest first, the lower index first among equals.
 
@@ -396,11 +409,12 @@ def nearest(x: Float[Array, "n D"], k: int, *, where: Bool[Array, " n"] | None =
     return jax.lax.top_k(-jnp.where(rows & ~jnp.eye(n, dtype=bool), distance, jnp.inf), k)[1]
 
 
+@checked
 def affinity(
     x: Float[Array, "n D"],
     indices: Int[Array, "n k"],
     *,
-    sigma: float | Float[Array, ""] | None = None,
+    sigma: PositiveNumber | None = None,
     where: Bool[Array, " n"] | None = None,
 ) -> Neighbours:
     """Gaussian weights ``exp(-|x_i - x_j|^2 / 2σ)`` of given edges; they are differentiable in x.
@@ -426,20 +440,20 @@ def affinity(
     return Neighbours(indices, jnp.where(present, jnp.exp(-square / (2 * sigma)), 0))
 
 
+@checked
 def knn_affinity(
     x: Float[Array, "n D"],
     k: int,
     *,
-    sigma: float | Float[Array, ""] | None = None,
+    sigma: PositiveNumber | None = None,
     where: Bool[Array, " n"] | None = None,
 ) -> Neighbours:
     """The k nearest rows of each row with Gaussian weights: `nearest`, then `affinity`."""
     return affinity(x, nearest(x, k, where=where), sigma=sigma, where=where)
 
 
-def knn_graph(
-    x: Float[Array, "n D"], k: int, *, sigma: float | Float[Array, ""] | None = None
-) -> jraph.GraphsTuple:
+@checked
+def knn_graph(x: Float[Array, "n D"], k: int, *, sigma: PositiveNumber | None = None) -> jraph.GraphsTuple:
     """`knn_affinity` as a graph: k edges leave every node for its neighbours, weighted by affinity."""
     indices, affinities = knn_affinity(x, k, sigma=sigma)
     n = x.shape[0]
@@ -467,11 +481,12 @@ def _divergence(log_p: Array, d: Array) -> Array:
     return jnp.where(near, p * (jnp.expm1(-small) + small), p * (d - 1) + jnp.exp(log_p - d))
 
 
+@checked
 def graph_kl(
     student: Neighbours,
     teacher: Neighbours,
     *,
-    temperature: float | Float[Array, ""] = 1.0,
+    temperature: PositiveNumber = 1.0,
     implicit_zeros: bool = True,
     reverse: bool = False,
     where: Bool[Array, " n"] | None = None,
@@ -510,14 +525,15 @@ def graph_kl(
 
     log_s, log_t = (x - jax.nn.logsumexp(x, axis=-1, b=times, keepdims=True) for x in (s, t))
     log_p, log_q = (log_s, log_t) if reverse else (log_t, log_s)
-    return per_example(jnp.sum(times * _divergence(log_p, log_p - log_q), axis=-1), student.affinities, where)
+    return per_example(jnp.sum(times * _divergence(log_p, log_p - log_q), axis=-1), where)
 
 
+@checked
 def node_infonce(
     student: Float[Array, "n D"],
     teacher: Float[Array, "n D"],
     *,
-    temperature: float | Float[Array, ""] = 0.1,
+    temperature: PositiveNumber = 0.1,
     where: Bool[Array, " n"] | None = None,
 ) -> Float[Array, " n"]:
     """InfoNCE between nodes: each of the student's must find its own among those of the teacher.
@@ -537,4 +553,4 @@ def node_infonce(
     scores = _dot(unit(s), unit(t)) / temperature
     candidates = _counted(s, where)[0] | jnp.eye(len(s), dtype=bool)
     values = jax.nn.logsumexp(scores, axis=-1, where=candidates) - jnp.diagonal(scores)
-    return per_example(values, student, where)
+    return per_example(values, where)

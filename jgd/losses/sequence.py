@@ -14,14 +14,24 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jgd.losses.classification import mean
-from jgd.losses.common import per_example, ready, widened
+from jgd.losses.common import (
+    Number,
+    Positive,
+    PositiveNumber,
+    Share,
+    bounded_exp,
+    checked,
+    labelled,
+    per_example,
+    ready,
+    several,
+    widened,
+)
 from jgd.losses.divergence import (
     Divergence,
-    Setting,
     along_classes,
     generalized_js,
     kl,
-    labelled,
     mixture,
     skew_kl,
 )
@@ -49,9 +59,12 @@ __all__ = [
 ]
 
 
+PADDING = (-1, -100)
+
 # Tokens
 
 
+@checked
 def shifted(
     logits: Float[Array, "*B L V"], tokens: Int[Array, "*B L"], where: Bool[Array, "*B L"]
 ) -> tuple[Float[Array, "*B M V"], Int[Array, "*B M"], Bool[Array, "*B M"]]:
@@ -68,19 +81,25 @@ def shifted(
     return logits[..., :-1, :], tokens[..., 1:], where[..., 1:]
 
 
+@checked
 def token_mean(values: Float[Array, "*B"], where: Bool[Array, "*B"] | None = None) -> Float[Array, ""]:
     """The sum over tokens that count over their number, in the whole batch: long sequences weigh more."""
     return mean(values, where)
 
 
+@checked
 def token_log_prob(
     logits: Float[Array, "*B V"], tokens: Int[Array, "*B"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
-    """``log softmax(logits)`` at the tokens, differentiable; zero where they do not count."""
-    wide = widened(logits)
-    if where is not None:
-        wide = jnp.where(where[..., None], wide, 0)
-    return per_example(_at(wide, tokens), logits, where)
+    """``log softmax(logits)`` at the tokens, differentiable; zero where they do not count.
+
+    The tokens -1 and -100, the usual marks of padding, do not count; others outside the vocabulary are
+    refused, or give NaN where they are traced.
+    """
+    several(logits, "a softmax")
+    known, wrong = labelled(tokens, logits.shape[-1], where, unknown=PADDING, name="tokens")
+    wide = jnp.where(known[..., None], widened(logits), 0)
+    return per_example(_at(wide, tokens), known, wrong)
 
 
 def _at(logits: Array, tokens: Array) -> Array:
@@ -89,6 +108,7 @@ def _at(logits: Array, tokens: Array) -> Array:
     return chosen - jax.nn.logsumexp(logits, axis=-1)
 
 
+@checked
 def sequence_log_prob(
     logits: Float[Array, "*B L V"],
     tokens: Int[Array, "*B L"],
@@ -109,11 +129,12 @@ def sequence_log_prob(
     """
     total = jnp.sum(token_log_prob(widened(logits), tokens, where=where), axis=-1)
     if normalize:
-        count = tokens.shape[-1] if where is None else jnp.sum(where, axis=-1)
-        total = total / jnp.maximum(count, 1)
-    return total.astype(logits.dtype)
+        there = tokens >= 0 if where is None else where & (tokens >= 0)
+        total = total / jnp.maximum(jnp.sum(there, axis=-1), 1)
+    return total
 
 
+@checked
 def sft(
     student: Float[Array, "*B V"], tokens: Int[Array, "*B"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
@@ -124,21 +145,22 @@ def sft(
 
     Args:
       student: logits.
-      tokens: what is to be said; a token outside the vocabulary costs nothing.
+      tokens: what is to be said; -1 and -100, the usual marks of padding, cost nothing.
       where: tokens that count.
 
     Returns:
       One loss for each token; reduce with ``token_mean``.
     """
-    return -token_log_prob(student, tokens, where=labelled(tokens, student.shape[-1], where))
+    return -token_log_prob(student, tokens, where=where)
 
 
+@checked
 def sequence_kd(
     student: Float[Array, "*B V"],
     teacher: Float[Array, "*B V"],
     *,
     divergence: Divergence = kl,
-    temperature: Setting = 1.0,
+    temperature: Positive = 1.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
     """``D(softmax(t/T), softmax(s/T))`` of each token, without T², over the words that both can say.
@@ -157,19 +179,21 @@ def sequence_kd(
     Returns:
       One loss for each token; reduce with ``token_mean``.
     """
+    several(student, "a softmax")
     wide, still = ready(student, teacher, where)
     both = (wide > -jnp.inf) & (still > -jnp.inf)
     soft = along_classes(temperature)
     log_q, log_p = (jax.nn.log_softmax(jnp.where(both, x, -jnp.inf) / soft) for x in (wide, still))
-    return per_example(divergence(log_p, log_q), student, where)
+    return per_example(divergence(log_p, log_q), where)
 
 
+@checked
 def gkd(
     student: Float[Array, "*B V"],
     teacher: Float[Array, "*B V"],
     *,
-    beta: Setting = 0.5,
-    temperature: Setting = 1.0,
+    beta: Share = 0.5,
+    temperature: Positive = 1.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
     """Generalised distillation: ``generalized_js`` of each token, on text of which the student wrote a share.
@@ -190,11 +214,12 @@ def gkd(
     return sequence_kd(student, teacher, divergence=between, temperature=temperature, where=where)
 
 
+@checked
 def distillm(
     student: Float[Array, "*B V"],
     teacher: Float[Array, "*B V"],
     *,
-    skew: Setting = 0.1,
+    skew: Share = 0.1,
     divergence: Callable[..., Array] = skew_kl,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
@@ -215,6 +240,7 @@ def distillm(
     return sequence_kd(student, teacher, divergence=partial(divergence, weight=skew), where=where)
 
 
+@checked
 def uld(
     student: Float[Array, "*B V"], teacher: Float[Array, "*B W"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
@@ -238,27 +264,29 @@ def uld(
 
     wide, still = ready(student, teacher, where)
     distance = jnp.sum(jnp.abs(sorted_probabilities(still) - sorted_probabilities(wide)), axis=-1)
-    return per_example(distance, student, where)
+    return per_example(distance, where)
 
 
 # Policy gradients (MiniLLM: Gu et al., Knowledge Distillation of Large Language Models, ICLR 2024)
 
 
+@checked
 def importance_weight(
-    log_student: Float[Array, "*B"], log_teacher: Float[Array, "*B"], *, mix: Setting = 0.2
+    log_student: Float[Array, "*B"], log_teacher: Float[Array, "*B"], *, mix: Share = 0.2
 ) -> Float[Array, "*B"]:
     """``q / (mix p + (1-mix) q)`` of tokens sampled from the mixture of teacher p and student q, a constant.
 
     Sample from ``mixture(log_p, log_q, mix)``; MiniLLM weighs every token by itself, not by its prefix.
     """
     log_student, log_teacher = (jax.lax.stop_gradient(widened(x)) for x in (log_student, log_teacher))
-    return jnp.exp(log_student - mixture(log_teacher, log_student, mix))
+    return bounded_exp(log_student - mixture(log_teacher, log_student, mix))
 
 
+@checked
 def reward_to_go(
     rewards: Float[Array, "*B L"],
     *,
-    discount: Setting = 1.0,
+    discount: Number = 1.0,
     normalize: bool = False,
     skip: int = 0,
     where: Bool[Array, "*B L"] | None = None,
@@ -279,7 +307,7 @@ def reward_to_go(
     Returns:
       One return for each token.
     """
-    rewards = jax.lax.stop_gradient(rewards)
+    rewards = jax.lax.stop_gradient(widened(rewards))
     counts = jnp.ones(rewards.shape, bool) if where is None else where
     rewards = jnp.where(counts, rewards, 0)
     decay = jnp.broadcast_to(jnp.asarray(discount, rewards.dtype), rewards.shape)
@@ -297,26 +325,30 @@ def reward_to_go(
     return jnp.where(counts, returns, 0)
 
 
+@checked
 def whiten(
-    values: Float[Array, "*B"], where: Bool[Array, "*B"] | None = None, *, eps: float = 1e-8
+    values: Float[Array, "*B"], where: Bool[Array, "*B"] | None = None, *, eps: PositiveNumber = 1e-8
 ) -> Float[Array, "*B"]:
     """Values less their mean over their standard deviation, both over what counts; zero elsewhere."""
+    values = widened(values)
     counts = jnp.ones(values.shape, bool) if where is None else where
     centred = jnp.where(counts, values - mean(values, counts), 0)
     return centred * jax.lax.rsqrt(mean(centred**2, counts) + eps)
 
 
+@checked
 def clipped_surrogate(
     log_prob: Float[Array, "*B"],
     old_log_prob: Float[Array, "*B"],
     advantages: Float[Array, "*B"],
     *,
     weights: Float[Array, "*B"] | None = None,
-    clip: Setting = 0.2,
+    clip: Positive = 0.2,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
     """PPO's loss ``max(-A r, -A clip(r, 1-ε, 1+ε))`` of each token, ``r = w exp(log π - log π_old)``.
 
+    Ratios beyond the root of the largest number grow along their tangent, so that all gradients are finite.
     With ``old_log_prob`` equal to the detached ``log_prob`` and no weights its gradient is REINFORCE's.
 
     Args:
@@ -335,11 +367,11 @@ def clipped_surrogate(
     gap = log_prob - jax.lax.stop_gradient(old_log_prob)
     if where is not None:
         gap, advantages = jnp.where(where, gap, 0), jnp.where(where, advantages, 0)
-    ratio, advantages = jnp.exp(gap), jax.lax.stop_gradient(advantages)
+    ratio, advantages = bounded_exp(gap, dtype), jax.lax.stop_gradient(advantages)
     if weights is not None:
         weights = jax.lax.stop_gradient(weights)
         ratio = ratio * (weights if where is None else jnp.where(where, weights, 0))
-    return jnp.maximum(-advantages * ratio, -advantages * jnp.clip(ratio, 1 - clip, 1 + clip)).astype(dtype)
+    return jnp.maximum(-advantages * ratio, -advantages * jnp.clip(ratio, 1 - clip, 1 + clip))
 
 
 # Preferences
@@ -353,18 +385,20 @@ def _margin(chosen, rejected, reference_chosen, reference_rejected) -> Array:
     return (chosen - reference_chosen) - (rejected - reference_rejected)
 
 
+@checked
 def bradley_terry(chosen: Float[Array, "*B"], rejected: Float[Array, "*B"]) -> Float[Array, "*B"]:
     """``-log σ(r_w - r_l)`` of each pair: the loss of a reward model."""
-    return jax.nn.softplus(widened(rejected) - widened(chosen)).astype(chosen.dtype)
+    return jax.nn.softplus(widened(rejected) - widened(chosen))
 
 
+@checked
 def dpo(
     chosen: Float[Array, "*B"],
     rejected: Float[Array, "*B"],
     reference_chosen: Float[Array, "*B"],
     reference_rejected: Float[Array, "*B"],
     *,
-    beta: Setting = 0.1,
+    beta: Positive = 0.1,
 ) -> Float[Array, "*B"]:
     """Direct preference optimisation: ``-log σ(β margin)`` of each pair.
 
@@ -386,16 +420,17 @@ def dpo(
       One loss for each pair.
     """
     margin = _margin(chosen, rejected, reference_chosen, reference_rejected)
-    return jax.nn.softplus(-beta * margin).astype(chosen.dtype)
+    return jax.nn.softplus(-beta * margin)
 
 
+@checked
 def ipo(
     chosen: Float[Array, "*B"],
     rejected: Float[Array, "*B"],
     reference_chosen: Float[Array, "*B"],
     reference_rejected: Float[Array, "*B"],
     *,
-    beta: Setting = 0.1,
+    beta: Positive = 0.1,
 ) -> Float[Array, "*B"]:
     """Identity preference optimisation: ``(margin - 1/(2β))²`` of each pair, with the margin and arguments of
     ``dpo``.
@@ -406,9 +441,10 @@ def ipo(
     2024.
     """
     margin = _margin(chosen, rejected, reference_chosen, reference_rejected)
-    return ((margin - 1 / (2 * beta)) ** 2).astype(chosen.dtype)
+    return (margin - 1 / (2 * beta)) ** 2
 
 
+@checked
 def rrhf(
     log_probs: Float[Array, "*B N"],
     rewards: Shaped[Array, "*B N"],
@@ -435,9 +471,10 @@ def rrhf(
         wide = jnp.where(where, wide, 0)
         worse = worse & where[..., :, None] & where[..., None, :]
     gap = jax.nn.relu(wide[..., :, None] - wide[..., None, :])
-    return jnp.sum(jnp.where(worse, gap, 0), axis=(-2, -1)).astype(log_probs.dtype)
+    return jnp.sum(jnp.where(worse, gap, 0), axis=(-2, -1))
 
 
+@checked
 def pro(
     log_probs: Float[Array, "*B N"],
     rewards: Shaped[Array, "*B N"],
@@ -463,4 +500,4 @@ def pro(
     if where is not None:
         wide = jnp.where(where, wide, -jnp.inf)
     ranking = jnp.argsort(-rewards, axis=-1, stable=True)
-    return plackett_luce_nll(wide, ranking, jnp.ones_like(wide)).astype(log_probs.dtype)
+    return plackett_luce_nll(wide, ranking, jnp.ones_like(wide))

@@ -20,13 +20,14 @@ alters.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jgd.losses.common import per_example, ready
+from jgd.losses.common import Count, PositiveNumber, checked, labelled, per_example, ready
 
 __all__ = ["Lelp", "lelp_fit", "lelp_targets", "marginal_logits", "subclass_kd"]
 
@@ -58,13 +59,14 @@ def _rotation(key: Array, size: int, rank: Array) -> Array:
     return q * jnp.where(jnp.diagonal(r) < 0, -1, 1)
 
 
+@checked
 def lelp_fit(
     key: Array,
     h: Float[Array, "n D"],
     z: Float[Array, "n C"],
     W: Float[Array, "D C"],
     *,
-    S: int = 5,
+    S: Count = 5,
     null_space: bool = True,
     rotate: bool = True,
     labels: Int[Array, " n"] | None = None,
@@ -80,7 +82,7 @@ def lelp_fit(
       S: subclasses of a class.
       null_space: look only where the head does not.
       rotate: mix the directions at random, so that none has all the variance.
-      labels: classes of the examples; None for what the teacher predicts.
+      labels: classes of the examples, -1 for unknown; None for what the teacher predicts.
       where: examples that count.
 
     Returns:
@@ -98,6 +100,8 @@ def lelp_fit(
     W = jax.lax.stop_gradient(W.astype(h.dtype))
     rows = jnp.ones(n, bool) if where is None else where
     labels = jnp.argmax(z, axis=-1) if labels is None else labels
+    rows, wrong = labelled(labels, classes, rows)
+    h = jnp.where(jnp.any(wrong), jnp.nan, h)
 
     basis, sizes, _ = jnp.linalg.svd(W - jnp.mean(W, axis=1, keepdims=True), full_matrices=False)
     basis = jnp.where(sizes > 1e-5 * jnp.max(sizes), basis, 0) * null_space
@@ -131,13 +135,14 @@ def lelp_fit(
     return Lelp(*jax.lax.map(fit, (jax.random.split(key, classes), jnp.arange(classes))))
 
 
+@checked
 def lelp_targets(
     state: Lelp,
     h: Float[Array, "*B D"],
     z: Float[Array, "*B C"],
     *,
-    beta: float | Float[Array, ""] = 0.25,
-    temperature: float | Float[Array, ""] = 4.0,
+    beta: PositiveNumber = 0.25,
+    temperature: PositiveNumber = 4.0,
 ) -> Float[Array, "*B C S"]:
     """Soft targets over subclasses: class probabilities, split by the projections of the embedding.
 
@@ -159,11 +164,12 @@ def lelp_targets(
     return jax.nn.softmax(z / temperature)[..., None] * jax.nn.softmax(g / beta)
 
 
+@checked
 def subclass_kd(
     student: Float[Array, "*B CS"],
     targets: Float[Array, "*B C S"],
     *,
-    temperature: float | Float[Array, ""] = 4.0,
+    temperature: PositiveNumber = 4.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
     """Cross-entropy with soft targets over subclasses: ``-τ^2 Σ q_cs log softmax(u / τ)_cs``.
@@ -179,13 +185,14 @@ def subclass_kd(
     Returns:
       One value for each example.
     """
-    u, q = ready(student, targets.reshape(*targets.shape[:-2], -1), where)
+    u, q = ready(student, targets.reshape(*targets.shape[:-2], math.prod(targets.shape[-2:])), where)
     values = -(temperature**2) * jnp.sum(q * jax.nn.log_softmax(u / temperature), axis=-1)
-    return per_example(values, student, where)
+    return per_example(values, where)
 
 
+@checked
 def marginal_logits(
-    u: Float[Array, "*B CS"], C: int, *, temperature: float | Float[Array, ""] = 1.0
+    u: Float[Array, "*B CS"], C: Count, *, temperature: PositiveNumber = 1.0
 ) -> Float[Array, "*B C"]:
     """Logits of classes from those of subclasses: ``τ logsumexp_s (u_cs / τ)``.
 
@@ -198,5 +205,5 @@ def marginal_logits(
     """
     if u.shape[-1] % C:
         raise ValueError(f"{u.shape[-1]} outputs cannot be {C} classes of equally many subclasses")
-    grouped = u.reshape(*u.shape[:-1], C, -1)
+    grouped = u.reshape(*u.shape[:-1], C, u.shape[-1] // C)
     return temperature * jax.nn.logsumexp(grouped / temperature, axis=-1)

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from jgd.losses.classification import mean
+from jgd.losses.common import checked, labelled, several
 
 __all__ = ["accuracy"]
 
 
+@checked
 def accuracy(
-    logits: Float[Array, "*B C"], labels: Int[Array, "*B"], where: Shaped[Array, "*B"] | None = None
+    logits: Float[Array, "*B C"], labels: Shaped[Array, "*B"], where: Shaped[Array, "*B"] | None = None
 ) -> Float[Array, ""]:
-    """The share of examples whose largest logit is the label, among those in ``where``; 0 if none are."""
+    """The share of examples whose largest logit is the label.
+
+    Args:
+      logits: predictions.
+      labels: classes, -1 for unknown, which do not count.
+      where: weights or a mask of the examples; all count by default.
+
+    Returns:
+      A number in 0..1; 0 where no example counts, NaN where a logit that counts is NaN or a traced label is
+      impossible.
+    """
+    several(logits, "accuracy")
+    weights = jnp.ones(labels.shape) if where is None else where
+    known, wrong = labelled(labels, logits.shape[-1], weights != 0)
     right = (jnp.argmax(logits, -1) == labels).astype(float)  # bfloat16 cannot count
-    return mean(right, where)
+    right = jnp.where(wrong | jnp.any(jnp.isnan(logits), axis=-1), jnp.nan, right)
+    return mean(right, jnp.where(known | wrong, weights, 0))

@@ -1,8 +1,9 @@
 """How far predicted probabilities can be trusted.
 
 Every function takes logits; log-probabilities are logits too, so an averaged prediction ``p`` is given as
-``log p``. Examples of weight zero, and those whose label is outside ``0..C-1`` (unknown), do not count. A
-result over no examples is 0; a NaN in a prediction that counts gives NaN.
+``log p``. Examples of weight zero, and those whose label is -1 (unknown), do not count; other labels outside
+``0..C-1`` are refused. A result over no examples is 0; a NaN in a prediction that counts, or an impossible
+label that is traced, gives NaN.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from jgd.losses.classification import cross_entropy, mean
+from jgd.losses.common import Count, checked, labelled, several, widened
 
 __all__ = [
     "ReliabilityBins",
@@ -41,12 +43,16 @@ class ReliabilityBins(NamedTuple):
 
 
 def _counted(logits, labels, where):
-    """Flat logits in float32, labels and weights; rows that do not count are zeros."""
+    """Flat logits in float32, labels and weights; rows that do not count are zeros, impossible ones NaN."""
+    several(logits, "calibration")
     classes = logits.shape[-1]
     weights = jnp.ones(labels.shape) if where is None else where.astype(float)
-    weights = jnp.where((labels >= 0) & (labels < classes), weights, 0).reshape(-1)
-    logits = logits.reshape(-1, classes).astype(jnp.promote_types(logits.dtype, jnp.float32))
-    return jnp.where(weights[:, None] != 0, logits, 0), labels.reshape(-1), weights
+    known, wrong = labelled(labels, classes, weights != 0)
+    labels = jnp.where(wrong, 0, labels)  # their logits, not their labels, make the result NaN
+    weights, wrong = jnp.where(known | wrong, weights, 0).reshape(-1), wrong.reshape(-1)
+    logits = widened(logits.reshape(-1, classes))
+    logits = jnp.where(wrong[:, None], jnp.nan, jnp.where(weights[:, None] != 0, logits, 0))
+    return logits, labels.reshape(-1), weights
 
 
 def _equal_width(confidence, num_bins):
@@ -71,9 +77,11 @@ def _binned(confidence, hit, weights, bins, num_bins) -> ReliabilityBins:
     mass = total(jnp.ones_like(confidence))
     safe = jnp.where(mass == 0, 1, mass)
     every = jnp.sum(mass)
-    return ReliabilityBins(
+    found = ReliabilityBins(
         total(confidence) / safe, total(hit) / safe, mass / jnp.where(every == 0, 1, every)
     )
+    spoiled = jnp.any((weights != 0) & jnp.isnan(confidence))  # which belongs to no bin
+    return jax.tree.map(lambda x: jnp.where(spoiled, jnp.nan, x), found)
 
 
 def _gap(bins: ReliabilityBins) -> Array:
@@ -86,11 +94,12 @@ def _top(logits, labels):
     return confidence, (jnp.argmax(logits, -1) == labels).astype(confidence.dtype)
 
 
+@checked
 def reliability(
     logits: Float[Array, "*B C"],
-    labels: Int[Array, "*B"],
+    labels: Shaped[Array, "*B"],
     *,
-    num_bins: int = 15,
+    num_bins: Count = 15,
     where: Shaped[Array, "*B"] | None = None,
 ) -> ReliabilityBins:
     """Confidence, accuracy and weight of bins of equal width in the largest probability.
@@ -109,11 +118,12 @@ def reliability(
     return _binned(confidence, hit, weights, _equal_width(confidence, num_bins), num_bins)
 
 
+@checked
 def calibration_error(
     logits: Float[Array, "*B C"],
-    labels: Int[Array, "*B"],
+    labels: Shaped[Array, "*B"],
     *,
-    num_bins: int = 15,
+    num_bins: Count = 15,
     where: Shaped[Array, "*B"] | None = None,
 ) -> Float[Array, ""]:
     """The expected calibration error (ECE): ``sum_m share_m |accuracy_m - confidence_m|``.
@@ -134,11 +144,12 @@ def calibration_error(
     return _gap(reliability(logits, labels, num_bins=num_bins, where=where))
 
 
+@checked
 def adaptive_calibration_error(
     logits: Float[Array, "*B C"],
-    labels: Int[Array, "*B"],
+    labels: Shaped[Array, "*B"],
     *,
-    num_bins: int = 15,
+    num_bins: Count = 15,
     where: Shaped[Array, "*B"] | None = None,
 ) -> Float[Array, ""]:
     """The calibration error with bins of equal weight, which follow where the confidences lie.
@@ -160,11 +171,12 @@ def adaptive_calibration_error(
     return _gap(_binned(confidence, hit, weights, _equal_mass(confidence, weights, num_bins), num_bins))
 
 
+@checked
 def classwise_calibration_error(
     logits: Float[Array, "*B C"],
-    labels: Int[Array, "*B"],
+    labels: Shaped[Array, "*B"],
     *,
-    num_bins: int = 15,
+    num_bins: Count = 15,
     where: Shaped[Array, "*B"] | None = None,
 ) -> Float[Array, ""]:
     """The mean over classes of the calibration error of the probability of each class.
@@ -189,8 +201,9 @@ def classwise_calibration_error(
     return jnp.mean(jax.vmap(of_class)(jnp.arange(logits.shape[1]), jax.nn.softmax(logits).T))
 
 
+@checked
 def negative_log_likelihood(
-    logits: Float[Array, "*B C"], labels: Int[Array, "*B"], where: Shaped[Array, "*B"] | None = None
+    logits: Float[Array, "*B C"], labels: Shaped[Array, "*B"], where: Shaped[Array, "*B"] | None = None
 ) -> Float[Array, ""]:
     """The mean of ``-log p_y``, in nats: lower is better, and only the true probabilities are best.
 
@@ -206,8 +219,9 @@ def negative_log_likelihood(
     return mean(cross_entropy(logits, labels), weights)
 
 
+@checked
 def brier_score(
-    logits: Float[Array, "*B C"], labels: Int[Array, "*B"], where: Shaped[Array, "*B"] | None = None
+    logits: Float[Array, "*B C"], labels: Shaped[Array, "*B"], where: Shaped[Array, "*B"] | None = None
 ) -> Float[Array, ""]:
     """The mean of ``sum_c (p_c - [y = c])^2`` (Brier, 1950), of all classes: 0 is perfect, 2 the worst.
 

@@ -4,35 +4,60 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Shaped
+
+from jgd.losses.classification import mean
+from jgd.losses.common import Count, checked, labelled, widened
 
 __all__ = ["frechet_distance", "within_cluster_variance"]
 
 
+@checked
 def frechet_distance(
     x: Float[Array, "N d"],
     y: Float[Array, "n d"],
     x_weights: Float[Array, " N"] | None = None,
     y_weights: Float[Array, " n"] | None = None,
+    *,
+    ddof: int = 1,
 ) -> Float[Array, ""]:
     """``|mu - mu'|^2 + Tr(S + S' - 2 (S^1/2 S' S^1/2)^1/2)`` (the FID of Heusel et al., 2017).
 
     With ``S = U^T U`` the last trace is the nuclear norm of ``U U'^T``, so no matrix root is taken. If
-    ``y`` are the means of clusters of ``x``, weighted by their sizes, the distance is at most the
-    within-cluster variance: moving every point to the mean of its cluster costs as much.
+    ``y`` are the means of clusters of ``x``, weighted by their sizes, the distance with ``ddof=0`` is at most
+    the within-cluster variance: moving every point to the mean of its cluster costs as much.
 
     Args:
       x: one sample.
       y: the other.
       x_weights: nonnegative weights of ``x``; equal by default.
       y_weights: nonnegative weights of ``y``; equal by default.
+      ddof: 1 divides the sums of squares of N examples by N - 1, as implementations of the FID do; with
+        weights of sum 1 by ``1 - Σ w²``, as `numpy.cov` does (``aweights``). 0 divides by N: the two samples
+        are then the whole distributions.
+
+    Returns:
+      A number from 0 on; NaN where a number is NaN.
+
+    Raises:
+      ValueError: for a sample of one example (of none) with ``ddof=1`` (``ddof=0``), or another ``ddof``.
     """
+    if ddof not in (0, 1):
+        raise ValueError(f"frechet_distance: ddof must be 1 (divide by N - 1) or 0 (by N), got {ddof!r}")
+    for name, sample in (("x", x), ("y", y)):
+        if sample.shape[0] <= ddof:
+            raise ValueError(
+                f"frechet_distance: {name} of shape {sample.shape} has too few examples for a covariance "
+                f"that divides by N - {ddof}{': set ddof=0' if sample.shape[0] else ''}"
+            )
 
     def moments(sample, weights):
+        sample = widened(sample)
         weights = jnp.ones(sample.shape[0], sample.dtype) if weights is None else weights
         weights = weights / jnp.sum(weights)
         mu = weights @ sample
-        return mu, jnp.sqrt(weights)[:, None] * (sample - mu)
+        rows = jnp.sqrt(weights)[:, None] * (sample - mu)
+        return mu, rows if ddof == 0 else rows * jax.lax.rsqrt(1 - jnp.sum(weights**2))
 
     def narrow(u):
         """Fewer rows with the same ``u^T u``."""
@@ -44,8 +69,22 @@ def frechet_distance(
     return jnp.maximum(distance, 0)
 
 
-def within_cluster_variance(x: Float[Array, "N d"], labels: Int[Array, " N"], k: int) -> Float[Array, ""]:
-    """WCSS / N: the mean squared distance of points from the mean of their cluster."""
+@checked
+def within_cluster_variance(
+    x: Float[Array, "N d"], labels: Shaped[Array, " N"], k: Count
+) -> Float[Array, ""]:
+    """WCSS / N: the mean squared distance of points from the mean of their cluster.
+
+    Args:
+      x: points.
+      labels: clusters in ``0..k-1``; points of -1 are left out.
+      k: number of clusters.
+    """
+    x = widened(x)
+    known, wrong = labelled(labels, k)
+    x = jnp.where(wrong[:, None], jnp.nan, jnp.where(known[:, None], x, 0))
+    labels = jnp.where(known | wrong, jnp.clip(labels, 0, k - 1), k).astype(int)  # left out: out of all sums
     sizes = jax.ops.segment_sum(jnp.ones(x.shape[0], x.dtype), labels, k)
     means = jax.ops.segment_sum(x, labels, k) / jnp.maximum(sizes, 1)[:, None]
-    return jnp.mean(jnp.sum((x - means[labels]) ** 2, -1))
+    each = jnp.sum((x - means[jnp.minimum(labels, k - 1)]) ** 2, -1)
+    return mean(each, known | wrong)

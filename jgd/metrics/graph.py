@@ -11,8 +11,9 @@ from jaxtyping import Float, Shaped
 from sklearn.metrics import davies_bouldin_score
 
 from jgd.graph.build import adjacency
-from jgd.graph.operator import AnyArray, SparseOperator
+from jgd.graph.operator import AnyArray, SparseOperator, num_nodes
 from jgd.graph.spectral import eigenpairs, laplacian, normalized_adjacency
+from jgd.losses.common import Count, checked
 
 __all__ = [
     "clustering_coefficient",
@@ -27,13 +28,23 @@ __all__ = [
 _ROWS = 2048  # of a product of two adjacencies at once
 
 
-def homophily(graph: jraph.GraphsTuple, labels: Shaped[AnyArray, " N"]) -> float:
+def _of_nodes(graph: jraph.GraphsTuple, labels: Any) -> np.ndarray:
+    """Labels as one number for each node."""
+    labels, size = np.asarray(labels), num_nodes(graph)
+    if labels.shape == (size, 1):
+        labels = labels[:, 0]
+    if labels.shape != (size,):
+        raise ValueError(f"labels of shape {labels.shape} do not fit a graph of {size} nodes: one for each")
+    return labels
+
+
+def homophily(graph: jraph.GraphsTuple, labels: Shaped[AnyArray, "..."]) -> float:
     """The weighted share of edges between nodes of one class, self loops and unknown labels left out.
 
     NaN where there is no such edge.
     """
     coo = adjacency(graph).tocoo()
-    labels = np.asarray(labels)
+    labels = _of_nodes(graph, labels)
     a, b = labels[coo.row], labels[coo.col]
     counted = (coo.row != coo.col) & (a >= 0) & (b >= 0)
     weights = np.abs(coo.data[counted])
@@ -57,7 +68,8 @@ def degree_statistics(graph: jraph.GraphsTuple) -> dict[str, float]:
     }
 
 
-def spectrum(graph: jraph.GraphsTuple, k: int = 16) -> Float[np.ndarray, " k"]:
+@checked
+def spectrum(graph: jraph.GraphsTuple, k: Count = 16) -> Float[np.ndarray, " k"]:
     """The ``k`` largest eigenvalues of ``D^-1/2 A D^-1/2`` of the symmetrised graph, in descending order."""
     a: Any = adjacency(graph).astype(np.float64)
     normal: Any = normalized_adjacency((a + a.T) / 2)
@@ -93,21 +105,23 @@ def clustering_coefficient(graph: jraph.GraphsTuple) -> float:
     return float(np.mean(np.where(pairs > 0, triangles / np.maximum(pairs, 1), 0)))
 
 
+@checked
 def davies_bouldin(x: Float[AnyArray, "N F"], labels: Shaped[AnyArray, " N"]) -> float:
     """The Davies-Bouldin index of features grouped by label: within groups over between them, lower is apart.
 
-    Nodes without a label are left out. NaN where fewer than two classes remain or no class has two nodes.
+    Nodes without a label are left out. NaN where fewer than two classes remain, no class has two nodes or a
+    feature is not finite.
     """
     labels = np.asarray(labels)
     known = labels >= 0
     labels, x = labels[known], np.asarray(x, np.float64)[known]
-    if not 2 <= len(np.unique(labels)) < len(labels):
+    if not 2 <= len(np.unique(labels)) < len(labels) or not np.isfinite(x).all():
         return float("nan")
     return float(davies_bouldin_score(x, labels))
 
 
 def graph_properties(
-    graph: jraph.GraphsTuple, labels: Shaped[AnyArray, " N"], *, normalized: bool = False
+    graph: jraph.GraphsTuple, labels: Shaped[AnyArray, "..."], *, normalized: bool = False
 ) -> dict[str, float]:
     """The properties by which GC4NC (Gong et al., NeurIPS 2025) compares condensed graphs with originals.
 
@@ -123,7 +137,7 @@ def graph_properties(
       the size; ``homophily``: see `homophily`; ``davies_bouldin``: of the features;
       ``davies_bouldin_propagated``: of ``Â²X``; ``clustering``: see `clustering_coefficient`.
     """
-    a, nodes = _simple(graph), graph.nodes
+    a, nodes, labels = _simple(graph), graph.nodes, _of_nodes(graph, labels)
     raw: Any = adjacency(graph).astype(np.float64)
     if nodes is None:
         raise ValueError("the graph has no node features, whose separation by class is one of the properties")

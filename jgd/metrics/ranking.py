@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
+
+from jgd.losses.common import checked, labelled, several
 
 __all__ = ["one_vs_rest_auc", "roc_auc"]
 
 
+@checked
 def roc_auc(
     scores: Float[Array, " B"], positive: Shaped[Array, " B"], where: Shaped[Array, " B"] | None = None
 ) -> Float[Array, ""]:
@@ -37,8 +40,9 @@ def roc_auc(
     return jnp.where(unknown, jnp.nan, area)
 
 
+@checked
 def one_vs_rest_auc(
-    logits: Float[Array, "B C"], labels: Int[Array, " B"], where: Shaped[Array, " B"] | None = None
+    logits: Float[Array, "B C"], labels: Shaped[Array, " B"], where: Shaped[Array, " B"] | None = None
 ) -> Float[Array, ""]:
     """The mean over classes of the ROC-AUC of each class against the others.
 
@@ -47,20 +51,26 @@ def one_vs_rest_auc(
 
     Args:
       logits: unnormalised log-probabilities.
-      labels: classes.
+      labels: classes, -1 for unknown, which do not count.
       where: examples that count; all by default.
 
     Returns:
-      A number in 0..1, NaN where fewer than two classes occur.
+      A number in 0..1; NaN where fewer than two classes occur, a logit that counts is NaN or a traced label
+      is impossible.
     """
+    several(logits, "one_vs_rest_auc")
+    there = jnp.ones(labels.shape, bool) if where is None else where != 0
+    known, wrong = labelled(labels, logits.shape[1], there)
+    where = known | wrong
+    logits = jnp.where(wrong[:, None], jnp.nan, logits)
     if logits.shape[1] == 2:
         return roc_auc(logits[:, 1] - logits[:, 0], labels == 1, where)
     p = jax.nn.log_softmax(logits)
     classes = jnp.arange(logits.shape[1])
     areas = jax.vmap(lambda c, s: roc_auc(s, labels == c, where))(classes, p.T)
-    there = jnp.ones(labels.shape, bool) if where is None else where != 0
-    number = jnp.sum(there)
-    counts = jax.vmap(lambda c: jnp.sum(there & (labels == c)))(classes)
+    number = jnp.sum(where)
+    counts = jax.vmap(lambda c: jnp.sum(where & (labels == c)))(classes)
     both = (counts > 0) & (counts < number)
     mean = jnp.sum(jnp.where(both, areas, 0)) / jnp.maximum(jnp.sum(both), 1)
-    return jnp.where(jnp.any(both), mean, jnp.nan)
+    spoiled = jnp.any(where[:, None] & jnp.isnan(logits))
+    return jnp.where(jnp.any(both) & ~spoiled, mean, jnp.nan)

@@ -6,6 +6,7 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -73,9 +74,13 @@ def propagated_pair(task: NodeTask, small: Condensed) -> tuple[np.ndarray, np.nd
 
 
 def propagated_distance(task: NodeTask, small: Condensed) -> float:
-    """Fréchet distance between the two sides of `propagated_pair`: 0 for the same mean and covariance."""
+    """Fréchet distance between the two sides of `propagated_pair`: 0 for the same mean and covariance.
+
+    Covariances divide by N - 1; those of a single condensed node, which has none, by N.
+    """
     x, y, weights = propagated_pair(task, small)
-    return float(jax.jit(frechet_distance)(jnp.asarray(x), jnp.asarray(y), None, jnp.asarray(weights)))
+    distance = jax.jit(partial(frechet_distance, ddof=min(1, len(y) - 1)))
+    return float(distance(jnp.asarray(x), jnp.asarray(y), None, jnp.asarray(weights)))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,19 @@ import optax
 import pytest
 from core_toy import DATA, LINEAR, X, Y, mse, python_loop, same, sgd
 
-from jgd.core import Context, Examples, Objective, Outputs, in_memory, objective, train, weighted
+from jgd.core import (
+    Context,
+    Examples,
+    Objective,
+    Outputs,
+    Player,
+    alternate,
+    cycle,
+    in_memory,
+    objective,
+    train,
+    weighted,
+)
 
 CTX = Context({"student": Outputs(jnp.asarray([1.0, 2.0]))}, {}, {}, batch=None)
 
@@ -160,3 +172,109 @@ def test_the_step_reaches_a_schedule():
     assert [float(r["loss"]) == 0.0 for r in rows] == [False, False, False, False, True]
     bound = in_memory("fit", train(LINEAR, loss, sgd()), jax.random.key(0), DATA, 5)
     assert bound(X).logits.shape == Y.shape
+
+
+# --- slips --------------------------------------------------------------------------------------
+
+
+def makes_objective(player="student") -> Objective:
+    return objective(total)
+
+
+def between(student, teacher):
+    return jnp.sum(student - teacher)
+
+
+SLIPS = {
+    "not called": (
+        lambda: weighted(ce=(1.0, makes_objective)),
+        "makes_objective makes an objective: call it",
+    ),
+    "no weight": (lambda: weighted(ce=counter()), r"must be a pair \(weight, objective\)"),
+    "no weight, plain": (
+        lambda: weighted(ce=total),
+        r"must be a pair \(weight, objective\), got function|must be a pair",
+    ),
+    "swapped": (lambda: weighted(ce=(counter(), 1.0)), "swap them"),
+    "swapped, plain": (lambda: weighted(ce=(total, 1.0)), "swap them"),
+    "three": (lambda: weighted(ce=(1.0, total, 2)), "must be a pair"),
+    "of two networks": (lambda: weighted(kd=(1.0, between)), "takes student, teacher: wrap it"),
+    "of nothing": (lambda: weighted(kd=(1.0, lambda: 1.0)), "takes no argument"),
+    "weight None": (
+        lambda: weighted(ce=(None, total)),
+        "needs a number or a schedule as its weight, got None",
+    ),
+    "weight in words": (lambda: weighted(ce=("0.5", total)), "needs a number or a schedule"),
+    "weight of three": (lambda: weighted(ce=(jnp.ones(3), total)), r"got an array of shape \(3,\)"),
+    "weight NaN": (lambda: weighted(ce=(np.nan, total)), "must be finite"),
+    "loss a number": (lambda: weighted(ce=(1.0, 2.0)), "must be an objective or a function of the context"),
+    "no function": (lambda: objective("ce"), "takes a function of the context, got str"),
+    "trained, not called": (lambda: train(LINEAR, makes_objective, sgd()), "call it"),
+    "trained, a number": (lambda: train(LINEAR, 1.0, sgd()), "must be an objective or a function"),
+}
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_slips_are_told_in_one_line(slip):
+    make, said = SLIPS[slip]
+    with pytest.raises(ValueError, match=said) as caught:
+        make()
+    assert "\n" not in str(caught.value)
+
+
+NOT_A_NUMBER = {
+    "one for each": (
+        lambda ctx: ctx.outputs["student"].logits,
+        r"shape \(2,\), a loss has shape \(\): average it",
+    ),
+    "one in a list": (lambda ctx: ctx.outputs["student"].logits[:1], r"shape \(1,\)"),
+    "objective": (lambda ctx: objective(total), "returned an objective"),
+    "nothing": (lambda ctx: None, "must return one number, got NoneType"),
+    "several": (lambda ctx: (1.0, {}), "must return one number|shape"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_A_NUMBER)
+def test_a_loss_is_one_number(what):
+    fn, said = NOT_A_NUMBER[what]
+    whole = Objective(
+        lambda key, ctx: ((), ()), lambda params, state, ctx, *, key, step: (fn(ctx), state, {})
+    )
+    for loss in (weighted(m=(1.0, fn)), objective(fn), weighted(m=(1.0, whole))):
+        with pytest.raises(ValueError, match=said) as caught:
+            apply(loss, *loss.init(jax.random.key(0), CTX))
+        assert "\n" not in str(caught.value)
+    schedule = weighted(m=(lambda step: fn(CTX), total))
+    with pytest.raises(ValueError, match=said):
+        apply(schedule, *schedule.init(jax.random.key(0), CTX))
+
+
+def test_a_loop_says_that_its_loss_is_no_number():
+    per_row = Objective(
+        lambda key, ctx: ((), ()),
+        lambda params, state, ctx, *, key, step: (jnp.sum(ctx.outputs["student"].logits, -1), state, {}),
+    )
+    with pytest.raises(ValueError, match=rf"the objective returned an array of shape \({len(X)},\)"):
+        python_loop(train(LINEAR, per_row, sgd()), jax.random.key(0), DATA, num_steps=1)
+    several = alternate(
+        {"a": Player(lambda key, data, batch: (jnp.ones(3), ()), lambda p, s, *_, **__: (p, s, {}), sgd())},
+        cycle(a=1),
+    )
+    with pytest.raises(ValueError, match=r"the loss of player 'a' returned an array of shape \(3,\)"):
+        python_loop(several, jax.random.key(0), DATA, num_steps=1)
+
+
+def test_a_plain_loss_trains_as_it_is():
+    one, two = (
+        python_loop(train(LINEAR, loss, sgd()), jax.random.key(0), DATA, num_steps=2)[0].params
+        for loss in (mse, objective(mse))
+    )
+    same(one, two)
+
+
+def test_weights_may_be_negative_whole_and_arrays():
+    for weight in (-1, np.float32(-1), jnp.asarray(-1.0), lambda step: -1):
+        loss = weighted(a=(weight, total))
+        assert float(apply(loss, *loss.init(jax.random.key(0), CTX))[0]) == -3
+    traced = jax.jit(lambda w: apply(weighted(a=(w, total)), {"a": ()}, {"a": ()})[0])
+    assert float(traced(2.0)) == 6

@@ -259,6 +259,88 @@ def test_a_review_reads_stages_from_above_and_not_from_below():
     assert reads == [[True, False, False], [True, True, False], [True, True, True]]
 
 
+def convolved(x, kernel):
+    """A convolution of odd size that keeps the size of the map, by its definition."""
+    n = kernel.shape[0] // 2
+    wide = np.pad(x, ((0, 0), (n, n), (n, n), (0, 0)))
+    h, w = x.shape[1:3]
+    parts = [
+        wide[:, i : i + h, j : j + w] @ kernel[i, j]
+        for i in range(kernel.shape[0])
+        for j in range(kernel.shape[1])
+    ]
+    return sum(parts)
+
+
+def normalised(x, norm):
+    """Batch normalisation by the batch itself."""
+    mean, variance = x.mean((0, 1, 2)), x.var((0, 1, 2))
+    return (x - mean) / np.sqrt(variance + 1e-5) * norm["scale"] + norm["bias"]
+
+
+def resized(x, h, w):
+    """The nearest position, for sizes of which one is a multiple of the other."""
+    rows, columns = (
+        (np.arange(to) * n // to + (n > to) * (n // to // 2)) for n, to in zip(x.shape[1:3], (h, w))
+    )
+    return x[:, rows][:, :, columns]
+
+
+def reviewed(params, maps, sizes):
+    """The fusion of knowledge review in float64: the last stage first, each gated with what is above it."""
+    above, found = None, []
+    for i, (x, (h, w)) in enumerate(zip(maps[::-1], sizes[::-1])):
+        block = params[f"_Fusion_{i}"]
+        narrow, wide = block["ConvNorm_0"], block["ConvNorm_1"]
+        x = normalised(convolved(x, narrow["Conv_0"]["kernel"]), narrow["BatchNorm_0"])
+        if above is not None:
+            above = resized(above, *x.shape[1:3])
+            gate = np.concatenate([x, above], -1) @ block["Dense_0"]["kernel"] + block["Dense_0"]["bias"]
+            gate = 1 / (1 + np.exp(-gate))
+            x = gate[..., :1] * x + gate[..., 1:] * above
+        above = resized(x, h, w)
+        found.append(normalised(convolved(above, wide["Conv_0"]["kernel"]), wide["BatchNorm_0"]))
+    return found[::-1]
+
+
+def hierarchical(s, t):
+    """The loss at full size and averaged to 2 x 2 and 1 x 1, as far as these are smaller."""
+    levels = [n for n in (4, 2, 1) if n < s.shape[1]]
+    total, weight = np.mean((s - t) ** 2), 1.0
+    for i, n in enumerate(levels, 1):
+        small = [x.reshape(len(x), n, x.shape[1] // n, n, x.shape[2] // n, -1).mean((2, 4)) for x in (s, t)]
+        total, weight = total + 0.5**i * np.mean((small[0] - small[1]) ** 2), weight + 0.5**i
+    return total / weight
+
+
+def test_a_review_is_its_formula_with_attention():
+    """Against NumPy in float64: maps that grow and shrink, gates that open and close."""
+    student = outputs(0, widths=(3, 4, 5), sizes=(8, 4, 4, 2))
+    teacher = outputs(1, widths=(4, 6, 3), sizes=(4, 4, 8, 2), embedding=7)
+    stages = ("stage0", "stage1", "stage2", ("stage3", "stage3_pre"), "embedding")
+    objective = f.review(stages, width=4)
+    ctx = context(student, teacher)
+    params, state = objective.init(KEY, ctx)
+    leaves, tree = jax.tree.flatten(params)
+    rng = np.random.default_rng(0)
+    params = jax.tree.unflatten(
+        tree, [jnp.asarray(rng.standard_normal(x.shape), jnp.float32) for x in leaves]
+    )
+    found = objective.apply(params, state, ctx, key=KEY, step=jnp.asarray(0))[0]
+
+    def maps(out, names):
+        values = [out.embedding if n == "embedding" else out.taps[n] for n in names]
+        values = [np.asarray(x, np.float64) for x in values]
+        return [x[:, None, None] if x.ndim == 2 else x for x in values]
+
+    ours = maps(student, [s if isinstance(s, str) else s[0] for s in stages])
+    theirs = maps(teacher, [s if isinstance(s, str) else s[1] for s in stages])
+    wide = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    fused = reviewed(wide["inner"], ours, [t.shape[1:3] for t in theirs])
+    expected = sum(hierarchical(s, t) for s, t in zip(fused, theirs, strict=True))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_a_paraphraser_learns_before_the_student_does():
     """Maps with two channels that say the same thing go through half of them."""
     x = jax.nn.relu(jax.random.normal(KEY, (16, 4, 4, 2)))

@@ -181,37 +181,86 @@ def test_banks_hold_unit_vectors_of_the_examples_that_were_seen():
     index = jnp.arange(12)
     ctx = crd_context(outputs(0), outputs(1, width=6), index)
     objective = crd.crd(dim=8, negatives=5)
-    params, (banks, norms) = objective.init(KEY, ctx)
+    params, (banks, norms, by_class) = objective.init(KEY, ctx)
     assert np.isnan(norms).all()
-    _, (later, found), _ = objective.apply(params, (banks, norms), ctx, key=KEY, step=0)
+    _, (later, found, _), _ = objective.apply(params, (banks, norms, by_class), ctx, key=KEY, step=0)
     for old, new in zip(banks, later, strict=True):
         np.testing.assert_allclose(jnp.linalg.norm(new[:12], axis=1), 1, rtol=1e-5)
         np.testing.assert_array_equal(old[12:], new[12:])
     assert np.isfinite(found).all()
-    again = objective.apply(params, (later, found), ctx, key=jax.random.key(5), step=1)[1][1]
+    again = objective.apply(params, (later, found, by_class), ctx, key=jax.random.key(5), step=1)[1][1]
     np.testing.assert_array_equal(found, again)
 
 
+def embedded(params, x):
+    """``unit(W x + b)`` in float64."""
+    bias, kernel = (np.asarray(p, np.float64) for p in jax.tree.leaves(params))
+    e = np.asarray(x, np.float64) @ kernel + bias
+    return e / np.linalg.norm(e, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.2, 1.0])
+def test_banks_keep_the_share_of_the_past_that_momentum_says(momentum):
+    """``unit(m M + (1 - m) e)``, each bank with its own network's embedding."""
+    index = jnp.asarray([3, 0, 7, 11, 20, 21, 30, 31, 1, 2, 4, 5])
+    ctx = crd_context(outputs(0), outputs(1, width=6), index)
+    objective = crd.crd(dim=8, negatives=5, momentum=momentum)
+    params, state = objective.init(KEY, ctx)
+    later = objective.apply(params, state, ctx, key=KEY, step=0)[1][0]
+    for p, x, old, new in zip(params, ("student", "teacher"), state[0], later, strict=True):
+        e, past = embedded(p, ctx.outputs[x].embedding), np.asarray(old, np.float64)[index]
+        moved = momentum * past + (1 - momentum) * e
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        np.testing.assert_allclose(new[index], moved, atol=1e-6)
+        rest = np.setdiff1d(np.arange(len(old)), index)
+        np.testing.assert_array_equal(new[rest], old[rest])
+
+
+def test_negatives_are_drawn_evenly_from_all_other_classes():
+    """Of classes of sizes 1, 2, 5 and two examples of unknown class, which are in no class but their own."""
+    labels = jnp.asarray([2, 0, 2, -1, 1, 2, 1, 2, -1, 2])
+    draws = 3000
+    drawn = np.asarray(crd.draw_others(KEY, crd.groups(labels), jnp.arange(10), draws))
+    for i, row in enumerate(drawn):
+        own = np.asarray(labels) == labels[i] if labels[i] >= 0 else np.arange(10) == i
+        share = np.bincount(row, minlength=10) / draws
+        assert not share[own].any()
+        even = 1 / (~own).sum()
+        np.testing.assert_allclose(share[~own], even, atol=5 * np.sqrt(even / draws))
+
+
+def test_crd_of_one_class_is_not_a_number():
+    ctx = crd_context(outputs(0), outputs(1), jnp.arange(12))
+    targets = jnp.zeros_like(ctx.data.train.targets)
+    ctx = ctx._replace(data=ctx.data._replace(train=ctx.data.train._replace(targets=targets)))
+    assert np.isnan(value(crd.crd(negatives=3), ctx)[0])
+    unlabelled = ctx._replace(data=ctx.data._replace(train=ctx.data.train._replace(targets=None)))
+    assert np.isfinite(value(crd.crd(negatives=3), unlabelled)[0])
+
+
+@pytest.mark.parametrize("wrong", [{"dim": 0}, {"negatives": 0}, {"temperature": 0.0}, {"momentum": 1.5}])
+def test_settings_of_crd_have_a_range(wrong):
+    with pytest.raises(ValueError, match="must be"):
+        crd.crd(**wrong)
+
+
 def test_one_negative_is_the_two_term_formula():
+    """In float64, with another bank, norm and embedding on each side; the negative is of another class."""
     index = jnp.arange(12)
     ctx = crd_context(outputs(0), outputs(1, width=6), index)
-    objective = crd.crd(dim=8, negatives=1, temperature=1.0)
-    params, (banks, _) = objective.init(KEY, ctx)
+    objective = crd.crd(dim=8, negatives=1, temperature=0.5)
+    params, (banks, _, by_class) = objective.init(KEY, ctx)
     norms = jnp.asarray([2.0, 3.0])
-    value = objective.apply(params, (banks, norms), ctx, key=KEY, step=0)[0]
+    value = objective.apply(params, (banks, norms, by_class), ctx, key=KEY, step=0)[0]
     labels = np.asarray(source(KEY, TASK, {}, {}).train.targets)
     n = len(labels)
-    first, second = (np.asarray(jax.random.randint(k, (12, 1), 0, n)) for k in jax.random.split(KEY))
-    drawn = np.where(labels[first] == labels[:12, None], second, first)[:, 0]
+    drawn = np.asarray(crd.draw_others(KEY, by_class, index, 1))[:, 0]
+    assert (labels[drawn] != labels[:12]).all()
     total = 0.0
-    for side, (x, bank) in enumerate(
-        ((ctx.outputs["student"].embedding, banks[1]), (ctx.outputs["teacher"].embedding, banks[0]))
-    ):
-        p = jax.tree.leaves(params[side])
-        e = np.asarray(x @ p[1] + p[0], np.float64)
-        e /= np.linalg.norm(e, axis=1, keepdims=True)
-        pos = np.exp((e * np.asarray(bank)[:12]).sum(1) - float(norms[side]))
-        neg = np.exp((e * np.asarray(bank)[drawn]).sum(1) - float(norms[side]))
+    for side, (x, bank) in enumerate((("student", banks[1]), ("teacher", banks[0]))):
+        e, bank = embedded(params[side], ctx.outputs[x].embedding), np.asarray(bank, np.float64)
+        pos = np.exp((e * bank[:12]).sum(1) / 0.5 - float(norms[side]))
+        neg = np.exp((e * bank[drawn]).sum(1) / 0.5 - float(norms[side]))
         c = 1 / n
         total += np.mean(-np.log(pos / (pos + c + 1e-7)) - np.log(c / (neg + c + 1e-7)))
     np.testing.assert_allclose(value, total, rtol=1e-4)

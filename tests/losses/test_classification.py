@@ -38,7 +38,7 @@ def test_cross_entropy_of_huge_logits():
 
 def test_unknown_labels_cost_nothing():
     logits = jnp.asarray(LOGITS)
-    labels = jnp.asarray(LABELS).at[2].set(-1).at[4].set(7)
+    labels = jnp.asarray(LABELS).at[2].set(-1).at[4].set(-1)
     values, gradient = (
         cross_entropy(logits, labels),
         jax.grad(lambda x: cross_entropy(x, labels).sum())(logits),

@@ -73,7 +73,7 @@ def test_tokens():
         (scipy.special.softmax(S64, -1) - np.eye(V)[np.asarray(TOKENS)]) * np.asarray(WHERE)[..., None] / 9
     )
     close(grads, expected, atol=1e-6)
-    assert sft(S.astype(jnp.bfloat16), TOKENS).dtype == jnp.bfloat16
+    assert sft(S.astype(jnp.bfloat16), TOKENS).dtype == jnp.float32
 
 
 def test_shifted():

@@ -1,5 +1,7 @@
 """The Fréchet distance against matrix square roots in float64, and its bound for clusters."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,14 +15,13 @@ from jgd.metrics import accuracy, frechet_distance, within_cluster_variance
 close = np.testing.assert_allclose
 
 
-def moments(x, weights=None):
-    weights = np.full(len(x), 1 / len(x)) if weights is None else weights / weights.sum()
-    mu = weights @ x
-    return mu, (x - mu).T @ (weights[:, None] * (x - mu))
+def moments(x, weights=None, ddof=0):
+    """By NumPy, which divides by N - ddof, or by what it is with weights."""
+    return np.average(x, axis=0, weights=weights), np.cov(x, rowvar=False, ddof=ddof, aweights=weights)
 
 
-def reference(x, y, wx=None, wy=None):
-    (mu, s), (nu, r) = moments(x, wx), moments(y, wy)
+def reference(x, y, wx=None, wy=None, ddof=1):
+    (mu, s), (nu, r) = moments(x, wx, ddof), moments(y, wy, ddof)
     # The eigenvalues of S R are those of S^1/2 R S^1/2, and its root exists for singular matrices too.
     root = np.real(scipy.linalg.sqrtm(s))
     inner = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ r @ root), 0)).sum()
@@ -37,6 +38,7 @@ def test_against_matrix_roots(n, m, d, weighted):
     with jax.enable_x64(True):
         arguments = [None if a is None else jnp.asarray(a) for a in (x, y, wx, wy)]
         close(frechet_distance(*arguments), reference(x, y, wx, wy), rtol=1e-6)
+        close(frechet_distance(*arguments, ddof=0), reference(x, y, wx, wy, 0), rtol=1e-6)
     single = [None if a is None else jnp.asarray(a, jnp.float32) for a in (x, y, wx, wy)]
     close(frechet_distance(*single), reference(x, y, wx, wy), rtol=1e-4)
 
@@ -45,13 +47,26 @@ def test_of_known_gaussians():
     """|mu - mu'|^2 + sum (sigma - sigma')^2 for commuting covariances; zero for one and the same sample."""
     signs = np.asarray([[a, b] for a in (-1, 1) for b in (-1, 1)], np.float32)
     x, y = jnp.asarray(signs * [1, 3]), jnp.asarray(signs * [2, 7] + [5, 0])
-    close(frechet_distance(x, y), 25 + 1 + 16, rtol=1e-5)
-    close(frechet_distance(y, x), 25 + 1 + 16, rtol=1e-5)
+    close(frechet_distance(x, y, ddof=0), 25 + 1 + 16, rtol=1e-5)
+    close(frechet_distance(y, x, ddof=0), 25 + 1 + 16, rtol=1e-5)
+    close(frechet_distance(x, y), 25 + 4 / 3 * (1 + 16), rtol=1e-5)  # N - 1 = 3 of 4
     close(frechet_distance(x, x), 0, atol=1e-4)
     close(frechet_distance(x, x[::-1]), 0, atol=1e-4)
     # A weight of two is a point that is there twice.
     twice = jnp.concatenate([x, x[:1]])
-    close(frechet_distance(twice, y), frechet_distance(x, y, jnp.asarray([2.0, 1, 1, 1])), rtol=1e-5)
+    weighted = frechet_distance(x, y, jnp.asarray([2.0, 1, 1, 1]), ddof=0)
+    close(frechet_distance(twice, y, ddof=0), weighted, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "ddof"), [(1, 1), (0, 1), (0, 0)])
+def test_a_covariance_needs_examples(size, ddof):
+    y = jnp.ones((4, 2))
+    for pair in ((jnp.ones((size, 2)), y), (y, jnp.ones((size, 2)))):
+        with pytest.raises(ValueError, match="too few examples"):
+            frechet_distance(*pair, ddof=ddof)
+    assert np.isfinite(frechet_distance(y[:1], y, ddof=0))
+    with pytest.raises(ValueError, match="ddof must be 1"):
+        frechet_distance(y, y, ddof=2)
 
 
 @settings(max_examples=20, deadline=None)
@@ -66,7 +81,7 @@ def test_bound_by_the_within_cluster_variance(seed, k):
     wcss = np.sum((x - rows) ** 2) / 24
     with jax.enable_x64(True):
         close(within_cluster_variance(jnp.asarray(x), jnp.asarray(labels), k), wcss, rtol=1e-9)
-        distance = jax.jit(frechet_distance)
+        distance = jax.jit(partial(frechet_distance, ddof=0))
         by_row = float(distance(jnp.asarray(x), jnp.asarray(rows)))
         by_size = float(distance(jnp.asarray(x), jnp.asarray(means), None, jnp.asarray(sizes)))
     close(np.trace(moments(x)[1]) - np.trace(moments(rows)[1]), wcss, rtol=1e-9)
@@ -76,8 +91,9 @@ def test_bound_by_the_within_cluster_variance(seed, k):
 
 def test_accuracy():
     logits = jnp.asarray([[2.0, 1, 0], [0, 1, 2], [0, 3, 2], [1, 0, 0]])
-    labels = jnp.asarray([0, 2, 2, -1])
-    close(accuracy(logits, labels), 0.5)
+    labels = jnp.asarray([0, 2, 2, -1])  # the last is unknown
+    close(accuracy(logits, labels), 2 / 3)
+    close(accuracy(logits, labels, jnp.asarray([1.0, 0, 0, 5])), 1)
     close(accuracy(logits, labels, jnp.asarray([True, True, True, False])), 2 / 3)
     close(accuracy(logits, labels, jnp.asarray([0.0, 0.0, 3.0, 1.0])), 0)
     close(accuracy(logits, labels, jnp.zeros(4)), 0)
