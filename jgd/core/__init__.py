@@ -13,6 +13,7 @@ from jgd.core.algorithm import (
     train,
 )
 from jgd.core.driver import Driver, run
+from jgd.core.export import export
 from jgd.core.loop import Diverged, HostStream, InMemory, Loop, Recipe, in_memory
 from jgd.core.model import (
     Bound,
@@ -60,6 +61,7 @@ __all__ = [
     "cycle",
     "ema",
     "ensemble",
+    "export",
     "as_model",
     "as_objective",
     "from_linen",

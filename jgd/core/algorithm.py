@@ -65,7 +65,9 @@ class Examples(NamedTuple):
       inputs: what the network takes, a tuple.
       targets: integer classes ``[N]``, probabilities ``[N, C]`` or regression targets.
       weights: ``[N]`` weight of each example in the loss, zero to leave it out; None for all ones.
-      index: ``[N]`` position in the whole data set, for losses with a memory of each example.
+      index: ``[N]`` which examples these are, for losses with a memory of each: in a batch of
+        `jgd.distill` positions among the training examples, of those in turn the rows of the task
+        (``source_of(ctx.data).train.index[ctx.batch.index]``).
     """
 
     inputs: tuple

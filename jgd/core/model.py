@@ -98,7 +98,7 @@ def as_float(x: Any) -> Any:
     """
     if getattr(x, "dtype", None) != np.uint8 or not isinstance(x, np.ndarray | np.generic | jax.Array):
         return x
-    return x.astype(jnp.float32) / 255
+    return jnp.asarray(x).astype(jnp.float32) / 255
 
 
 @jax.tree_util.register_dataclass
@@ -135,10 +135,10 @@ class Bound:
         Raises:
           ValueError: for inputs of another shape than `example`, and for several networks at once.
         """
-        inputs = tuple(map(as_float, inputs))
+        inputs = tuple(as_float(jnp.asarray(x) if isinstance(x, np.ndarray) else x) for x in inputs)
         single = _is_single(inputs, self.example)
         if single:
-            inputs = tuple(jnp.asarray(x)[None] for x in inputs)
+            inputs = tuple(x[None] for x in inputs)
         try:
             outputs = applied(self.model, self.params, self.state, *inputs, key=key, train=train)[0]
         except Exception as error:
@@ -146,6 +146,17 @@ class Bound:
                 raise ValueError(reason) from error
             raise
         return jax.tree.map(lambda leaf: leaf[0], outputs) if single else outputs
+
+    def export(self, path: Any = None, **settings: Any) -> jax.export.Exported:
+        """The network as a program that runs without this library, see `jgd.core.export`.
+
+        Args:
+          path: a file to write, by convention ``*.jaxexport``; None for none.
+          **settings: ``inputs``, ``graph``, ``batch`` and ``platforms``.
+        """
+        from jgd.core.export import export
+
+        return export(self, path, **settings)
 
     def __repr__(self) -> str:
         """In one line: the network, its size, and what it reads."""

@@ -15,6 +15,7 @@ from jaxtyping import Array, Int
 
 from jgd.core import Bound, Context, Examples, Model, Outputs, applied, as_bound, as_float
 from jgd.data.arrays import read_npy, read_npz
+from jgd.data.checks import known
 from jgd.data.storage import DataError
 from jgd.data.tasks import ArrayTask, NodeTask, SequenceTask
 from jgd.graph import operator
@@ -74,8 +75,9 @@ class Rows(NamedTuple):
 def examples(task: Any, split: str) -> Examples:
     """The examples of a split as arrays; ``"train"`` also has those without labels, at weight zero.
 
-    The one place that says what an unknown label (-1) means: its example has weight zero, so that losses,
-    selection and every score leave it out. Where no label is known the targets are None.
+    An unknown label (see `jgd.data.checks.known`, -1 of classes) means here, and so for losses, selection and
+    every score, that its example has weight zero. Where no label of those that count is known the targets are
+    None, and the weights are those of the split.
 
     Of a `NodeTask` the inputs are empty (they depend on the network, see `inputs_of`), the rows are all
     nodes, and the weights say which of them are in the split.
@@ -92,15 +94,15 @@ def examples(task: Any, split: str) -> Examples:
         raise ValueError(f"the task {task.name!r} has no {split} examples")
     mask = np.asarray(mask)
     if isinstance(task, NodeTask):
-        targets, known = _targets(task.labels, mask)
-        return Examples((), targets, jnp.asarray(mask & known, jnp.float32))
+        targets, there = _targets(task, slice(None), mask)
+        return Examples((), targets, jnp.asarray(mask & there, jnp.float32))
     keep = mask
     if split == "train" and getattr(task, "unlabelled", None) is not None:
         keep = mask | np.asarray(task.unlabelled)  # pyright: ignore[reportAttributeAccessIssue]
     index = np.flatnonzero(keep)
     inputs = inputs_at(task, index, f"{split} inputs")
-    targets, known = (None, True) if task.y is None else _targets(np.asarray(task.y)[index], mask[index])
-    weights = (mask[index] & known).astype(np.float32)
+    targets, there = _targets(task, index, mask[index])
+    weights = (mask[index] & there).astype(np.float32)
     if isinstance(task, ArrayTask) and task.weights is not None:
         weights = weights * np.asarray(task.weights, np.float32)[index]
     return Examples(
@@ -108,13 +110,14 @@ def examples(task: Any, split: str) -> Examples:
     )
 
 
-def _targets(labels: Any, counted: np.ndarray) -> tuple[Array | None, Any]:
+def _targets(task: Task, index: Any, counted: np.ndarray) -> tuple[Array | None, Any]:
     """Targets, None where none of those that count is known, and which of them are known."""
-    y = np.asarray(labels)
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        return jnp.asarray(labels), True
-    known = y >= 0
-    return (jnp.asarray(labels), known) if np.any(known & counted) else (None, True)
+    labels = task.labels if isinstance(task, NodeTask) else task.y
+    if labels is None:
+        return None, True
+    labels = np.asarray(labels)[index]
+    there = known(labels, task.target_kind)
+    return (jnp.asarray(labels), there) if np.any(there & counted) else (None, True)
 
 
 def inputs_at(task: ArrayTask | SequenceTask, index: Any, what: str = "inputs") -> tuple[Array, ...]:
@@ -335,13 +338,14 @@ def _from_file(path: Path) -> Bound:
     return _given(Outputs(arrays.pop("logits"), arrays.pop("embedding", None), arrays))
 
 
-def _given(known: Outputs) -> Bound:
-    logits = np.asarray(known.logits)
+def _given(found: Outputs) -> Bound:
+    logits = np.asarray(found.logits)
+    found = found._replace(logits=logits)
     if logits.ndim < 2 or logits.dtype.kind not in "fiu":
         raise ValueError(
             f"a teacher's logits are numbers [N, C], got {logits.dtype.name} {list(logits.shape)}"
         )
-    arrays = jax.tree.map(lambda x: np.asarray(x, np.float32), known)
+    arrays = jax.tree.map(lambda x: np.asarray(x, np.float32), found)
     for leaf in jax.tree.leaves(arrays):
         if len(leaf) != len(logits):
             raise ValueError(

@@ -89,7 +89,8 @@ class Distillation:
 
     Attributes:
       models: ``{player: network}`` of those that learn.
-      teachers: ``{player: bound network}`` of those that do not.
+      teachers: ``{player: network}`` of those that do not, in any form that `offline` takes; bound networks
+        once they are here.
       objective: the loss over all of them.
       tx: optimiser of ``{player: params, "objective": params}``.
       policy: what happens to each batch; None for nothing.
@@ -111,7 +112,7 @@ class Distillation:
     """
 
     models: Mapping[str, Model]
-    teachers: Mapping[str, Bound]
+    teachers: Mapping[str, Any]
     objective: Any
     tx: optax.GradientTransformation
     policy: Policy | None = None
@@ -255,17 +256,12 @@ class Distillation:
         if self.metric is not None:
             return _measured(self.metric)
         assert data.val is not None
-        kind = _target_kind(task)
-        if kind == "none" or data.val.targets is None:
+        if task.target_kind == "none" or data.val.targets is None:
             raise ValueError(
                 f"select_every compares predictions with validation labels, {task.name!r} has none: "
                 "give metric=, a function of the context, e.g. the agreement with the teacher"
             )
-        return _validated if kind == "classes" else _by_objective(self.objective, self.steps)
-
-
-def _target_kind(task: Task) -> str:
-    return getattr(task, "target_kind", "classes")
+        return _validated if task.target_kind == "classes" else _by_objective(self.objective, self.steps)
 
 
 def _width_of(task: Task) -> int | None:

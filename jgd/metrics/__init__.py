@@ -21,7 +21,9 @@ from jgd.metrics.graph import (
     property_preservation,
     spectrum,
 )
+from jgd.metrics.multilabel import micro_f1, multilabel_auc
 from jgd.metrics.ranking import one_vs_rest_auc, roc_auc
+from jgd.metrics.regression import mean_absolute_error, mean_squared_error, r2_score
 
 __all__ = [
     "ReliabilityBins",
@@ -36,9 +38,14 @@ __all__ = [
     "frechet_distance",
     "graph_properties",
     "homophily",
+    "mean_absolute_error",
+    "mean_squared_error",
+    "micro_f1",
+    "multilabel_auc",
     "negative_log_likelihood",
     "one_vs_rest_auc",
     "property_preservation",
+    "r2_score",
     "reliability",
     "roc_auc",
     "spectrum",

@@ -1,6 +1,6 @@
 """Evaluation protocols: the same question asked of every method."""
 
-from jgd.protocols.classifiers import Classified, classified
+from jgd.protocols.classifiers import Classified, Multilabelled, Regressed, classified, scores
 from jgd.protocols.compare import Comparison, compare
 from jgd.protocols.compare_graphs import GraphComparison, compare_graphs
 from jgd.protocols.compare_students import StudentComparison, compare_students
@@ -34,9 +34,11 @@ __all__ = [
     "GraphScore",
     "METHODS",
     "MethodComparison",
+    "Multilabelled",
     "NETWORKS",
     "PUBLISHED",
     "Protocol",
+    "Regressed",
     "Score",
     "Search",
     "StudentComparison",
@@ -56,6 +58,7 @@ __all__ = [
     "grid",
     "method_name",
     "poisoning",
+    "scores",
     "search",
     "trained",
 ]

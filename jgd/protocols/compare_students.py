@@ -20,7 +20,8 @@ import numpy as np
 import optax
 from jaxtyping import Array
 
-from jgd.core import Bound, Examples, Loop, Objective, in_memory
+from jgd.core import Bound, Examples, Loop, Objective, as_key, in_memory
+from jgd.data.checks import need_classes
 from jgd.distill.data import Task, examples
 from jgd.distill.schedule import Network, offline, staged
 from jgd.metrics import ReliabilityBins, reliability
@@ -101,14 +102,15 @@ class StudentComparison:
 def compare_students(
     objectives: Mapping[str, Objective | tuple[Network, Objective]],
     net: Network,
-    teacher: Bound,
+    teacher: Any,
     task: Task,
     tx: optax.GradientTransformation,
     *,
     seeds: int = 5,
-    key: Array | None = None,
+    key: Array | int = 0,
     loop: Loop = in_memory,
     say: Callable[[str], None] = lambda text: None,
+    keep: Callable[[str, Bound], None] = lambda name, nets: None,
     **settings: Any,
 ) -> StudentComparison:
     """Train students with each objective and test them.
@@ -117,13 +119,14 @@ def compare_students(
       objectives: ``{name: objective}``, or ``{name: (network, objective)}`` for one that needs another
         network, such as LELP with its subclasses.
       net: the student.
-      teacher: whom all learn from.
+      teacher: from whom all learn: a network, or its logits on all rows of the task.
       task: with training and test examples.
       tx: optimiser.
       seeds: students of each objective; they are trained at once.
-      key: random key; 0 by default. The order of the examples is the same for all.
+      key: random key, or a seed. The order of the examples is the same for all.
       loop: runs the stages, ``distill-<objective>``.
       say: is told what is being done.
+      keep: is given the students of each objective, with a leading axis, e.g. to `jgd.save` them.
       **settings: of `jgd.distill.offline`.
 
     Raises:
@@ -133,7 +136,8 @@ def compare_students(
         raise ValueError('there is nothing to compare: give objectives by name, e.g. {"KD": hinton()}')
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
-    key = jax.random.key(0) if key is None else key
+    key = as_key(key)
+    need_classes(task, "compare_students")
     scores, bins, seconds = {}, {}, {}
     some, theirs = examples(task, "test"), logits_on(teacher, task)
     for name, given in objectives.items():
@@ -143,6 +147,7 @@ def compare_students(
         start = time.perf_counter()
         nets = jax.block_until_ready(recipe(key, task, staged(loop, name)))
         seconds[name] = time.perf_counter() - start
+        keep(name, nets)
         logits = logits_on(nets, task, several=True)
         scores[name] = scored(logits, some, theirs=theirs, several=True)
         bins[name] = _bins(logits, some)
@@ -161,6 +166,6 @@ def compare_students(
 def _bins(logits: Array, some: Examples) -> ReliabilityBins:
     """Confidence and accuracy of the predictions of all members together."""
     members = logits.shape[0]
-    labels = jnp.tile(some.targets, members)
+    labels = jnp.tile(jnp.asarray(some.targets), members)
     where = None if some.weights is None else jnp.tile(some.weights, members)
     return reliability(logits.reshape(-1, logits.shape[-1]), labels, where=where)
