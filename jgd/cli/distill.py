@@ -74,10 +74,11 @@ class Distill:
 
         from jgd.cli.job import check_writable, claim, done, short_dataset, teller, write_json
         from jgd.cli.tables import show
-        from jgd.core import Driver, Loop
+        from jgd.core import Bound, Driver, Loop
         from jgd.data import checksum, subset
         from jgd.distill import scratch
         from jgd.distill.schedule import staged
+        from jgd.nn.saved import save
         from jgd.protocols import compare_students
         from jgd.protocols.methods import named
         from jgd.protocols.objectives import OBJECTIVES, network
@@ -113,6 +114,12 @@ class Distill:
         for name in ("out", "no_resume", "quiet", "reading"):  # how data are read is told by their checksum
             del settings[name]
         record = {"experiment": settings, "checksum": checksum(task)}
+        origin = {
+            "recipe": "jgd distill", "dataset": self.dataset, "task": task.name,
+            "checksum": record["checksum"], "seed": self.seed, "length": self.length if texts else None,
+            "standardize": self.reading.standardize, "class_names": list(map(str, task.class_names)),
+            "command": command,
+        }  # fmt: skip
         claim(out, record, resume=not self.no_resume, say=say)
         loop: Loop = Driver(out, progress=False if self.quiet else None)
         tx = optax.adamw(optax.cosine_decay_schedule(self.rate, self.steps), weight_decay=1e-4)
@@ -121,6 +128,12 @@ class Distill:
             say(f"teacher: {large} on {seen} examples of {self.dataset}")
             recipe = scratch(nets[0], tx, steps=self.steps, batch=self.batch)
             teacher = recipe(k_teacher, task, staged(loop, "teacher"))
+            save(teacher, out / "teacher.npz", provenance=origin | {"role": "teacher", "network": large})
+
+            def keep(name: str, nets: Bound) -> None:
+                said = origin | {"role": "student", "network": small, "objective": name}
+                save(nets, out / "students" / f"{name}.npz", provenance=said)
+
             found = compare_students(
                 {name: OBJECTIVES[name].make() for name in self.objectives},
                 nets[1],
@@ -131,6 +144,7 @@ class Distill:
                 key=k_students,
                 loop=loop,
                 say=say,
+                keep=keep,
                 steps=self.steps,
                 batch=self.batch,
                 # On a CPU convolutions and attention want its caches for themselves.
@@ -153,7 +167,7 @@ class Distill:
         print(
             f"\ntest examples; {self.seeds} students {small} on {learned} of the {seen} that {large} has seen"
         )
-        print(f"written to {out}: report.html, metrics.json")
+        print(f"written to {out}: report.html, metrics.json, teacher.npz, students/")
         return 0
 
     def _task(self):

@@ -33,6 +33,7 @@ from jgd.cli.describe import Describe
 from jgd.cli.distill import Distill
 from jgd.cli.errors import Mistake, mistakes
 from jgd.cli.graphs import CondenseGraphs, Detect
+from jgd.cli.predict import Predict
 
 __all__ = ["main"]
 
@@ -44,6 +45,7 @@ COMMANDS: dict[str, type] = {
     "evaluate": Evaluate,
     "export": Export,
     "import": Import,
+    "predict": Predict,
     "run": RunOptions,
     "detect": Detect,
     "describe": Describe,
