@@ -1,5 +1,6 @@
 """GCond, DosCond and their X variants on a small task."""
 
+import sys
 from dataclasses import replace
 
 import jax
@@ -25,12 +26,19 @@ from jgd.condense.gcond import (
 from jgd.condense.learned import backbone, real_examples, start_from
 from jgd.condense.synthesizers import node_set, seen
 from jgd.core import Bound, Examples, InMemory, in_memory
-from jgd.graph import DenseOperator
+from jgd.graph import DenseOperator, identity
 from jgd.optim import by_part
 from jgd.protocols import Protocol
 
 close = np.testing.assert_allclose
 KEY = jax.random.key(0)
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
 QUICK = {
     "nodes": 9,
     "epochs": 12,
@@ -132,6 +140,106 @@ def test_smoothness():
     brute = np.trace(onehot.T @ (np.eye(4) - a) @ onehot) / 4
     small = small._replace(inputs=(DenseOperator(jnp.asarray(a)), small.inputs[1]))
     close(smoothness(small, 2), brute, rtol=1e-5)
+
+
+# --- the loss in NumPy ------------------------------------------------------------------------------
+
+
+def published_loss(x, y, a, real_x, real_y, w, b, *, distance, smooth):
+    """Jin et al.'s loss of SGC, in float64: propagated rows ``a @ a @ x`` through one linear map.
+
+    Classes are weighted by how many condensed nodes they have; ``real_x`` is propagated already.
+    """
+    classes = np.eye(w.shape[1])
+
+    def gradients(h, y, c):
+        logits = h @ w + b
+        p = np.exp(logits - logits.max(1, keepdims=True))
+        p = (p / p.sum(1, keepdims=True) - classes[y])[y == c] / np.sum(y == c)
+        return h[y == c].T @ p, p.sum(0)
+
+    def columns(g, r):
+        cos = np.sum(g[0] * r[0], 0) / (np.linalg.norm(g[0], axis=0) * np.linalg.norm(r[0], axis=0))
+        return np.sum(1 - cos)
+
+    def squares(g, r):
+        return np.sum((g[0] - r[0]) ** 2) + np.sum((g[1] - r[1]) ** 2)
+
+    between = {"columns": columns, "squared": squares}[distance]
+    counts = np.bincount(y, minlength=len(classes))
+    total = sum(
+        counts[c] / counts.max() * between(gradients(a @ a @ x, y, c), gradients(real_x, real_y, c))
+        for c in range(len(classes))
+    )
+    # Half the sum over pairs of weight times squared difference, where rows sum to one.
+    rough = sum(
+        a[i, j] * np.sum((classes[y[i]] - classes[y[j]]) ** 2) for i in range(len(y)) for j in range(len(y))
+    )
+    return total + smooth * rough / 2 / len(y)
+
+
+def lopsided(rng):
+    """Five, two and one condensed nodes of the classes, and other shares among the real ones."""
+    y, real_y = np.asarray([0] * 5 + [1] * 2 + [2]), np.asarray([0] * 3 + [1] * 4 + [2] * 9)
+    weights = rng.random((8, 8)) + np.eye(8)
+    for _ in range(200):  # symmetric, and rows that sum to one
+        weights = (weights + weights.T) / 2
+        weights /= weights.sum(1, keepdims=True)
+    x, real_x = rng.standard_normal((8, 4)), rng.standard_normal((16, 4))
+    return x, y, (weights + weights.T) / 2, real_x, real_y
+
+
+@pytest.mark.parametrize("smooth", [0.0, 0.7])
+@pytest.mark.parametrize("distance", ["columns", "squared"])
+def test_the_loss_is_the_published_one(rng, distance, smooth):
+    """Class weights and the smoothness of labels included: both count, and add to the loss."""
+    x, y, a, real_x, real_y = lopsided(rng)
+    w, b = rng.standard_normal((4, 3)), rng.standard_normal(3)
+    params = {"Linear_0": {"kernel": jnp.asarray(w, jnp.float32)}, "bias": jnp.asarray(b, jnp.float32)}
+    net = Bound(params, {}, backbone("sgc", 3))
+    small = Examples(
+        (DenseOperator(jnp.asarray(a, jnp.float32)), jnp.asarray(x, jnp.float32)), jnp.asarray(y)
+    )
+    rows = Examples((identity(16), jnp.asarray(real_x, jnp.float32)), jnp.asarray(real_y))
+    loss = gradient_matching(3, distance, smooth)
+    found = loss(net, small, {}, Matching(small, rows), None, key=KEY, t=0)[0]
+    expected = published_loss(x, y, a, real_x, real_y, w, b, distance=distance, smooth=smooth)
+    close(found, expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("recipe", "distance"), [(DosCondX, "squared"), (GCondX, "columns")])
+def test_a_step_descends_the_published_loss(rng, monkeypatch, recipe, distance):
+    """From the features of the start along the derivative of the NumPy loss, by Adam's first step."""
+    w, b = rng.standard_normal((6, 3)), np.zeros(3)
+    sgc = backbone("sgc", 3)
+    params = {"Linear_0": {"kernel": jnp.asarray(w, jnp.float32)}, "bias": jnp.zeros(3)}
+    known = sgc._replace(init=lambda key, *inputs: (params, {}))
+    module = sys.modules["jgd.condense.gcond"]  # the name in `jgd.condense` is the method
+    monkeypatch.setattr(module, "backbone", lambda *args: known)
+    one = recipe(nodes=9, epochs=1, backbone="sgc", lr_x=1e-3, select_every=None, hidden=17)
+    one = replace(one, **({} if recipe is DosCondX else {"outer": 1, "inner": 0}))
+    loop = InMemory({})
+    small = one(KEY, TASK, loop)
+    start = np.asarray(
+        start_from("random", jax.random.split(KEY)[0], TASK, 9, in_memory).inputs[0], np.float64
+    )
+    real = real_examples("sgc", TASK)
+    real_x, real_y = np.asarray(real.inputs[1], np.float64), np.asarray(real.targets)
+
+    def value(x):
+        return published_loss(
+            x, small.targets, np.eye(9), real_x, real_y, w, b, distance=distance, smooth=0.0
+        )
+
+    close(loop.history["match"]["loss"], [value(start)], rtol=1e-3)
+    slopes = np.zeros_like(start)
+    for place in np.ndindex(*start.shape):
+        step = np.zeros_like(start)
+        step[place] = 1e-5
+        slopes[place] = (value(start + step) - value(start - step)) / 2e-5
+    clear = np.abs(slopes) > 1e-2 * np.abs(slopes).max()
+    assert clear.mean() > 0.5
+    close((small.data.nodes - start)[clear], -1e-3 * np.sign(slopes)[clear], rtol=2e-2)
 
 
 def accuracy(small, task):
