@@ -40,7 +40,8 @@ def rows_of(name, record):
     """Names of what runs by itself."""
     if name == "condensation":
         rows = {f"{r['dataset']}/{r['method']}/{r['ratio']}" for r in record["rows"]}
-        return rows | {f"{dataset}/whole graph" for dataset in record["full"]} | {"golden"}
+        settings = {f"settings: {name}" for name in record["settings"]}
+        return rows | settings | {f"{dataset}/whole graph" for dataset in record["full"]} | {"golden"}
     parts = {part: rows for part, rows in record.items() if part not in ABOUT}
     if name in BY_ROW:
         return {f"{part}/{row}" for part, rows in parts.items() for row in rows}
