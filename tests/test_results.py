@@ -42,6 +42,8 @@ def rows_of(name, record):
         rows = {f"{r['dataset']}/{r['method']}/{r['ratio']}" for r in record["rows"]}
         settings = {f"settings: {name}" for name in record["settings"]}
         return rows | settings | {f"{dataset}/whole graph" for dataset in record["full"]} | {"golden"}
+    if name == "ideas":
+        return set(record["tests"])
     parts = {part: rows for part, rows in record.items() if part not in ABOUT}
     if name in BY_ROW:
         return {f"{part}/{row}" for part, rows in parts.items() for row in rows}
@@ -342,3 +344,11 @@ def test_teachers_help_where_labels_are_few():
     # A teacher that knows its images by heart has nothing to say at temperature one.
     assert abs(mean(few, "KD alone (T 1)") - mean(few, "CE")) < 0.01
     assert mean("parity", "LELP") > mean("parity", "random subclasses")
+
+
+def test_ideas_that_take_long_passed():
+    if not (RESULTS / "ideas.json").exists():
+        pytest.skip("the slow tests have not been run yet (python experiments/ideas.py does)")
+    tests = load("ideas")["tests"]
+    assert all(entry["outcome"] in ("passed", "skipped") for entry in tests.values())
+    assert any("test_sgdd" in name for name in tests)

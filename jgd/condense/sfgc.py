@@ -431,8 +431,8 @@ OFFICIAL: dict[tuple[str, float], dict[str, Any]] = {
 """Settings of the authors' runs that differ from the defaults, by dataset and ratio.
 
 On Citeseer a student starts at a step size of 0.3, where the authors have 1 (0.6 at a ratio of 1). Chosen by
-validation accuracy, at a ratio of 0.5 with 10 experts and 100 steps: at 1 sets lose what they start with, at 0.6
-they nearly keep it (``experiments/results/condensation.md``).
+validation accuracy, at a ratio of 0.5 with 10 experts and 100 steps: at 1 sets lose what they start with, at
+0.6 they nearly keep it (``experiments/results/condensation.md``).
 """
 
 
