@@ -33,7 +33,10 @@ def slow_tests() -> list[str]:
     found = subprocess.run(
         [*COMMAND, "--collect-only", "tests"], cwd=measure.ROOT, capture_output=True, text=True
     )
-    return [line for line in found.stdout.splitlines() if "::" in line]
+    names = [line for line in found.stdout.splitlines() if "::" in line]
+    if not names:
+        raise SystemExit(f"pytest finds no slow tests: {found.stdout.strip()[-300:]}{found.stderr.strip()[-300:]}")
+    return names
 
 
 def outcome(name: str) -> dict[str, Any]:

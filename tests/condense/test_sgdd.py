@@ -10,12 +10,13 @@ import scipy.linalg
 from condense_toy import INDUCTIVE, TASK, elsewhere, same
 
 from jgd.condense.bilevel import Matching
-from jgd.condense.learned import real_examples
+from jgd.condense.learned import backbone, real_examples
 from jgd.condense.sgdd import (
     OFFICIAL,
     SGDD,
     Real,
     _algorithm,
+    _loss,
     graphon,
     pseudo_inverse,
     signal_covariance,
@@ -23,8 +24,8 @@ from jgd.condense.sgdd import (
     trace_sqrt,
     transport_plan,
 )
-from jgd.core import Examples, InMemory
-from jgd.graph import EXPORT_CHECKS, adjacency
+from jgd.core import Examples, InMemory, bind
+from jgd.graph import EXPORT_CHECKS, DenseOperator, adjacency
 
 close = np.testing.assert_allclose
 KEY = jax.random.key(0)
@@ -225,6 +226,32 @@ def test_recipe():
     same(small, SMALL(KEY, TASK))
     for settings in OFFICIAL.values():
         SGDD(**settings)
+
+
+def test_loss_is_gradients_and_smoothness_and_structure():
+    """Each term with its weight and its sign: edges between classes and a structure of its own cost more."""
+    recipe = replace(SMALL, nodes=None, label_ratio=None, sample=20)
+    real = Real(real_examples("sgc", TASK), jnp.eye(20))
+    net = bind(backbone("sgc", 3), *backbone("sgc", 3).init(KEY, *real.examples.inputs))
+    y = jnp.arange(9) % 3
+    x = jnp.asarray(np.random.default_rng(0).standard_normal((9, 6)), jnp.float32)
+    a = jnp.full((9, 9), 1 / 9)  # every node beside all, with a loop of weight one before normalising
+    small = Examples((DenseOperator(a), x), y)
+    scores = jnp.zeros((20, 9))
+
+    def value(**weights):
+        loss = _loss(replace(recipe, **weights), 3)
+        return float(
+            loss(net, small, {"adj": {"plan": scores}}, Matching(small, real), None, key=KEY, t=0)[0]
+        )
+
+    plain = value(smooth=0.0, structure=0.0)
+    # A third of the pairs are of one class: of each row two thirds go elsewhere.
+    close(value(smooth=0.6, structure=0.0) - plain, 0.6 * 2 / 3, rtol=1e-3)
+    distance = float(structure_distance(jnp.eye(20), a, transport_plan(scores, recipe.sinkhorn)))
+    assert distance > 0
+    close(value(smooth=0.0, structure=2.0) - plain, 2 * distance, rtol=1e-3)
+    close(value(smooth=0.6, structure=2.0) - plain, 0.6 * 2 / 3 + 2 * distance, rtol=1e-3)
 
 
 @pytest.mark.slow
