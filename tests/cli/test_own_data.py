@@ -1,6 +1,8 @@
 """Data of one's own on the command line: described, condensed, distilled, evaluated, compared."""
 
+import contextlib
 import importlib.util
+import io
 import json
 import re
 import shlex
@@ -16,41 +18,26 @@ from jgd.data import artifact
 EXAMPLES = """\
 jgd describe papers/
 jgd condense papers/ --undirected --nodes 6 --method average --baselines random --epochs 100
-jgd evaluate runs/papers-average-6nodes-seed0/condensed.npz --models gcn --epochs 100
 jgd condense-graphs molecules.pt --graphs-per-class 2 --method random-graphs --baselines --steps 50
-jgd distill flowers.csv --label-column species --standardize --batch 16 --steps 100 --objectives ce kd
+jgd distill flowers.csv --label-column species --standardize --batch 16 --steps 100 --objectives kd
 """
-SMALL = ["--method=average", "--baselines", "--models", "mlp", "--seeds=1", "--epochs=2", "--quiet"]
+QUICK = ["--models", "mlp", "--seeds=1", "--epochs=2"]
 
 
-@pytest.fixture(autouse=True)
-def _elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "80")
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def papers(rng):
-    """A folder of tables: 40 papers of three fields, four without a field, cited within their field."""
+def write_papers(rng):
+    """A folder of tables: 40 papers of three fields, four without a field."""
     fields = ("logic", "speech", "vision")
     Path("papers").mkdir()
     rows = [
         f"p{i},{fields[i % 3] if i > 3 else ''},{i % 3 + rng.normal():.3f},{'AB'[i % 2]}" for i in range(40)
     ]
     Path("papers/nodes.csv").write_text("id,label,score,venue\n" + "\n".join(rows) + "\n")
-    ends = [(int(a), int(a - a % 3 + b) % 39 + a % 3 % 2) for a, b in rng.integers(0, 36, (80, 2))]
+    ends = rng.integers(0, 40, (80, 2))
     Path("papers/edges.csv").write_text("source,target\n" + "".join(f"p{a},p{b}\n" for a, b in ends))
-    return Path("papers")
 
 
-@pytest.fixture
-def molecules(rng):
-    """Twenty graphs of PyTorch Geometric in a file."""
+def write_molecules(rng):
+    """Twenty graphs of PyTorch Geometric in a file: rings of three and of six."""
     path = Path(__file__).parents[1] / "data" / "test_own_files.py"
     spec = importlib.util.spec_from_file_location("own_file_writers", path)
     writers = importlib.util.module_from_spec(spec)
@@ -62,17 +49,47 @@ def molecules(rng):
         pairs = np.concatenate([ring, ring[::-1]], 1)
         x = rng.normal(size=(n, 2)).astype(np.float32)
         graphs.append(writers.data_of(x=x, edge_index=pairs, y=np.asarray([i % 2])))
-    return writers.torch_save(Path("molecules.pt"), graphs)
+    writers.torch_save(Path("molecules.pt"), graphs)
 
 
-@pytest.fixture
-def flowers(rng):
+def write_flowers(rng):
+    """A table of 60 flowers whose species the petal tells, in a scale of its own."""
     rows = [
         f"{i % 3 + rng.normal() / 4:.2f},{100 * (i % 3) + rng.normal():.1f},{'rb'[i % 2]},{'xyz'[i % 3]}"
         for i in range(60)
     ]
     Path("flowers.csv").write_text("sepal,petal,colour,species\n" + "\n".join(rows) + "\n")
-    return Path("flowers.csv")
+
+
+def write_all():
+    rng = np.random.default_rng(0)
+    for write in (write_papers, write_molecules, write_flowers):
+        write(rng)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder of its own with data of all three kinds."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    write_all()
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The folder in which the examples ran, and the exit code and print of each."""
+    folder = tmp_path_factory.mktemp("readme")
+    results = {}
+    with contextlib.chdir(folder):
+        write_all()
+        for line in EXAMPLES.splitlines():
+            program, *argv = shlex.split(line)
+            assert program == "jgd"
+            printed = io.StringIO()
+            with contextlib.redirect_stdout(printed):
+                results[line] = main(argv), printed.getvalue()
+    return folder, results
 
 
 def mistake(capsys, *argv):
@@ -83,26 +100,24 @@ def mistake(capsys, *argv):
     return told.err
 
 
-def test_the_examples_of_the_readme_run(papers, molecules, flowers, capsys):
-    for line in EXAMPLES.splitlines():
-        program, *argv = shlex.split(line)
-        assert program == "jgd"
-        assert main(argv) == 0, line
-        printed = capsys.readouterr()
-        assert printed.out
-    assert sorted(p.name for p in Path("runs").iterdir()) == [
+def test_the_examples_of_the_readme_run(ran):
+    folder, results = ran
+    for line, (code, printed) in results.items():
+        assert code == 0, line
+        assert printed, line
+    assert sorted(p.name for p in (folder / "runs").iterdir()) == [
         "distill-flowers-seed0",
         "molecules-random-graphs-seed0",
         "papers-average-6nodes-seed0",
     ]
-    metrics = json.loads(Path("runs/distill-flowers-seed0/metrics.json").read_text())
-    assert min(metrics["rows"][0]["accuracy"]) > 0.8  # petal, of a scale of its own, tells species apart
-    said = artifact.load(Path("runs/papers-average-6nodes-seed0/condensed.npz")).provenance
+    metrics = json.loads((folder / "runs/distill-flowers-seed0/metrics.json").read_text())
+    assert min(metrics["rows"][0]["accuracy"]) > 0.8
+    said = artifact.load(folder / "runs/papers-average-6nodes-seed0/condensed.npz").provenance
     assert said["dataset"] == "papers"
     assert said["source"] == {"path": "papers/", "undirected": True}
 
 
-def test_describe_tells_what_was_understood(papers, capsys):
+def test_describe_tells_what_was_understood(here, capsys):
     assert main(["describe", "papers"]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
@@ -124,7 +139,7 @@ def test_describe_tells_what_was_understood(papers, capsys):
         assert re.search(pattern, printed.out), pattern
 
 
-def test_describe_in_json_and_of_names(papers, capsys):
+def test_describe_in_json_and_of_names(here, capsys):
     assert main(["describe", "papers", "--json", "--ignore", "venue", "--split", "0.5", "0.25", "0.25"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["facts"]["nodes"] == 40
@@ -138,7 +153,7 @@ def test_describe_in_json_and_of_names(papers, capsys):
     assert "shape     8 x 8 x 1" in capsys.readouterr().out
 
 
-def test_describe_of_sets_of_graphs_and_of_tables(molecules, flowers, capsys):
+def test_describe_of_sets_of_graphs_and_of_tables(here, capsys):
     assert main(["describe", "molecules.pt"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"nodes +90; 3 to 6 a graph, 4\.5 on average", printed)
@@ -149,33 +164,34 @@ def test_describe_of_sets_of_graphs_and_of_tables(molecules, flowers, capsys):
     assert "features  2 columns" in printed
 
 
-def test_changed_data_are_noticed_and_evaluate_finds_them_again(papers, capsys):
-    command = ["condense", "papers", *SMALL, "--nodes=6", "--undirected"]
-    assert main(command) == 0
-    out = Path("runs/papers-average-6nodes-seed0")
-    record = json.loads((out / "experiment.json").read_text())
+def test_evaluate_finds_the_data_again_and_changed_data_are_noticed(ran, monkeypatch, capsys):
+    monkeypatch.chdir(ran[0])
+    small = "runs/papers-average-6nodes-seed0/condensed.npz"
+    record = json.loads(Path(small).with_name("experiment.json").read_text())
     assert len(record["checksum"]) == 64
-    capsys.readouterr()
-    assert main(["evaluate", str(out / "condensed.npz"), "--models", "mlp", "--seeds=1", "--epochs=2"]) == 0
-    told = capsys.readouterr()
-    assert "undirected, as asked for" in told.err
-    assert "other data" not in told.err
-    text = (papers / "nodes.csv").read_text()
-    (papers / "nodes.csv").write_text(text.replace("p5,", "p5,", 1).replace(",A", ",B", 1))
-    assert "other data" in mistake(capsys, *command)
-    assert main(["evaluate", str(out / "condensed.npz"), "--models", "mlp", "--seeds=1", "--epochs=2"]) == 0
+    assert main(["evaluate", small, *QUICK]) == 0
+    told = capsys.readouterr().err
+    assert "undirected, as asked for" in told
+    assert "other data" not in told
+    nodes = Path("papers/nodes.csv")
+    nodes.write_text(nodes.read_text().replace(",A", ",B", 1))
+    again = shlex.split(EXAMPLES.splitlines()[1])[1:]
+    assert "other data" in mistake(capsys, *again, "--quiet")
+    assert main(["evaluate", small, *QUICK]) == 0
     assert "was made from other data than this papers" in capsys.readouterr().err
-    papers.rename("moved")
-    assert "was made from papers, which is not here: say where with --dataset PATH" in mistake(
-        capsys, "evaluate", out / "condensed.npz"
-    )
+    Path("papers").rename("moved")
+    told = mistake(capsys, "evaluate", small)
+    assert "was made from papers/, which is not here: say where with --dataset PATH" in told
+    Path("moved").rename("papers")
 
 
-def test_compare_names_its_folder_by_the_data(papers, capsys):
-    argv = ["compare", "papers/", "--methods", "random", "--label-ratios", "0.5", "--seeds=1", "--networks=1"]
-    assert main([*argv, "--models", "mlp", "--epochs=2", "--quiet"]) == 0
-    assert capsys.readouterr().err == ""
-    assert Path("runs/compare-papers-seed0/metrics.json").is_file()
+def test_compare_names_its_folder_by_the_data(here, monkeypatch, capsys):
+    def stop(methods, task, *_, folder, **__):
+        raise ValueError(f"{task.name} of {task.num_nodes} in {folder}")
+
+    monkeypatch.setattr("jgd.protocols.sweep.compare_methods", stop)
+    told = mistake(capsys, "compare", "papers/", "--methods", "random", "--label-ratios", "0.5", "--quiet")
+    assert "papers of 40 in runs/compare-papers-seed0/cells" in told
 
 
 @pytest.mark.parametrize(
@@ -195,7 +211,7 @@ def test_compare_names_its_folder_by_the_data(papers, capsys):
         (["describe", "broken"], "broken/nodes.csv, line 2: 3 cells, but the header has 2 columns"),
     ],
 )
-def test_mistakes_are_told_in_one_line(papers, molecules, flowers, capsys, argv, message):
+def test_mistakes_are_told_in_one_line(here, capsys, argv, message):
     Path("broken").mkdir()
     Path("broken/nodes.csv").write_text("id,label\n1,2,3\n")
     Path("broken/edges.csv").write_text("source,target\n")
