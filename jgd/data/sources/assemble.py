@@ -124,7 +124,7 @@ def weights_of(draft: Draft, table: Columns, columns: Sequence[str]) -> np.ndarr
     return column.astype(np.float32)
 
 
-def _settled(draft: Draft, size: int, of: str) -> tuple[Labels, dict[str, np.ndarray | None]]:
+def _settled(draft: Draft, size: int, of: str) -> tuple[Labels, dict[str, Any]]:
     """Labels and masks in their one form, with the masks made that are missing."""
     try:
         labels = as_labels("labels", draft.y, size, None, of=of)

@@ -127,7 +127,7 @@ def read_node_link(path: Path, name: str, options: Options) -> Found:
             ends = [edge.get(end) for end in ("source", "target")] if isinstance(edge, dict) else [None]
             if not all(isinstance(end, str | int | float) for end in ends):
                 raise DataError(f"{path}, edge {i}: it has no source and target of text or number")
-            edges.append(_Edge(*ends, directed, edge.get("weight"), f"edge {i}"))
+            edges.append(_Edge(ends[0], ends[1], directed, edge.get("weight"), f"edge {i}"))
         notes = _told(
             name for edge in links for name in edge if name not in ("source", "target", "weight", "key")
         )
@@ -192,7 +192,8 @@ class _Document:
         self.key: str | None = None
         self.text: list[str] = []
         self.now: dict[str, Any] = {}
-        self.ends: tuple[Any, ...] = ()
+        self.ends: tuple[Any, Any, bool] = (None, None, False)
+        self.lines_of_edge = 0
         self.parser = expat.ParserCreate(namespace_separator=" ")
 
     def fail(self, what: str) -> DataError:
@@ -205,7 +206,7 @@ class _Document:
           DataError: for what is no GraphML, with the line.
         """
 
-        def refuse(*_: Any) -> None:
+        def refuse(*_: Any) -> Any:
             raise self.fail("a DOCTYPE or entity is not allowed: remove it")
 
         parser = self.parser
@@ -277,7 +278,9 @@ class _Document:
         elif tag == "edge":
             found = {**self.defaults["edge"], **self.now}
             self.others |= dict.fromkeys(name for name in found if name != "weight")
-            self.edges.append(_Edge(*self.ends, found.get("weight"), f"line {self.lines_of_edge}"))
+            source, target, directed = self.ends
+            where = f"line {self.lines_of_edge}"
+            self.edges.append(_Edge(source, target, directed, found.get("weight"), where))
 
     def value(self, key: _Key) -> Any:
         text = "".join(self.text).strip()

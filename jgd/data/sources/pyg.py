@@ -37,11 +37,13 @@ def read_pyg(path: Path, name: str, options: Options) -> Found:
 def _found(path: Path, content: Any) -> SimpleNamespace | list[SimpleNamespace]:
     """One graph, or several, in any of the forms that are in use."""
     if isinstance(content, tuple) and 2 <= len(content) <= 3 and not _is_graph(content[1]):
-        data, slices = content[:2]  # of an InMemoryDataset, with its class since version 2.4
+        data: Any = content[0]  # of an InMemoryDataset, with its class since version 2.4
+        slices: Any = content[1]
         whole = data if isinstance(data, SimpleNamespace) else SimpleNamespace(**data)
         return whole if slices is None else _parts(path, vars(whole), slices)
     if _is_graph(content):
-        return content if isinstance(content, SimpleNamespace) else SimpleNamespace(**content)
+        graph: Any = content
+        return graph if isinstance(graph, SimpleNamespace) else SimpleNamespace(**graph)
     if isinstance(content, list | tuple) and content and all(map(_is_graph, content)):
         return [g if isinstance(g, SimpleNamespace) else SimpleNamespace(**g) for g in content]
     what = f"a list of {len(content)}" if isinstance(content, list | tuple) else f"a {type(content).__name__}"
@@ -51,7 +53,7 @@ def _found(path: Path, content: Any) -> SimpleNamespace | list[SimpleNamespace]:
 
 
 def _is_graph(value: Any) -> bool:
-    fields = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
+    fields: Any = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
     return np.ndim(fields.get("edge_index")) == 2 and all(isinstance(key, str) for key in fields)
 
 
