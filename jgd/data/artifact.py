@@ -20,11 +20,11 @@ import numpy as np
 
 from jgd.data.arrays import read_npz
 from jgd.data.condensed import Condensed
-from jgd.data.storage import DataError, reading
+from jgd.data.storage import DataError, one_line, reading
 from jgd.data.tasks import DenseGraphs
 from jgd.files import atomic_write
 
-__all__ = ["VERSION", "load", "save"]
+__all__ = ["VERSION", "load", "save", "validate"]
 
 VERSION = 1
 _FORMAT = "jgd.condensed"
@@ -45,7 +45,8 @@ def save(condensed: Condensed, path: str | os.PathLike[str]) -> Path:
       The path.
 
     Raises:
-      DataError: for values that cannot be stored, naming them; nothing is written then.
+      DataError: for values that cannot be stored, naming them; nothing is written then. What is stored need
+        not be sound (a run that diverged is kept); `load` tells.
     """
     arrays: dict[str, np.ndarray] = {}
     header: dict[str, Any] = {"format": _FORMAT, "version": VERSION}
@@ -69,30 +70,181 @@ def load(path: str | os.PathLike[str]) -> Condensed:
       path: the file.
 
     Raises:
-      DataError: where the file is missing, damaged, of another kind or of a newer version.
+      DataError: where the file is missing, damaged, of another kind or of a newer version, and where what it
+        holds is no condensed dataset, see `validate`.
     """
     if not Path(path).is_file():
         raise DataError(f"there is no file {path}")
     try:
         arrays = read_npz(path)
     except DataError as error:
-        raise DataError(
-            f"{path} is damaged or no condensed dataset: save it again ({error.__cause__})"
-        ) from None
+        reason = one_line(error.__cause__ or error)
+        raise DataError(f"{path} is damaged or no condensed dataset: save it again ({reason})") from None
     if "header" not in arrays:
         raise DataError(f"{path} was not written by jgd.data.artifact.save: it has no header")
-    with reading(path):
+    with reading(path, "it is no condensed dataset of jgd, save it again"):
         header = json.loads(arrays["header"].tobytes().decode())
         if isinstance(header, dict) and header.get("format") == "jgd.model":
             raise DataError(f"{path} is a saved network: load it by jgd.load_model")
         if not isinstance(header, dict) or header.get("format") != _FORMAT:
             raise DataError(f"{path} is no condensed dataset: its header does not say {_FORMAT}")
-        if header["version"] > VERSION:
+        version = header.get("version")
+        if type(version) is not int or version < 1:
+            raise ValueError(f"its header states the version {str(version)[:20]}")
+        if version > VERSION:
             raise DataError(
-                f"{path} has format version {header['version']}, this jgd reads up to {VERSION}: upgrade jgd"
+                f"{path} has format version {version}, this jgd reads up to {VERSION}: upgrade jgd"
             )
+        if missing := [name for name in (*_ARRAYS, *_PLAIN) if name not in header]:
+            raise ValueError(f"its header lacks {missing[0]}")
         fields = {name: _decode(header[name], arrays) for name in _ARRAYS}
-        return Condensed(**fields, **{name: header[name] for name in _PLAIN})
+        return validate(Condensed(**fields, **{name: header[name] for name in _PLAIN}))
+
+
+# --- what a condensed dataset must be ------------------------------------------------------------
+
+
+_STRUCTURES, _TARGETS = ("identity", "raw", "normalized"), ("int", "prob", "logit")
+_CLASSES = 2**20
+
+
+def validate(small: Condensed) -> Condensed:
+    """Return a condensed dataset if it is sound, else raise.
+
+    Sound means: indices of edges are integers inside their graph; counts of nodes and edges add up; features,
+    adjacencies, targets and weights are finite real numbers of matching length; classes are integers from 0;
+    ``train`` and ``provenance`` are dicts whose known entries are what their names say.
+
+    Raises:
+      ValueError: saying what is wrong and where.
+    """
+    sizes = _check_data(small.data)
+    targets = _numbers(small.targets, "targets")
+    if targets.ndim not in (1, 2) or len(targets) not in sizes:
+        expected = " or ".join(map(str, sorted(sizes)))
+        raise ValueError(
+            f"targets have shape {targets.shape}, expected [{expected}] or [{expected}, classes]"
+        )
+    for name in _PLAIN:
+        if not isinstance(getattr(small, name), Mapping):
+            raise ValueError(f"{name} is a {type(getattr(small, name)).__name__}, expected a dict")
+    _check_train(small.train, targets)
+    if targets.ndim == 1:
+        if targets.dtype.kind not in "iu":
+            raise ValueError(f"targets are {targets.dtype.name}, expected integer classes or a matrix")
+        if (wrong := (targets < 0) | (targets >= _CLASSES)).any():
+            row = int(np.argmax(wrong))
+            raise ValueError(f"targets: {targets[row]} in row {row} is no class")
+    elif not targets.shape[1]:
+        raise ValueError("targets are of no classes")
+    if small.weights is not None:
+        weights = _numbers(small.weights, "weights")
+        if weights.shape != (len(targets),) or (weights < 0).any():
+            raise ValueError(f"weights {weights.shape} must be {len(targets)} numbers of at least 0")
+    for name in ("preprocess", "extras"):
+        value = getattr(small, name)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"{name} is a {type(value).__name__}, expected a dict")
+    for name in ("method", "dataset", "setting", "checksum"):
+        text = small.provenance.get(name, "")
+        if text is not None and (not isinstance(text, str) or len(text) > 500 or not text.isprintable()):
+            raise ValueError(f"provenance: {name} is {str(text)[:40]!r}, expected a text of one line")
+    return small
+
+
+def _numbers(value: Any, name: str) -> np.ndarray:
+    """Real finite numbers; types that NumPy lacks, such as bfloat16, are widened."""
+    if not isinstance(value, np.ndarray | np.generic | jax.Array):
+        raise ValueError(f"{name} is a {type(value).__name__}, expected an array")
+    array = np.asarray(value)
+    if array.dtype.kind == "V" and jnp.issubdtype(array.dtype, jnp.number):
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} is an array of {array.dtype.name}, expected real numbers")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        place = np.argwhere(~np.isfinite(array))[0]
+        raise ValueError(
+            f"{name} holds NaN or infinity" + (f", first in row {place[0]}" if len(place) else "")
+        )
+    return array
+
+
+def _check_data(data: Any) -> set[int]:
+    """See that the examples are sound, and say how many they may count as."""
+    if isinstance(data, jraph.GraphsTuple):
+        return _check_graphs(data)
+    if isinstance(data, DenseGraphs):
+        return _check_dense(data)
+    leaves = jax.tree.leaves(data)
+    if not leaves:
+        raise ValueError("data holds no examples")
+    arrays = [_numbers(leaf, "data") for leaf in leaves]
+    if any(not array.ndim or len(array) != len(arrays[0]) for array in arrays) or not len(arrays[0]):
+        raise ValueError("data holds arrays of different lengths, or none")
+    return {len(arrays[0])}
+
+
+def _check_graphs(graph: jraph.GraphsTuple) -> set[int]:
+    parts = {}
+    for name in ("n_node", "n_edge", "senders", "receivers"):
+        array = _numbers(getattr(graph, name), name)
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise ValueError(f"{name} is {array.dtype.name} {array.shape}, expected a vector of integers")
+        if array.size and (int(array.min()) < 0 or int(array.max()) >= 2**31):
+            raise ValueError(f"{name} holds {array.min()} to {array.max()}, expected 0 to {2**31 - 1}")
+        parts[name] = array.astype(np.int64)
+    n_node, n_edge, senders, receivers = parts.values()
+    nodes, edges = int(n_node.sum()), int(n_edge.sum())
+    if not len(n_node) or len(n_edge) != len(n_node) or not nodes:
+        raise ValueError(
+            f"n_node {n_node.shape} and n_edge {n_edge.shape} must count the same graphs, with nodes"
+        )
+    for name, array in (("senders", senders), ("receivers", receivers)):
+        if len(array) != edges:
+            raise ValueError(f"{name} has {len(array)} rows, n_edge adds up to {edges}")
+        first = np.repeat(np.cumsum(n_node) - n_node, n_edge)
+        if (wrong := (array < first) | (array >= first + np.repeat(n_node, n_edge))).any():
+            row = int(np.argmax(wrong))
+            raise ValueError(f"{name}: {array[row]} in row {row} is no node of its graph, of {nodes} in all")
+    for name, tree, count in (("nodes", graph.nodes, nodes), ("edges", graph.edges, edges)):
+        for leaf in jax.tree.leaves(tree):
+            array = _numbers(leaf, name)
+            if array.shape[:1] != (count,):
+                raise ValueError(f"{name} has shape {array.shape}, expected {count} rows")
+    if graph.nodes is not None and not isinstance(graph.nodes, Mapping) and np.ndim(graph.nodes) != 2:
+        raise ValueError(f"nodes has shape {np.shape(graph.nodes)}, expected [{nodes}, features]")
+    return {nodes} if len(n_node) == 1 else {len(n_node)}
+
+
+def _check_dense(data: DenseGraphs) -> set[int]:
+    x, adj = _numbers(data.x, "x"), _numbers(data.adj, "adj")
+    if x.ndim != 3 or not x.shape[0] or adj.ndim not in (3, 4) or adj.shape[:3] != (*x.shape[:2], x.shape[1]):
+        raise ValueError(f"x {x.shape} and adj {adj.shape} are not [B, N, F] and [B, N, N]")
+    mask = _numbers(data.mask, "mask")
+    if mask.shape != x.shape[:2] or mask.dtype.kind != "b":
+        raise ValueError(f"mask is {mask.dtype.name} {mask.shape}, expected bool {x.shape[:2]}")
+    if data.y is not None and _numbers(data.y, "y").shape[:1] != (len(x),):
+        raise ValueError(f"y has shape {np.shape(data.y)}, there are {len(x)} graphs")
+    if not isinstance(data.symmetric, bool) or not isinstance(data.loops, bool):
+        raise ValueError("symmetric and loops must be true or false")
+    return {len(x)}
+
+
+def _check_train(train: Mapping[str, Any], targets: np.ndarray) -> None:
+    for name, known in (("structure", _STRUCTURES), ("targets", _TARGETS)):
+        if name in train and train[name] not in known:
+            raise ValueError(
+                f"train: {name} is {str(train[name])[:40]!r}, expected one of {', '.join(known)}"
+            )
+    if "targets" in train and (train["targets"] == "int") != (targets.ndim == 1):
+        raise ValueError(f"train says targets are {train['targets']!r}, but they have shape {targets.shape}")
+    for name in ("lr", "epochs", "weight_decay", "dropout"):
+        value = train.get(name, 1)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
+            raise ValueError(f"train: {name} is {str(value)[:40]!r}, expected a number of at least 0")
+
+
+# --- encoding ------------------------------------------------------------------------------------
 
 
 def _plain(value: Any) -> Any:
@@ -138,15 +290,37 @@ def _encode_array(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
     return spec
 
 
+_WIDENED = (
+    "bfloat16",
+    "float8_e4m3fn",
+    "float8_e5m2",
+    "float8_e4m3b11fnuz",
+    "float8_e4m3fnuz",
+    "float8_e5m2fnuz",
+)
+
+
 def _decode(spec: Any, arrays: dict[str, np.ndarray]) -> Any:
     if not isinstance(spec, dict):
         return spec
     if "array" in spec:
-        array = arrays[spec["array"]]
-        return array.view(jnp.dtype(spec["dtype"])) if "dtype" in spec else array
+        member = spec["array"]
+        if not isinstance(member, str) or member not in arrays:
+            raise ValueError(f"its header names the array {str(member)[:40]!r}, which is not there")
+        array = arrays[member]
+        if "dtype" not in spec:
+            return array
+        dtype = jnp.dtype(spec["dtype"]) if spec["dtype"] in _WIDENED else None
+        if dtype is None or array.dtype.kind != "u" or array.dtype.itemsize != dtype.itemsize:
+            raise ValueError(f"array {member!r} cannot be of type {str(spec['dtype'])[:40]!r}")
+        return array.view(dtype)
+    if len(spec) != 1:
+        raise ValueError("its header describes a value in two ways")
     ((kind, content),) = spec.items()
-    if kind in ("list", "tuple"):
+    if kind in ("list", "tuple") and isinstance(content, list):
         items = [_decode(item, arrays) for item in content]
         return items if kind == "list" else tuple(items)
-    make = {"dict": dict, "graph": jraph.GraphsTuple, "dense": DenseGraphs}[kind]
+    make: Any = {"dict": dict, "graph": jraph.GraphsTuple, "dense": DenseGraphs}.get(kind)
+    if make is None or not isinstance(content, dict):
+        raise ValueError(f"its header describes a value of the kind {kind[:40]!r}")
     return make(**{key: _decode(item, arrays) for key, item in content.items()})

@@ -52,33 +52,56 @@ json_values = st.recursive(
 named = st.dictionaries(
     names, st.none() | arrays | st.text(max_size=3) | st.floats() | st.booleans(), max_size=3
 )
-features = st.none() | arrays | st.dictionaries(names, arrays, max_size=3)
-index = hnp.arrays(np.int32, st.integers(0, 4))
-graphs = st.builds(
-    jraph.GraphsTuple,
-    nodes=features,
-    edges=features,
-    senders=index,
-    receivers=index,
-    n_node=index,
-    n_edge=index,
-    globals=features,
-)
+finite = {"allow_nan": False, "allow_infinity": False}
+
+
+def numbers(*shape):
+    """Real finite numbers of any type."""
+    kinds = hnp.floating_dtypes() | hnp.integer_dtypes() | hnp.boolean_dtypes()
+    return kinds.flatmap(
+        lambda dtype: hnp.arrays(
+            dtype,
+            shape,
+            elements=hnp.from_dtype(dtype, **(finite if dtype.kind == "f" else {})),
+        )
+    )
+
+
+@st.composite
+def sound(draw):
+    """A condensed dataset that `validate` takes: one graph, a batch of graphs, or an array."""
+    n_node = draw(hnp.arrays(np.int32, st.integers(1, 3), elements=st.integers(1, 4)))
+    n_edge = draw(hnp.arrays(np.int64, len(n_node), elements=st.integers(0, 3)))
+    first, size = np.repeat(np.cumsum(n_node) - n_node, n_edge), np.repeat(n_node, n_edge)
+    ends = [
+        first + draw(hnp.arrays(np.uint8, len(first), elements=st.integers(0, 255))) % np.maximum(size, 1)
+        for _ in range(2)
+    ]
+    nodes, edges, n = int(n_node.sum()), int(n_edge.sum()), len(n_node)
+    graph = jraph.GraphsTuple(
+        nodes=draw(st.none() | numbers(nodes, 2) | st.dictionaries(names, numbers(nodes), max_size=2)),
+        edges=draw(st.none() | numbers(edges) | st.dictionaries(names, numbers(edges, 2), max_size=2)),
+        senders=ends[0].astype(np.int32),
+        receivers=ends[1],
+        n_node=n_node,
+        n_edge=n_edge,
+        globals=draw(st.none() | arrays),
+    )
+    count = nodes if n == 1 else n
+    classes = hnp.arrays(np.int32, count, elements=st.integers(0, 9))
+    return Condensed(
+        data=draw(st.just(graph) | numbers(count, 3)),
+        targets=draw(classes | numbers(count, 3)),
+        weights=draw(st.none() | hnp.arrays(np.float32, count, elements=st.floats(0, 1, width=32))),
+        preprocess=draw(named),
+        extras=draw(named),
+        train=draw(st.dictionaries(names.filter(lambda n: n != "lr"), json_values, max_size=3)),
+        provenance=draw(st.dictionaries(names, json_values, max_size=3)),
+    )
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    condensed=st.builds(
-        Condensed,
-        data=graphs | arrays,
-        targets=arrays,
-        weights=st.none() | arrays,
-        preprocess=named,
-        extras=named,
-        train=st.dictionaries(names, json_values, max_size=3),
-        provenance=st.dictionaries(names, json_values, max_size=3),
-    )
-)
+@given(condensed=sound())
 def test_round_trip(condensed, tmp_path):
     back = load(save(condensed, tmp_path / "c.npz"))
     assert equal(condensed, back)
@@ -111,7 +134,7 @@ def test_jax_types_and_scalars(tmp_path):
 
 def test_dense_graphs(tmp_path):
     data = DenseGraphs(x=np.ones((2, 3, 1)), adj=np.ones((2, 3, 3)), mask=np.ones((2, 3), bool), loops=True)
-    before = Condensed(data=data, targets=np.zeros(2))
+    before = Condensed(data=data, targets=np.zeros(2, int))
     assert equal(before, load(save(before, tmp_path / "c.npz")))
 
 
@@ -202,3 +225,56 @@ def test_checksum_sees_arrays_only():
     assert checksum({"a": np.zeros(2)}) != checksum({"b": np.zeros(2)})
     assert checksum({"a": np.zeros(4)}) != checksum({"a": np.zeros((2, 2))})
     assert checksum([np.arange(3, dtype=">i4")]) == checksum([np.arange(3, dtype="<i4")])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"senders": np.asarray([0, 2])}, "senders: 2 in row 1 is no node"),
+        ({"senders": np.asarray([-1, 0])}, "senders holds -1"),
+        ({"receivers": np.asarray([0.0, 1.0])}, "receivers is float64"),
+        ({"receivers": np.asarray([0])}, "receivers has 1 rows, n_edge adds up to 2"),
+        ({"n_node": np.asarray([3])}, "expected 3 rows"),
+        ({"n_edge": np.asarray([2, 0])}, "must count the same graphs"),
+        ({"nodes": np.asarray([[1.0, np.nan], [0, 0]])}, "nodes holds NaN or infinity, first in row 0"),
+        ({"nodes": np.ones((2, 2), complex)}, "nodes is an array of complex128"),
+        ({"nodes": np.asarray([["a"], ["b"]])}, "expected real numbers"),
+        ({"nodes": np.ones(2)}, "expected .2, features."),
+        ({"edges": np.asarray([1, np.inf])}, "edges holds NaN or infinity, first in row 1"),
+    ],
+)
+def test_graphs_that_are_none_are_refused_on_load(tmp_path, change, message):
+    small = example()
+    broken = Condensed(**{**vars(small), "data": small.data._replace(**change)})
+    path = save(broken, tmp_path / "c.npz")
+    with pytest.raises(DataError, match=message) as error:
+        load(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"targets": np.asarray([0, -1])}, "targets: -1 in row 1"),
+        ({"targets": np.asarray([0, 2**31])}, "is no class"),
+        ({"targets": np.asarray([0.0, 1.0])}, "expected integer classes"),
+        ({"targets": np.asarray([0, 1, 2])}, "targets have shape"),
+        ({"targets": np.asarray(3)}, "targets have shape"),
+        ({"targets": np.asarray([[np.nan, 1], [0, 1]])}, "targets holds NaN"),
+        ({"targets": "words"}, "targets is a str"),
+        ({"weights": np.asarray([1.0, np.inf])}, "weights holds NaN"),
+        ({"weights": np.asarray([1.0, -1.0])}, "at least 0"),
+        ({"train": {"structure": "dense"}}, "structure is 'dense'"),
+        ({"train": {"targets": "prob"}}, "train says targets are 'prob'"),
+        ({"train": {"epochs": "many"}}, "epochs is 'many'"),
+        ({"provenance": {"dataset": "two\nlines"}}, "dataset is"),
+        ({"provenance": {"method": 7}}, "method is '7'"),
+        ({"data": np.zeros((0, 3))}, "different lengths, or none"),
+        ({"data": None}, "no examples"),
+    ],
+)
+def test_sets_that_are_none_are_refused_on_load(tmp_path, change, message):
+    path = save(Condensed(**{**vars(example()), **change}), tmp_path / "c.npz")
+    with pytest.raises(DataError, match=message) as error:
+        load(path)
+    assert "\n" not in str(error.value)
