@@ -151,8 +151,13 @@ def _load_graph(path: Path) -> Any:
     from jgd.data import artifact
 
     small = artifact.load(path)
-    if not isinstance(small.data, jraph.GraphsTuple) or small.data.nodes is None:
+    graph = small.data
+    if not isinstance(graph, jraph.GraphsTuple) or not hasattr(graph.nodes, "shape"):
         raise Mistake(f"{path} holds no graph with features")
+    if len(graph.n_node) != 1:
+        raise Mistake(
+            f"{path} holds {len(graph.n_node)} graphs: only one graph can be evaluated and exported"
+        )
     return small
 
 

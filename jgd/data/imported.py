@@ -222,6 +222,38 @@ def labels_by_count(task: NodeTask, size: int) -> Int[np.ndarray, " n"]:
     return np.repeat([c for c, _ in order], counts).astype(np.int32)
 
 
+def _finite(array: np.ndarray, path: Any, what: str) -> np.ndarray:
+    """Real numbers as float32, or an error that names the file and the row."""
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: {what} are {array.dtype.name}, expected real numbers")
+    with np.errstate(over="ignore"):
+        numbers = np.array(array, np.float32)
+    if not np.isfinite(numbers).all():
+        row = int(np.argwhere(~np.isfinite(numbers))[0][0])
+        raise ValueError(f"{path}: row {row} of the {what} holds a number that is not finite in float32")
+    return numbers
+
+
+def _labels(y: np.ndarray, path: Any, size: int, num_classes: int) -> np.ndarray:
+    """Classes as int32, or a matrix of a column for each class as float32."""
+    if y.ndim == 2 and y.shape == (size, 1) and num_classes > 1:
+        y = y[:, 0]
+    if y.ndim not in (1, 2) or len(y) != size:
+        raise ValueError(f"{path} has shape {y.shape}, there are {size} nodes")
+    if y.ndim == 2:
+        if y.shape[1] != num_classes:
+            raise ValueError(f"{path} has {y.shape[1]} columns, the task has {num_classes} classes")
+        return _finite(y, path, "labels")
+    whole = _finite(y, path, "labels") if y.dtype.kind == "f" else y
+    if (
+        y.dtype.kind not in "iuf"
+        or (wrong := (whole != np.floor(whole)) | (whole < 0) | (whole >= num_classes)).any()
+    ):
+        row = int(np.argmax(wrong)) if y.dtype.kind in "iuf" else 0
+        raise ValueError(f"{path}: label {y[row]} of row {row} is none of the classes 0 to {num_classes - 1}")
+    return y.astype(np.int32)
+
+
 _FEATURES, _LABELS = ("x", "feat", "features", "X"), ("y", "label", "labels", "targets", "Y")
 _ADJACENCY = ("adj", "a", "A", "adjacency", "edges")
 
@@ -254,20 +286,23 @@ def import_condensed(
         labels = features
     if adjacency is None and together & set(_ADJACENCY):
         adjacency = features
-    x = np.asarray(read_array(features, _FEATURES), np.float32)
+    x = read_array(features, _FEATURES)
     nodes: Any = task.graph.nodes
-    if x.ndim != 2 or x.shape[1] != nodes.shape[1]:
+    if x.ndim != 2 or not len(x) or x.shape[1] != nodes.shape[1]:
         raise ValueError(f"{features} has shape {x.shape}, task {task.name!r} has {nodes.shape[1]} features")
-    y = labels_by_count(task, len(x)) if labels is None else read_array(labels, _LABELS)
-    y = y.astype(np.float32 if y.ndim == 2 else np.int32)
-    if len(y) != len(x) or y.ndim not in (1, 2):
-        raise ValueError(f"{labels} has shape {y.shape}, there are {len(x)} nodes")
-    a = np.eye(len(x)) if adjacency is None else read_array(adjacency, _ADJACENCY)
+    x = _finite(x, features, "features")
+    y = (
+        labels_by_count(task, len(x))
+        if labels is None
+        else _labels(read_array(labels, _LABELS), labels, len(x), task.num_classes)
+    )
+    a = np.eye(len(x), dtype=np.float32) if adjacency is None else read_array(adjacency, _ADJACENCY)
     if a.shape != (len(x), len(x)):
         raise ValueError(f"{adjacency} has shape {a.shape}, there are {len(x)} nodes")
+    a = _finite(a, adjacency or features, "weights of edges")
     alone = np.array_equal(a, np.eye(len(x)))
     none = np.zeros(0, np.int32)
-    graph = from_edges(none, none, x) if alone else from_adjacency(np.asarray(a, np.float32), x)
+    graph = from_edges(none, none, x) if alone else from_adjacency(a, x)
     labelled = int(np.sum(np.asarray(task.train)))
     return Condensed(
         data=graph,

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+import re
 import types
 import zipfile
 from collections import OrderedDict
@@ -225,6 +226,60 @@ def test_import(tmp_path):
     np.save(tmp_path / "eye.npy", np.eye(6))
     alone = import_condensed(tmp_path / "x.npy", TASK, adjacency=tmp_path / "eye.npy")
     assert alone.train["structure"] == "identity"
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, 1, 2, 0, 1, -1], "label -1 of row 5 is none of the classes 0 to 2"),
+        ([0, 1, 2, 0, 1, 3], "label 3 of row 5"),
+        ([0, 1, 2, 0, 1, 2_000_000_000], "label 2000000000 of row 5"),
+        ([0, 1, 0.5, 0, 1, 2], "label 0.5 of row 2"),
+        ([0, 1, np.nan, 0, 1, 2], "row 2 of the labels holds a number that is not finite"),
+        (np.eye(6, 2), "has 2 columns, the task has 3 classes"),
+        (np.full((6, 3), np.nan), "not finite"),
+        (3, "has shape ()"),
+        ([1j] * 6, "label 1j of row 0"),
+        (["a"] * 6, "label a of row 0"),
+    ],
+)
+def test_labels_that_are_no_classes(tmp_path, labels, message):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", np.asarray(labels))
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        import_condensed(tmp_path / "x.npy", TASK, labels=tmp_path / "y.npy")
+    assert "y.npy" in str(error.value)
+
+
+def test_integral_floats_are_classes(tmp_path):
+    np.save(tmp_path / "x.npy", X)
+    np.save(tmp_path / "y.npy", np.asarray([[0.0], [1], [2], [0], [1], [2]]))
+    small = import_condensed(tmp_path / "x.npy", TASK, labels=tmp_path / "y.npy")
+    assert small.targets.tolist() == [0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("what", ["x", "a"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300, 1j])
+def test_numbers_that_are_not_finite(tmp_path, what, value):
+    arrays = {"x": X.astype(type(value)), "a": np.ones((6, 6), type(value))}
+    arrays[what][4, 2] = value
+    if what == "a":
+        arrays["x"] = X
+    np.save(tmp_path / "x.npy", arrays["x"])
+    np.save(tmp_path / "a.npy", arrays["a"])
+    with pytest.raises(ValueError, match=rf"{what}\.npy: .*(row 4|complex128)"):
+        import_condensed(tmp_path / "x.npy", TASK, adjacency=tmp_path / "a.npy")
+
+
+def test_a_tensor_promises_no_more_than_its_storage_holds(tmp_path):
+    """A stride of 0 states gigabytes in a file of a kilobyte; compression hides them in a storage."""
+    path = save(tmp_path / "a.pt", tensor("0", X, stride=(0, 0), size=(2**20, 2**20)), {"0": X})
+    with pytest.raises(DataError, match="shares a storage of 30"):
+        read_torch(path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/1", bytes(2**25))
+    with pytest.raises(DataError, match="limit"):
+        read_torch(path)
 
 
 def test_shapes_that_do_not_fit(tmp_path):
