@@ -177,20 +177,20 @@ def _known_digest(path: Path) -> str:
     return digest
 
 
-_told: set[tuple[str, str]] = set()
+_told: set[Path] = set()
 
 
 def _compare(path: Path, expected: str) -> None:
-    """Say once in a process that a file is not the official one; it is read all the same."""
+    """Say, once for a folder in a process, that a file is not the official one; it is read all the same."""
     actual = _known_digest(path)
-    if actual != expected and (str(path), actual) not in _told:
-        _told.add((str(path), actual))
+    if actual != expected and path.parent not in _told:
+        _told.add(path.parent)
         _log.warning(
-            "%s is not the official file (SHA-256 %s, expected %s): results may differ; delete it to have it "
-            "downloaded again",
+            "%s is not the official file (SHA-256 %s..., expected %s...): results may differ; delete it to "
+            "have it downloaded again",
             path,
-            actual,
-            expected,
+            actual[:12],
+            expected[:12],
         )
 
 
