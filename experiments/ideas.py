@@ -35,7 +35,9 @@ def slow_tests() -> list[str]:
     )
     names = [line for line in found.stdout.splitlines() if "::" in line]
     if not names:
-        raise SystemExit(f"pytest finds no slow tests: {found.stdout.strip()[-300:]}{found.stderr.strip()[-300:]}")
+        raise SystemExit(
+            f"pytest finds no slow tests: {found.stdout.strip()[-300:]}{found.stderr.strip()[-300:]}"
+        )
     return names
 
 
