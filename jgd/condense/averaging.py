@@ -15,7 +15,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from jgd.condense.common import budget, condensed_nodes, propagated_features, size_of, training_part
+from jgd.condense.common import (
+    budget,
+    condensed_nodes,
+    condenser,
+    propagated_features,
+    size_of,
+    training_part,
+)
 from jgd.core import Loop, in_memory
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
@@ -38,6 +45,7 @@ class Average:
     nodes: int | None = None
     hops: int = 0
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop
@@ -71,6 +79,7 @@ class Clustering:
     hops: int = 0
     restarts: int = 4
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop

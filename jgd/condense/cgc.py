@@ -40,6 +40,7 @@ from jgd.condense.common import (
     budget,
     check_settings,
     condensed_nodes,
+    condenser,
     dense_features,
     preset,
     size_of,
@@ -184,6 +185,7 @@ class CGC:
             not_negative=("alpha", "augment"),
         )
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop

@@ -50,6 +50,7 @@ from jaxtyping import Array, Float, Int
 from jgd.condense.common import (
     check_settings,
     condensed_nodes,
+    condenser,
     dense_features,
     preset,
     size_of,
@@ -301,6 +302,7 @@ class ClustGDD:
             not_negative=("refine_steps",),
         )
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         size = size_of(task, self.label_ratio, self.nodes)

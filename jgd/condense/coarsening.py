@@ -66,7 +66,7 @@ from jaxtyping import Array, Bool, Float, Int
 from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import splu, spsolve_triangular
 
-from jgd.condense.common import condensed_nodes, dense_features, size_of, training_part
+from jgd.condense.common import condensed_nodes, condenser, dense_features, size_of, training_part
 from jgd.core import Loop, in_memory
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
@@ -301,6 +301,7 @@ class _Coarsening:
         """``P`` and the coarse weights of a connected graph, with ``target`` nodes or few more."""
         raise TypeError(f"{type(self).__name__} does not say how it reduces")
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal, get_args
@@ -14,8 +16,9 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float
 
+from jgd.data.checks import need_classes, warn_of_missing
 from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
+from jgd.data.tasks import GraphTask, NodeTask
 from jgd.graph import SparseOperator, from_adjacency, from_edges, operator
 from jgd.graph.spectral import normalized_adjacency
 
@@ -23,6 +26,7 @@ __all__ = [
     "budget",
     "check_settings",
     "condensed_nodes",
+    "condenser",
     "dense_features",
     "preset",
     "propagated_features",
@@ -31,6 +35,54 @@ __all__ = [
     "symmetric_normalization",
     "training_part",
 ]
+
+
+def condenser(call: Callable[..., Condensed]) -> Callable[..., Condensed]:
+    """What every recipe does before and after its own work: a decorator of its ``__call__``.
+
+    Before: the task must have one class for each node or graph. Those of ``train`` and ``val`` whose label is
+    unknown leave these masks, so that no method takes -1 for a class; of an inductive task they are then not
+    seen either. Classes without training examples are told in a warning.
+
+    After: a set of another size than the recipe was asked for is told in a warning with both numbers.
+    """
+
+    @functools.wraps(call)
+    def condense(self: Any, key: Array, task: Any, *args: Any, **kwargs: Any) -> Condensed:
+        name = type(self).__name__
+        need_classes(task, name)
+        task = _labelled(task)
+        warn_of_missing(task)
+        asked = _asked(self, task)
+        small = call(self, key, task, *args, **kwargs)
+        found = len(small.targets)
+        if asked is not None and found != asked:
+            of = "nodes" if isinstance(task, NodeTask) else "graphs"
+            hint = "choose another size, or compare at the size it gives"
+            warnings.warn(f"{name} was asked for {asked} {of} and gives {found}: {hint}", stacklevel=2)
+        return small
+
+    return condense
+
+
+def _labelled(task: Any) -> Any:
+    """The task without unlabelled examples in the masks that methods read; itself where there are none."""
+    known, train = np.asarray(task.labels) >= 0, task.labelled()
+    val = None if task.val is None else np.asarray(task.val) & known
+    same = (train == np.asarray(task.train)).all() and (val is None or (val == np.asarray(task.val)).all())
+    return task if same else dataclasses.replace(task, train=train, val=val)
+
+
+def _asked(recipe: Any, task: NodeTask | GraphTask) -> int | None:
+    """How many nodes or graphs a recipe was asked for, where it says a number."""
+    if isinstance(task, GraphTask):
+        each = getattr(recipe, "graphs_per_class", None)
+        if each is None or getattr(recipe, "nodes", None) is not None:
+            return None
+        return each * len(np.unique(np.asarray(task.labels)[task.labelled()]))
+    if not hasattr(recipe, "label_ratio") or getattr(recipe, "keep", None) is not None:
+        return None
+    return size_of(task, recipe.label_ratio, recipe.nodes)
 
 
 def dense_features(task: NodeTask) -> Float[np.ndarray, "N F"]:
@@ -76,11 +128,8 @@ def size_of(task: NodeTask, label_ratio: float | None, nodes: int | None) -> int
     Raises:
       ValueError: for a size that is impossible or leaves a class without a node.
     """
-    if task.train is None or not np.any(task.train):
-        raise ValueError(f"task {task.name!r} has no training nodes to condense")
-    labels = np.asarray(task.labels)[np.asarray(task.train)]
-    if labels.ndim != 1 or labels.min() < 0:
-        raise ValueError(f"task {task.name!r} has training nodes without a label, or with several")
+    need_classes(task, "a number of condensed nodes")
+    labels = np.asarray(task.labels)[task.labelled()]
     labelled, present = len(labels), len(np.unique(labels))
     if nodes is None:
         if label_ratio is None:
@@ -103,7 +152,7 @@ def budget(task: NodeTask, size: int) -> tuple[int, ...]:
     class takes what remains (the last one by number among equals, as the published code does). No class is
     asked for more nodes than it has.
     """
-    labels = np.asarray(task.labels)[np.asarray(task.train)]
+    labels = np.asarray(task.labels)[task.labelled()]
     counts = np.bincount(labels, minlength=task.num_classes)
     share = np.where(counts > 0, np.maximum(size * counts // max(1, counts.sum()), 1), 0)
     order = np.argsort(counts, kind="stable")

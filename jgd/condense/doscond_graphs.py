@@ -35,7 +35,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jgd.condense.bilevel import Matching, fresh, match
-from jgd.condense.common import check_settings
+from jgd.condense.common import check_settings, condenser
 from jgd.condense.graphs import training_graphs
 from jgd.condense.learned import selected
 from jgd.condense.learned_graphs import (
@@ -182,7 +182,7 @@ def graph_matching(
 
 def _propagated_norm(small: Examples, hops: int, pooling: Pooling) -> Float[Array, ""]:
     def one(a, x, exists):
-        a = operator(a, normalize="sym", self_loops=True)
+        a = operator(a, normalize="sym", self_loops=True, negative="keep")
         for _ in range(hops):
             x = a @ x
         total = jnp.sum(jnp.where(exists[:, None], x, 0), axis=0)
@@ -250,6 +250,7 @@ class DosCondGraphs:
             not_negative=("lr_x", "lr_adj", "sparsity", "gap"),
         )
 
+    @condenser
     def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         k_start, k_draw, k_match = jax.random.split(key, 3)

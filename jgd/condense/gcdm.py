@@ -37,7 +37,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jgd.condense.bilevel import Matching, Networks, fresh, match
-from jgd.condense.common import check_settings, size_of
+from jgd.condense.common import check_settings, condenser, size_of
 from jgd.condense.gcond import Edges
 from jgd.condense.learned import (
     Backbone,
@@ -155,6 +155,7 @@ class GCDM:
             not_negative=("inner",),
         )
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         k_start, k_match = jax.random.split(key)

@@ -41,7 +41,7 @@ import optax
 from jaxtyping import Array
 
 from jgd.condense.bilevel import Matching, fresh, match
-from jgd.condense.common import check_settings, size_of
+from jgd.condense.common import check_settings, condenser, size_of
 from jgd.condense.learned import (
     Backbone,
     Start,
@@ -218,6 +218,7 @@ class GCond:
             not_negative=("inner", "smooth"),
         )
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         k_start, k_match = jax.random.split(key)

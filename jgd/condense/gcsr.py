@@ -35,6 +35,7 @@ from jaxtyping import Array, Float, Int
 from jgd.condense.bilevel import Matching, match
 from jgd.condense.common import (
     check_settings,
+    condenser,
     dense_features,
     preset,
     propagated_features,
@@ -268,6 +269,7 @@ class GCSR:
         """What is matched."""
         return Stretch(self.length, self.max_start)
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         k_start, k_match = jax.random.split(key)

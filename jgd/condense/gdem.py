@@ -43,6 +43,7 @@ from jgd.condense.common import (
     budget,
     check_settings,
     condensed_nodes,
+    condenser,
     dense_features,
     size_of,
     training_part,
@@ -241,6 +242,7 @@ class GDEM:
             not_negative=("alpha", "beta", "gamma", "start_x_steps"),
         )
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         k_u, k_x, k_match = jax.random.split(key, 3)

@@ -36,7 +36,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jgd.condense.bilevel import Matching, match
-from jgd.condense.common import check_settings, preset, size_of, training_part
+from jgd.condense.common import check_settings, condenser, preset, size_of, training_part
 from jgd.condense.experts import Lessons, Pace, Stretch, curriculum, difficulty, expert, pace, ranks
 from jgd.condense.learned import condensed_set, start_from
 from jgd.condense.sfgc import (
@@ -154,6 +154,7 @@ class GEOM(SFGC):
         end = self.expert_steps if self.knowledge else None
         return Stretch(self.length, self.max_start, self.first_start, self.min_start, self.every, end)
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         k_start, k_first, k_ties, k_match = jax.random.split(key, 4)

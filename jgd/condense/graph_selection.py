@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from jgd.condense.common import condenser
 from jgd.condense.graphs import condensed_graphs, training_graphs
 from jgd.condense.selection import herding, k_center
 from jgd.core import Algorithm, Loop, from_linen, in_memory
@@ -70,7 +71,7 @@ def gin_embedding(
         return graph_set(operator(graphs, **GIN.adjacency), graphs, classes.astype(np.int32))
 
     own, val = part(index, labels), None
-    if task.val is not None and np.any(task.val):
+    if task.val is not None and np.any(task.val):  # unknown labels have left the masks, see `condenser`
         at = np.flatnonzero(np.asarray(task.val))
         val = part(at, np.asarray(task.labels)[at])
     seed = np.asarray(jax.random.key_data(key)).tolist()
@@ -157,6 +158,7 @@ class _Graphs:
 class RandomGraphs(_Graphs):
     """Uniformly chosen graphs of each class."""
 
+    @condenser
     def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop
@@ -183,6 +185,7 @@ class _ByEmbedding(_Graphs):
         """Indices of ``count`` rows of the embeddings of one class."""
         raise TypeError("a method says how it chooses")
 
+    @condenser
     def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         z = gin_embedding(key, task, loop, hidden=self.hidden, layers=self.layers, steps=self.steps)

@@ -10,6 +10,7 @@ import jraph
 import numpy as np
 from jaxtyping import Array, Int
 
+from jgd.data.checks import need_classes
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import GraphTask
 
@@ -17,18 +18,14 @@ __all__ = ["condensed_graphs", "training_graphs"]
 
 
 def training_graphs(task: GraphTask) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """Numbers and classes of the graphs that a condenser may see.
+    """Numbers and classes of the graphs that a condenser may see: training graphs whose label is known.
 
     Raises:
       ValueError: for a task without training graphs, or whose labels are not one class for each.
     """
-    if task.train is None or not np.any(task.train):
-        raise ValueError(f"task {task.name!r} has no training graphs to condense")
-    index = np.flatnonzero(np.asarray(task.train))
-    labels = np.asarray(task.labels)[index]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or labels.min() < 0:
-        raise ValueError(f"task {task.name!r} has training graphs without a class, or with several")
-    return index, labels.astype(np.int64)
+    need_classes(task, "condensing")
+    index = np.flatnonzero(task.labelled())
+    return index, np.asarray(task.labels)[index].astype(np.int64)
 
 
 def condensed_graphs(

@@ -47,7 +47,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jgd.condense.bilevel import Matching, match
-from jgd.condense.common import check_settings
+from jgd.condense.common import check_settings, condenser
 from jgd.condense.graphs import training_graphs
 from jgd.condense.learned import selected
 from jgd.condense.learned_graphs import (
@@ -363,6 +363,7 @@ class KIDD:
             not_negative=("ridge", "orthogonal", "lr_x", "lr_adj"),
         )
 
+    @condenser
     def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         k_start, k_order, k_match = jax.random.split(key, 3)

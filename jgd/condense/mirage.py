@@ -44,7 +44,7 @@ import jraph
 import numpy as np
 from jaxtyping import Array, Bool
 
-from jgd.condense.common import check_settings
+from jgd.condense.common import check_settings, condenser
 from jgd.condense.graphs import condensed_graphs, training_graphs
 from jgd.core import Loop, in_memory
 from jgd.data.condensed import Condensed
@@ -136,6 +136,7 @@ class Mirage:
         if sum(x is not None for x in (self.counts, self.nodes, self.size_bytes)) > 1:
             raise ValueError("say one of counts, nodes and size_bytes: each of them sets the thresholds")
 
+    @condenser
     def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task. The key has no influence."""
         del loop

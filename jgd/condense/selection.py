@@ -22,7 +22,7 @@ import networkx as nx
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jgd.condense.common import budget, condensed_nodes, size_of, training_part
+from jgd.condense.common import budget, condensed_nodes, condenser, size_of, training_part
 from jgd.core import Algorithm, Bound, Examples, Loop, from_linen, in_memory
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
@@ -147,6 +147,7 @@ class Random:
     label_ratio: float | None = 0.5
     nodes: int | None = None
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop
@@ -175,6 +176,7 @@ class _ByEmbedding:
         """Indices of ``count`` rows of the embeddings of one class."""
         raise TypeError("a method says how it chooses")
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         z = gcn_embedding(key, task, loop, hidden=self.hidden, epochs=self.epochs)
@@ -209,6 +211,7 @@ class Degree:
     label_ratio: float | None = 0.5
     nodes: int | None = None
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop
@@ -230,6 +233,7 @@ class PageRank:
     nodes: int | None = None
     damping: float = 0.85
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop

@@ -46,6 +46,7 @@ from jaxtyping import Array, PyTree
 from jgd.condense.bilevel import Matching, match
 from jgd.condense.common import (
     check_settings,
+    condenser,
     dense_features,
     preset,
     size_of,
@@ -376,6 +377,7 @@ class SFGC:
         """What is matched."""
         return Stretch(self.length, self.max_start + self.every, every=self.every)
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         k_start, k_match = jax.random.split(key)

@@ -44,7 +44,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import cg
 
 from jgd.condense.bilevel import Matching, fresh, match
-from jgd.condense.common import check_settings, size_of, training_part
+from jgd.condense.common import check_settings, condenser, size_of, training_part
 from jgd.condense.gcond import Distance, gradient_matching
 from jgd.condense.learned import (
     Backbone,
@@ -312,6 +312,7 @@ class SGDD:
             not_negative=("inner", "smooth", "structure"),
         )
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         k_start, k_sample, k_match = jax.random.split(key, 3)

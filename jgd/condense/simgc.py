@@ -36,7 +36,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jgd.condense.bilevel import Matching, frozen, match
-from jgd.condense.common import check_settings, propagations, size_of, training_part
+from jgd.condense.common import check_settings, condenser, propagations, size_of, training_part
 from jgd.condense.learned import (
     Backbone,
     Start,
@@ -134,7 +134,7 @@ def _loss(settings: SimGC, num_classes: int):
         del parts, batch, key, t
         real: Real = data.real
         weights, x = _pruned(small, settings.threshold), small.inputs[1] * real.factor
-        a = operator(weights, normalize="sym", self_loops=True)
+        a = operator(weights, normalize="sym", self_loops=True, negative="keep")
         once = a @ x
         twice = a @ once
         logits = teacher(identity(x.shape[0]), twice).logits
@@ -212,6 +212,7 @@ class SimGC:
             not_negative=("align", "smooth", "threshold"),
         )
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         k_start, k_teacher, k_match = jax.random.split(key, 3)

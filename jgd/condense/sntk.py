@@ -40,6 +40,7 @@ from jgd.condense.bilevel import Matching, match
 from jgd.condense.common import (
     check_settings,
     condensed_nodes,
+    condenser,
     dense_features,
     size_of,
     symmetric_normalization,
@@ -225,6 +226,7 @@ class GCSNTK:
             not_negative=("hops", "ridge"),
         )
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         k_x, k_y, k_batch, k_val, k_match = jax.random.split(key, 5)
@@ -358,7 +360,8 @@ def sntk_predict(
 def sntk_accuracy(small: Condensed, task: NodeTask, split: Literal["train", "val", "test"] = "test") -> float:
     """The share of nodes that kernel ridge regression on a set of `GCSNTK` gets right, see `sntk_predict`."""
     nodes, probabilities = sntk_predict(small, task, split)
-    return float(np.mean(probabilities.argmax(axis=1) == np.asarray(task.labels)[nodes]))
+    labels = np.asarray(task.labels)[nodes]
+    return float(np.mean((probabilities.argmax(axis=1) == labels)[labels >= 0]))
 
 
 _LARGE = {

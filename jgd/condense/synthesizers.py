@@ -58,7 +58,7 @@ def seen(small: Examples) -> Examples:
     """The set as networks see it: with ``D^-1/2 (A' + I) D^-1/2`` in place of A'."""
     a, x = small.inputs
     raw: Any = a.values if isinstance(a, DenseOperator) else a
-    return small._replace(inputs=(operator(raw, normalize="sym", self_loops=True), x))
+    return small._replace(inputs=(operator(raw, normalize="sym", self_loops=True, negative="keep"), x))
 
 
 def node_set(

@@ -38,6 +38,7 @@ from sklearn.exceptions import ConvergenceWarning
 from jgd.condense.common import (
     check_settings,
     condensed_nodes,
+    condenser,
     dense_features,
     size_of,
     symmetric_normalization,
@@ -132,6 +133,7 @@ class VNG:
         """Refuse impossible settings."""
         check_settings(self, choices={"messages": Messages}, at_least_one=("hidden", "epochs", "restarts"))
 
+    @condenser
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         size = size_of(task, self.label_ratio, self.nodes)

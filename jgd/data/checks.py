@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import numbers
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -39,6 +40,7 @@ __all__ = [
     "in_range",
     "known",
     "need_classes",
+    "warn_of_missing",
 ]
 
 TargetKind: TypeAlias = Literal["classes", "multilabel", "probabilities", "regression", "none"]
@@ -554,6 +556,27 @@ def need_classes(task: Any, what: str) -> None:
     if task.target_kind != "classes":
         name = f"task {task.name!r}" if task.name else "the task"
         raise DataError(f"{name} has {_SAID[task.target_kind]}, but {what} needs one class for each row")
+
+
+def warn_of_missing(task: Any) -> None:
+    """Warn of classes that no labelled training example has: nothing can learn them.
+
+    Args:
+      task: with classes, and with labelled training examples.
+    """
+    labels = np.asarray(task.y if hasattr(task, "y") else task.labels)[task.labelled()]
+    missing = np.setdiff1d(np.arange(task.num_classes), labels)
+    name = f"task {task.name!r}" if task.name else "the task"
+    if len(missing):
+        shown = ", ".join(str(task.class_names[c] if task.class_names else c) for c in missing[:5])
+        many = ", ..." if len(missing) > 5 else ""
+        warnings.warn(
+            f"{name} has no labelled training examples of {len(missing)} of its {task.num_classes} classes "
+            f"({shown}{many}), which nothing can learn from them",
+            stacklevel=3,
+        )
+    elif task.num_classes == 1:
+        warnings.warn(f"{name} has one class, so every classifier is right", stacklevel=3)
 
 
 # Graphs

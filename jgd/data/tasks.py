@@ -107,7 +107,7 @@ def _rows(labels: Any, name: str) -> int:
 
 def _labelled(task: Any, name: str, of: str) -> np.ndarray:
     mask = getattr(task, name)
-    of = f"{name} {of}"
+    of = f"{'training' if name == 'train' else name} {of}"
     where = f"task {task.name!r}" if task.name else "the task"
     if mask is None or not np.any(np.asarray(mask)):
         raise DataError(f"{where} has no {of}")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +41,8 @@ __all__ = [
 ]
 
 Normalization: TypeAlias = Literal["sym", "row", "col"]
+SelfLoops: TypeAlias = bool | float | int | Literal["remaining"]
+Negative: TypeAlias = Literal["refuse", "absolute", "keep"]
 Reduction: TypeAlias = Literal["sum", "mean", "max", "min"]
 AnyArray: TypeAlias = Array | np.ndarray
 
@@ -416,65 +418,129 @@ def edge_weights(graph: jraph.GraphsTuple) -> Any:
 
 
 def operator(
-    graph: jraph.GraphsTuple | Shaped[AnyArray, "M N"] | sp.spmatrix | sp.sparray | DiagonalOperator,
+    graph: Any,
     *,
     normalize: Normalization | None = None,
-    self_loops: bool | float = False,
+    self_loops: SelfLoops = False,
+    negative: Negative = "refuse",
 ) -> Operator:
     """The adjacency operator of a graph.
 
     Args:
-      graph: a graph (sparse), an adjacency array ``[M, N]`` (dense), a SciPy sparse matrix, or a diagonal.
+      graph: a graph (sparse), an adjacency array ``[M, N]`` (dense), a SciPy sparse matrix, a diagonal, or a
+        `jgd.data.Condensed` of nodes, whose stored normalisation is then applied once.
       normalize: ``"sym"`` for ``D_r^-1/2 A D_c^-1/2``, ``"row"`` for rows that sum to one, ``"col"`` for
-        columns that do, None for the weights as they are. Degrees are sums of weights; a node without
-        edges keeps a zero row.
+        columns that do, None for the weights as they are. Degrees are sums of weights: ``D_r`` of what
+        arrives at a node, ``D_c`` of what leaves it. They differ in a directed graph, where PyTorch Geometric
+        takes what arrives on both sides. A node without edges keeps a zero row.
       self_loops: weight of a loop added to every node (True is 1) before normalising. Loops that the
-        graph already has are kept and add up.
+        graph already has are kept and add up. ``"remaining"`` adds a loop of weight 1 only to nodes without
+        one, as PyTorch Geometric does; several loops of a node become one of the sum of their weights.
+      negative: what normalising does with weights below zero: ``"refuse"`` them; degrees of their
+        ``"absolute"`` values, which keeps their signs; or ``"keep"`` their signed sums, where a row whose
+        sum is not positive becomes zero. Weights that are traced are not looked at.
 
     Weights that are no floating-point numbers (booleans, counts) become ones that are.
 
     Returns:
       `SparseOperator` or `DenseOperator` with ``A[receiver, sender] = weight``.
+
+    Raises:
+      ValueError: for a graph that is not sound, or negative weights.
     """
     data: Any = graph
-    loop = float(self_loops)
+    if isinstance(self_loops, str) and self_loops != "remaining":
+        raise ValueError(f'self_loops must be a weight, a bool or "remaining", got {self_loops!r}')
+    if hasattr(data, "operator"):
+        return data.operator(normalize=normalize, self_loops=self_loops, negative=negative)
+    if hasattr(data, "graph"):
+        raise ValueError(f"a {type(data).__name__} is no graph: give its graph, operator(task.graph, ...)")
+    remaining = self_loops == "remaining"
+    loop = 0.0 if remaining else float(self_loops)
     if isinstance(data, jraph.GraphsTuple):
         size = num_nodes(data)
         senders: Any = data.senders
         receivers: Any = data.receivers
         weights = edge_weights(data)
         weights = jnp.ones(len(senders)) if weights is None else _floating(weights)
-        if loop:
+        if remaining:
+            senders, receivers, weights = _one_loop_each(senders, receivers, weights, size)
+        elif loop:
             xp: Any = jnp if any(isinstance(i, Tracer) for i in (senders, receivers)) else np
             nodes = xp.arange(size, dtype=np.int32)
             weights = jnp.append(weights, jnp.full(size, loop, weights.dtype))
             senders, receivers = xp.append(senders, nodes), xp.append(receivers, nodes)
         a: Operator = from_coo(senders, receivers, weights, shape=(size, size))
     elif sp.issparse(data):
+        if remaining:
+            missing = (data.diagonal() == 0).astype(np.float32)
+            data = data + sp.dia_array((missing[None], [0]), shape=data.shape)
         coo = (data + loop * sp.eye_array(*data.shape) if loop else data).tocoo()
         a = from_coo(coo.col, coo.row, _floating(coo.data), shape=coo.shape)
     elif isinstance(data, DiagonalOperator):
-        a = DiagonalOperator(data.values + loop)
+        a = DiagonalOperator(jnp.where(data.values == 0, 1, data.values) if remaining else data.values + loop)
     else:
         dense = _floating(data)
-        a = DenseOperator(dense + loop * jnp.eye(*dense.shape, dtype=dense.dtype) if loop else dense)
-    return a if normalize is None else _normalize(a, normalize)
+        if dense.ndim != 2:
+            raise ValueError(f"an adjacency array is [M, N], got shape {dense.shape}")
+        eye = jnp.eye(*dense.shape, dtype=dense.dtype)
+        if remaining:
+            dense = jnp.where((eye > 0) & (dense == 0), 1, dense)
+        a = DenseOperator(dense + loop * eye if loop else dense)
+    return a if normalize is None else _normalize(a, normalize, negative=negative)
+
+
+def _one_loop_each(senders: Any, receivers: Any, weights: Array, size: int) -> tuple[Any, Any, Array]:
+    """Edges with exactly one loop of each node: those it has, added up, or one of weight 1."""
+    traced = any(isinstance(i, Tracer) for i in (senders, receivers))
+    xp: Any = jnp if traced else np
+    senders, receivers = xp.asarray(senders), xp.asarray(receivers)
+    there = senders == receivers
+    own = jnp.zeros(size, weights.dtype).at[receivers].add(jnp.where(there, weights, 0))
+    count = jnp.zeros(size, jnp.int32).at[receivers].add(there)
+    nodes = xp.arange(size, dtype=np.int32)
+    if traced:  # nothing can be left out, and what has the weight 0 is no edge
+        weights = jnp.where(there, 0, weights)
+    else:
+        senders, receivers, weights = senders[~there], receivers[~there], weights[np.flatnonzero(~there)]
+    loops = jnp.where(count > 0, own, 1).astype(weights.dtype)
+    return xp.append(senders, nodes), xp.append(receivers, nodes), jnp.append(weights, loops)
 
 
 def _floating(x: AnyArray) -> Array:
     return jnp.asarray(x).astype(jnp.result_type(x, float))
 
 
-def normalize(a: Operator, how: Normalization) -> Operator:
+def _check_signs(a: Operator) -> None:
+    """Refuse negative weights that can be seen, naming the first edge."""
+    if isinstance(a.values, Tracer) or not bool(jnp.any(a.values < 0)):
+        return
+    at = tuple(np.argwhere(np.asarray(a.values) < 0)[0])
+    row, col = (at * 2)[:2] if not isinstance(a, SparseOperator) else (a.receivers[at[0]], a.senders[at[0]])
+    raise ValueError(
+        f"the edge from {int(col)} to {int(row)} has the weight {float(a.values[at]):g}: degrees need "
+        'weights that are not negative; negative="absolute" takes their absolute values'
+    )
+
+
+def normalize(a: Operator, how: Normalization, *, negative: Negative = "refuse") -> Operator:
     """Scale rows and columns by their sums (see `operator`); differentiable in the values.
 
     Heads are scaled each by their own sums. A row or column whose sum is not positive becomes zero.
+
+    Raises:
+      ValueError: for an unknown word, and for negative weights unless ``negative`` allows them.
     """
     exponents = {"sym": (-0.5, -0.5), "row": (-1.0, 0.0), "col": (0.0, -1.0)}
     if how not in exponents:
         raise ValueError(f"normalize must be one of {list(exponents)} or None, got {how!r}")
     if jnp.iscomplexobj(a.values):
         raise ValueError("sums of complex weights are no degrees: normalise the magnitudes instead")
+    if negative not in get_args(Negative):
+        raise ValueError(f"negative must be one of {', '.join(get_args(Negative))}, got {negative!r}")
+    if negative == "refuse":
+        _check_signs(a)
+    sizes = replace(a, values=jnp.abs(a.values)) if negative == "absolute" else a
     heads = a.values.shape[2:] if isinstance(a, DenseOperator) else a.values.shape[1:]
 
     def scale(matrix, exponent):
@@ -485,7 +551,7 @@ def normalize(a: Operator, how: Normalization) -> Operator:
         return jnp.where(d > 0, jnp.where(d > 0, d, 1.0) ** exponent, 0.0)[..., None]
 
     rows, cols = exponents[how]
-    return replace(a, values=a.values * a.scores(scale(a, rows), scale(a.T, cols)))
+    return replace(a, values=a.values * a.scores(scale(sizes, rows), scale(sizes.T, cols)))
 
 
 _normalize = normalize  # `operator` has an argument of that name

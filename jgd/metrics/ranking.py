@@ -21,13 +21,13 @@ def roc_auc(
 
     Args:
       scores: higher for what is more likely positive.
-      positive: which examples are (nonzero or true).
+      positive: which examples are (above zero or true); below zero is unknown, and left out.
       where: examples that count (nonzero or true); all by default.
 
     Returns:
       A number in 0..1; NaN where one of the two kinds is missing or a score that counts is NaN.
     """
-    there = jnp.ones(scores.shape, bool) if where is None else where != 0
+    there = (jnp.ones(scores.shape, bool) if where is None else where != 0) & (positive >= 0)
     up, down = there & (positive != 0), there & (positive == 0)
     positives, negatives = jnp.sum(up), jnp.sum(down)
     rivals = jnp.sort(jnp.where(down, scores, jnp.inf))  # the others at the end

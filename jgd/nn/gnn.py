@@ -7,6 +7,11 @@ How ``A`` has to be normalised is the class attribute ``adjacency``::
     net = GCN(num_classes=7)
     A = operator(graph, **net.adjacency)
 
+Loops that a graph has already: GCN, SGC, APPNP and GPRGNN add one of weight 1 to them (``self_loops=True``;
+``"remaining"`` in `operator` is the rule of PyTorch Geometric); GAT counts each once; to GraphSAGE, GIN and
+ChebNet, which add none, a loop makes a node its own neighbour. In a directed graph messages follow the edges,
+and ``"sym"`` takes the weights that arrive and those that leave, see `jgd.graph.operator`.
+
 A linear map and a propagation commute, so all layers transform first and propagate the narrower result.
 """
 
@@ -21,7 +26,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jgd.core.model import Outputs
 from jgd.graph.batch import segment_pool
-from jgd.graph.operator import Operator
+from jgd.graph.operator import Operator, SparseOperator
 from jgd.nn.layers import Dropout, Features, Linear, Norm
 
 __all__ = ["APPNP", "GAT", "GCN", "GIN", "GPRGNN", "MLP", "SGC", "ChebNet", "GraphSAGE", "Readout"]
@@ -118,8 +123,10 @@ class _GATLayer(nn.Module):
         )
         # An additive score is an inner product: <(r, 1), (1, s)> = r + s.
         one = jnp.ones_like(to)
-        scores = a.scores(jnp.stack([to, one], -1), jnp.stack([one, of], -1))
-        weights = a.softmax(nn.leaky_relu(scores, 0.2))
+        scores = nn.leaky_relu(a.scores(jnp.stack([to, one], -1), jnp.stack([one, of], -1)), 0.2)
+        if isinstance(a, SparseOperator):  # a weight of zero is no edge, as in a dense operator
+            scores = jnp.where((a.values != 0).reshape(-1, 1), scores, -1e30)
+        weights = a.softmax(scores)
         weights = Dropout(self.dropout)(weights, train=train)
         z = a.with_values(weights) @ y
         z = z.mean(1) if last else z.reshape(z.shape[0], -1)
@@ -225,13 +232,15 @@ class ChebNet(_Stack):
 class GAT(_Stack):
     """Graph attention network (Veličković et al., ICLR 2018). Weights of ``A`` only say where edges are.
 
+    Every node attends to itself once, whether the graph has its loop or not; a weight of zero is no edge.
+
     Attributes:
       heads: number of heads; they share ``hidden`` in the hidden layers.
     """
 
     heads: int = 8
 
-    adjacency: ClassVar[dict[str, Any]] = {"normalize": None, "self_loops": True}
+    adjacency: ClassVar[dict[str, Any]] = {"normalize": None, "self_loops": "remaining"}
 
     def layer(self, features):
         """Attention over neighbours and the node itself."""

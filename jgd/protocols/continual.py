@@ -33,6 +33,7 @@ import scipy.sparse as sp
 from jaxtyping import Array, Float
 
 from jgd.core import Recipe
+from jgd.data.checks import need_classes
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
 from jgd.graph import adjacency, from_adjacency
@@ -96,9 +97,8 @@ def arrivals(task: NodeTask, groups: int | Sequence[Sequence[int]] = 2) -> Group
       ValueError: for groups that are impossible: empty, with classes that there are not, or twice, or that
         have no training node; without validation or test nodes.
     """
+    need_classes(task, "a stream of classes")
     labels, count = np.asarray(task.labels), task.num_classes
-    if labels.ndim != 1:
-        raise ValueError(f"task {task.name!r} has several labels for each node; classes come one by one")
     if isinstance(groups, int):
         if not 1 <= groups <= count:
             raise ValueError(f"groups of {groups} classes are impossible: task {task.name!r} has {count}")

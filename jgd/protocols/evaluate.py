@@ -23,15 +23,11 @@ from jaxtyping import Array
 
 from jgd.condense.sntk import sntk_accuracy
 from jgd.core import Algorithm, Bound, Examples, InMemory, ensemble, from_linen
+from jgd.data.checks import need_classes, warn_of_missing
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import GraphTask, NodeTask
-from jgd.graph import (
-    DenseOperator,
-    Operator,
-    induced_subgraph,
-    operator,
-)
-from jgd.graph.build import adjacency
+from jgd.graph import Operator, induced_subgraph, operator
+from jgd.graph.operator import Normalization, SelfLoops
 from jgd.nn import (
     APPNP,
     GAT,
@@ -90,6 +86,22 @@ class Protocol:
     select_every: int = 1
     threshold: float = 0.05
     thresholded: tuple[str, ...] = ("gat",)
+
+    def __post_init__(self):
+        """Refuse impossible settings."""
+        for name in ("epochs", "hidden", "select_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout}")
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise ValueError(
+                "learning_rate must be positive and weight_decay not negative, got "
+                f"{self.learning_rate} and {self.weight_decay}"
+            )
+        if unknown := set(self.thresholded) - set(NETWORKS):
+            named = ", ".join(sorted(map(str, unknown)))
+            raise ValueError(f"thresholded names {named}; there are {', '.join(NETWORKS)}")
 
 
 PUBLISHED = Protocol()
@@ -215,10 +227,9 @@ def _real_inputs(graph: jraph.GraphsTuple, net: nn.Module) -> tuple:
 
 
 def _split(task: NodeTask, name: str) -> np.ndarray:
-    mask = getattr(task, name)
-    if mask is None or not np.any(mask):
-        raise ValueError(f"task {task.name!r} has no {name} nodes, which the protocol needs")
-    return np.asarray(mask)
+    """The nodes of a split that have a label: those that have none count in no loss and no score."""
+    need_classes(task, "the protocol")
+    return task.labelled(name)
 
 
 def real_examples(task: NodeTask, net: nn.Module, names: Sequence[str]) -> dict[str, Examples]:
@@ -236,28 +247,14 @@ def real_examples(task: NodeTask, net: nn.Module, names: Sequence[str]) -> dict[
 
 
 def condensed_operator(
-    small: Condensed, normalize: str | None, self_loops: bool, threshold: float = 0.0
+    small: Condensed, normalize: Normalization | None, self_loops: SelfLoops, threshold: float = 0.0
 ) -> Operator:
-    """The dense operator of a condensed graph, honouring how it says it is stored.
-
-    A graph without edges (``structure`` "identity") has A' = I; ``"normalized"`` weights hold self loops and
-    are used as they are wherever a network asks for the symmetric normalisation.
-    """
-    structure = small.train.get("structure", "raw")
-    size = len(small.targets)
-    a = np.eye(size, dtype=np.float32) if structure == "identity" else adjacency(small.data).toarray()
-    if threshold:
-        a = np.where(a >= threshold, a, 0)
-    if structure == "normalized" and normalize == "sym" and self_loops:
-        return DenseOperator(jnp.asarray(a, jnp.float32))
-    loops = self_loops and not (structure == "normalized" and normalize is None)
-    return operator(jnp.asarray(a, jnp.float32), normalize=normalize, self_loops=loops)  # pyright: ignore
+    """The dense operator of condensed nodes: `jgd.data.Condensed.operator`."""
+    return small.operator(normalize=normalize, self_loops=self_loops, threshold=threshold)
 
 
 def _small_examples(small: Condensed, net: nn.Module, protocol: Protocol, num_classes: int) -> Examples:
     """Condensed examples with soft targets and weights, so that sets of one size can be stacked."""
-    if unknown := set(protocol.thresholded) - set(NETWORKS):
-        raise ValueError(f"thresholded names {', '.join(sorted(unknown))}; there are {', '.join(NETWORKS)}")
     sparse = any(isinstance(net, NETWORKS[name]) for name in protocol.thresholded)
     threshold = protocol.threshold if sparse else 0.0
     a = condensed_operator(small, **net.adjacency, threshold=threshold)  # pyright: ignore
@@ -336,7 +333,9 @@ def evaluate(
       of its own (GC-SNTK's kernel regression) is scored by that, once, whatever the model.
 
     Raises:
-      ValueError: for an unknown model, a set that does not belong to the task, or a task without a split.
+      ValueError: for an unknown model, a set that does not belong to the task, a task without a split, or one
+        whose labels are not one class for each node. Nodes whose label is -1 are left out everywhere: they
+        count in no loss, choose no state and are not scored.
     """
     if isinstance(task, GraphTask):
         from jgd.protocols.graphs import evaluate_graphs  # which imports this module
@@ -428,6 +427,7 @@ def _full_data(source, task, model, protocol) -> Splits:
     net = network(model, task.num_classes, protocol)
     real = real_examples(task, net, ("train", "val", "test") if source is task else ("val", "test"))
     own = real["train"] if source is task else real_examples(source, net, ("train",))["train"]
+    warn_of_missing(source)
     return Splits(own._replace(weights=own.weights.astype(jnp.float32)), real["val"], real["test"])
 
 

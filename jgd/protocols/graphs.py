@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Array
 
 from jgd.core import Algorithm, InMemory, ensemble, from_linen
+from jgd.data.checks import as_word, need_classes, warn_of_missing
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import DenseGraphs, GraphTask
 from jgd.graph import Operator, edge_weights, operator, select_graphs
@@ -82,6 +83,8 @@ class GraphProtocol:
 
     def __post_init__(self):
         """Refuse impossible settings."""
+        as_word("pooling", self.pooling, Literal["sum", "mean", "max"])
+        as_word("select", self.select, Literal["auc", "accuracy"])
         for name in ("steps", "batch_size", "hidden", "layers", "select_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -198,7 +201,7 @@ def _small_operator(
     if weights is not None and isinstance(encoder, GAT) and threshold:
         strong = np.asarray(weights) >= threshold
         weights, ends = np.asarray(weights)[strong], (ends[0][strong], ends[1][strong])
-    return operator(graph._replace(edges=weights, senders=ends[0], receivers=ends[1]), **how)
+    return operator(graph._replace(edges=weights, senders=ends[0], receivers=ends[1]), **how, negative="keep")
 
 
 def _small_set(small: Condensed, encoder: nn.Module, protocol: GraphProtocol, num_classes: int) -> GraphSet:
@@ -214,21 +217,15 @@ def _small_set(small: Condensed, encoder: nn.Module, protocol: GraphProtocol, nu
 
 
 def _real_set(task: GraphTask, split: str, encoder: nn.Module) -> GraphSet:
-    mask = getattr(task, split)
-    if mask is None or not np.any(mask):
-        raise ValueError(f"task {task.name!r} has no {split} graphs, which the protocol needs")
-    labels = np.asarray(task.labels)
-    if labels.ndim != 1:
-        raise ValueError(
-            f"task {task.name!r} has several labels for each graph; the protocol needs one class"
-        )
-    index = np.flatnonzero(np.asarray(mask))
+    need_classes(task, "the protocol")
+    mask, labels = task.labelled(split), np.asarray(task.labels)
+    index = np.flatnonzero(mask)
     graphs = select_graphs(task.graphs._replace(globals=None), index)
     how: dict[str, Any] = encoder.adjacency  # pyright: ignore[reportAttributeAccessIssue]
     a = operator(graphs, **how)
     root = None
     if task.root is not None:
-        at = np.repeat(np.asarray(mask), np.asarray(task.graphs.n_node))
+        at = np.repeat(mask, np.asarray(task.graphs.n_node))
         root = np.asarray(task.root)[at]
     weights = None if task.weights is None or split != "train" else np.asarray(task.weights)[index]
     return graph_set(a, graphs, labels[index].astype(np.int32), weights, root)
@@ -295,7 +292,8 @@ def evaluate_graphs(
       ``{model: GraphScore}``, or ``{name: {model: GraphScore}}`` for several sets.
 
     Raises:
-      ValueError: for an unknown model, a set that does not belong to the task, or a task without a split.
+      ValueError: for an unknown model, a set that does not belong to the task, a task without a split, or one
+        whose labels are not one class for each graph. Graphs whose label is -1 are left out everywhere.
     """
     if seeds < 1:
         raise ValueError(f"seeds must be at least 1, got {seeds}")
@@ -325,6 +323,7 @@ def _evaluate(small, task, model, seeds, key, protocol) -> GraphScore:
         own = _small_set(small, encoder, protocol, task.num_classes)
     else:
         own = _real_set(small, "train", encoder)
+        warn_of_missing(small)
     seed = np.asarray(jax.random.key_data(key)).tolist()
     data, batches = graph_splits(
         own,

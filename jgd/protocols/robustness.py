@@ -29,6 +29,7 @@ import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 
 from jgd.core import Bound, Loop, Recipe, in_memory
+from jgd.data.checks import as_mask, need_classes
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
 from jgd.graph import SparseOperator, adjacency, from_adjacency, from_coo, normalize
@@ -236,7 +237,8 @@ def attack_edges(
         raise ValueError("the attack flips undirected edges: this task is directed")
     if rounds < 1 or block < 2:
         raise ValueError(f"rounds must be at least 1 and block at least 2, got {rounds} and {block}")
-    attacked = task.test if attacked is None else attacked
+    need_classes(task, "the attack")
+    attacked = as_mask("attacked", task.test if attacked is None else attacked, task.num_nodes, "nodes")
     labels = np.asarray(task.labels)
     if attacked is None or not np.any(np.asarray(attacked) & (labels >= 0)):
         raise ValueError(f"task {task.name!r} has no labelled test nodes to attack: say attacked=...")

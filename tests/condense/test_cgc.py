@@ -207,6 +207,7 @@ def test_a_separable_class_is_not_hard():
     close(small.data.nodes, np.eye(2)[small.targets], atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.* no labelled training examples")
 @pytest.mark.parametrize("recipe", [CGC(label_ratio=0.5), CGCX(label_ratio=0.5)])
 def test_every_setting(recipe):
     once = recipe(KEY, TASK)

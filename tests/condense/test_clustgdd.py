@@ -104,7 +104,7 @@ def test_result(run):
 
 def test_identity_partition():
     """Check 3: with a cluster for each node, X' = F, A'_0 is Â without its diagonal, y' = argmax H."""
-    task = replace(TASK, train=np.ones(N, bool))  # so that N nodes may be asked for
+    task = replace(TASK, train=np.ones(N, bool), val=None, test=None)  # so that N nodes may be asked for
     loop = Listening()
     small = replace(SMALL, nodes=N, refine_steps=0)(KEY, task, loop)
     assign = small.extras["assign"]

@@ -349,6 +349,7 @@ def test_size(name):
     assert some.provenance["config"]["keep"] == 0.5
 
 
+@pytest.mark.filterwarnings("ignore:.* no labelled training examples")
 @pytest.mark.parametrize("name", ALL)
 def test_inductive_and_absent_classes(name):
     recipe = replace(ALL[name], nodes=14)

@@ -41,7 +41,7 @@ rng = np.random.default_rng(0)
 # A connected graph, all of whose nodes are labelled.
 N = 20
 WHOLE = contextual_sbm(num_nodes=N, num_classes=2, num_features=5, mean_degree=8, fractions=(0.6, 0.2, 0.2))
-WHOLE = replace(WHOLE, train=np.ones(N, bool), labels=np.sort(WHOLE.labels))
+WHOLE = replace(WHOLE, train=np.ones(N, bool), val=None, test=None, labels=np.sort(WHOLE.labels))
 LINKS = adjacency(WHOLE.graph).toarray().astype(np.float64)
 HAT = LINKS + np.eye(N)
 HAT = HAT / np.sqrt(np.outer(HAT.sum(1), HAT.sum(1)))

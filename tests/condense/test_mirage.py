@@ -306,7 +306,7 @@ def test_impossible_settings():
         Mirage(support=(0.1, 0.2, 0.3))(KEY, TASK)
     with pytest.raises(ValueError, match="no training graphs"):
         Mirage()(KEY, replace(TASK, train=None))
-    with pytest.raises(ValueError, match="without a class"):
+    with pytest.raises(ValueError, match="no known labels"):
         Mirage()(KEY, replace(TASK, labels=np.full_like(TASK.labels, -1)))
     noise = np.random.default_rng(0).standard_normal(TASK.graphs.nodes.shape).astype(np.float32)
     with pytest.raises(ValueError, match="quantise"):

@@ -183,6 +183,7 @@ def test_inductive_condensers_see_training_nodes_only(name):
         np.testing.assert_array_equal(small.data.nodes, TASK.graph.nodes[small.extras["index"]])
 
 
+@pytest.mark.filterwarnings("ignore:.* no labelled training examples")
 @pytest.mark.parametrize("name", ALL)
 def test_absent_classes(name):
     """A class without labelled nodes gets no condensed node."""

@@ -273,7 +273,7 @@ def test_unknown_labels_are_not_labelled(make):
     hole = np.where(INDEX < 2, -1, Y)
     task = make(**{"y" if make is array_task else "labels": hole}, name="toy")
     np.testing.assert_array_equal(task.labelled(), TRAIN & (INDEX >= 2))
-    refused(lambda: dataclasses.replace(task, train=[0, 1]).labelled(), "none of the 2 train", "'toy'")
+    refused(lambda: dataclasses.replace(task, train=[0, 1]).labelled(), "none of the 2 training", "'toy'")
     refused(lambda: dataclasses.replace(task, val=None).labelled("val"), "no val")
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
-from jgd.metrics import one_vs_rest_auc, roc_auc
+from jgd.metrics import accuracy, one_vs_rest_auc, roc_auc
 
 close = np.testing.assert_allclose
 jitted = jax.jit(roc_auc)
@@ -64,3 +64,18 @@ def test_classes(classes):
     areas = [roc_auc_score(labels[where] == c, p[where, c]) for c in range(classes - 1) if classes > 2]
     close(rest, np.mean(areas) if areas else np.nan, atol=1e-5)
     assert np.isnan(one_vs_rest_auc(jnp.asarray(logits, jnp.float32), jnp.zeros(60, int)))
+
+
+def test_unknown_labels_are_left_out():
+    """A label of -1 counts as little as an example outside of ``where``."""
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(40, 3)), jnp.float32)
+    labels = jnp.asarray(rng.integers(-1, 3, 40))
+    known = labels >= 0
+    for score in (accuracy, one_vs_rest_auc):
+        close(score(logits, labels), score(logits[known], labels[known]), rtol=1e-6)
+        where = jnp.asarray(rng.integers(0, 2, 40))
+        close(score(logits, labels, where), score(logits[known], labels[known], where[known]), rtol=1e-6)
+    two = jnp.where(labels == 2, 1, labels)
+    close(roc_auc(logits[:, 0], two), roc_auc(logits[:, 0][known], two[known]), rtol=1e-6)
+    assert accuracy(logits, jnp.full(40, -1)) == 0
