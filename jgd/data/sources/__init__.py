@@ -188,7 +188,7 @@ def _tu(folder: Path, name: str, options: Options) -> Found:
 
 
 def _images(path: Path, name: str, options: Options) -> Found:
-    shares = DEFAULT_SPLIT if options.split is None else tuple(options.split)
+    shares: Any = DEFAULT_SPLIT if options.split is None else tuple(options.split)
     task = image_folder(
         path, size=options.size, grey=options.grey, name=name, fractions=shares, seed=options.seed
     )

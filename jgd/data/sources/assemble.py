@@ -259,16 +259,18 @@ def graph_task(
     nodes = _features(draft, x, np.repeat(masks["train"], n_node))
     if nodes is None:
         nodes = _degrees(draft, np.asarray(receivers), total)
+    sources: Any = np.asarray(senders, np.int32)
+    targets: Any = np.asarray(receivers, np.int32)
     graphs = jraph.GraphsTuple(
         nodes=nodes,
         edges=edges,
-        senders=np.asarray(senders, np.int32),
-        receivers=np.asarray(receivers, np.int32),
+        senders=sources,
+        receivers=targets,
         n_node=n_node,
         n_edge=n_edge,
         globals=None,
     )
-    if total and _one_way(graphs.senders, graphs.receivers, total):
+    if total and _one_way(sources, targets, total):
         draft.notes.append(
             "some edges lack their reverse and are kept so: undirected=True (--undirected) adds it"
         )
