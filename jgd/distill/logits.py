@@ -148,7 +148,7 @@ def kdcl(
     if len(players) < 2:
         raise ValueError(f"an ensemble needs at least two players, got {players}")
 
-    def joined(logits: Array, labels: Array) -> Array:
+    def joined(logits: Array, labels: Array, where: Array | None) -> Array:
         if ensemble == "mean":
             return losses.mean_logits(logits)
         if ensemble == "best":
@@ -156,12 +156,13 @@ def kdcl(
         if ensemble == "min":
             return losses.min_logits(logits, labels)
         if ensemble == "linear":
-            return losses.weighted_logits(logits, losses.linear_weights(logits, labels))
+            return losses.weighted_logits(logits, losses.linear_weights(logits, labels, where=where))
         raise ValueError(f"ensemble must be mean, best, linear or min, got {ensemble!r}")
 
     def together(ctx: Context) -> Array:
         logits = jax.lax.stop_gradient(jnp.stack([ctx.outputs[p].logits for p in players]))
-        teacher = joined(logits, ctx.batch.targets)
+        where = None if ctx.batch.weights is None else ctx.batch.weights != 0
+        teacher = joined(logits, ctx.batch.targets, where)
         each = [losses.kd(ctx.outputs[p].logits, teacher, temperature=temperature) for p in players]
         return mean(sum(each[1:], each[0]), ctx.batch.weights)
 

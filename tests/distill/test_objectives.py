@@ -169,6 +169,43 @@ def test_an_ensemble_needs_two():
         logits.kdcl(("a",))
 
 
+WEIGHED = {
+    "kdcl mean": logits.kdcl(("student", "teacher"), ensemble="mean"),
+    "kdcl best": logits.kdcl(("student", "teacher"), ensemble="best"),
+    "kdcl linear": logits.kdcl(("student", "teacher"), ensemble="linear"),
+    "kdcl min": logits.kdcl(("student", "teacher"), ensemble="min"),
+    "ctkd": logits.ctkd(),
+    "bd_kd": logits.bd_kd(),
+    "dist": logits.dist(),
+    "mix_kd": logits.mix_kd(),
+    "pld": logits.pld(),
+    "mi_alpha": mi_alpha.mi_alpha(width=3, hidden=(5,)),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+def test_examples_of_weight_zero_have_no_say(name):
+    """Neither their outputs nor their labels change the loss."""
+    objective = WEIGHED[name]
+    weights = jnp.asarray([0.0, 2, 1, 1, 1, 1, 0, 1, 1, 1, 1, 1])
+    s, t = outputs(0), outputs(1)
+    out = weights == 0
+
+    def changed(x):
+        return jax.tree.map(lambda v: jnp.where(out.reshape(-1, *(1,) * (v.ndim - 1)), 5 - 3 * v, v), x)
+
+    y = jnp.arange(12) % 3
+    targets = jnp.where(out, (y + 1) % 3, y)
+
+    @jax.jit
+    def run(s, t, y):
+        return value(objective, context(s, t, targets=y, weights=weights))[0]
+
+    np.testing.assert_allclose(run(changed(s), changed(t), targets), run(s, t, y), rtol=1e-5)
+    other = t._replace(logits=t.logits.at[1].multiply(-2), embedding=t.embedding.at[1].multiply(-2))
+    assert abs(float(run(s, other, y)) - float(run(s, t, y))) > 1e-6
+
+
 # --- CRD ----------------------------------------------------------------------------------------
 
 
