@@ -127,7 +127,7 @@ def test_predict_the_nodes_of_a_graph(capsys, tmp_path):
         ("net.npz two.npz", "holds a, b: name the features x"),
         ("net.npz rows.csv --out found.txt", "--out ends in .csv or .npz"),
         ("two.npz rows.csv", "no saved network|has no header"),
-        ("net.npz digits-images", "the network cannot read"),
+        ("net.npz digits-images", "reads inputs of shape [B, 4]"),
         ("scaled.npz rows.csv", "trained on standardized numbers"),
     ],
 )
