@@ -211,7 +211,7 @@ class Compare:
         """Run it."""
         import jax
 
-        from jgd.cli.job import check_writable, load_nodes, short_dataset, teller, write_json
+        from jgd.cli.job import check_writable, load_nodes, short_dataset, taken, teller, write_json
         from jgd.cli.results import methods_table
         from jgd.condense.common import size_of
         from jgd.protocols.sweep import compare_methods
@@ -223,7 +223,7 @@ class Compare:
         name = f"compare-{short_dataset(self.dataset)}{setting}-seed{self.seed}".replace(":", "-")
         out = Path("runs") / name if self.out is None else self.out
         check_writable(out)
-        if (out / "experiment.json").exists():
+        if (out / "experiment.json").exists() or (taken(out) and not (out / "cells").is_dir()):
             raise Mistake(f"{out} holds a run of something else: choose another folder with --out")
         options = self.reading.options(self.dataset)
         task = load_nodes(self.dataset, self.setting, options, quiet=self.quiet)

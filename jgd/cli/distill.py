@@ -72,9 +72,9 @@ class Distill:
         import numpy as np
         import optax
 
-        from jgd.cli.job import check_writable, claim, done, short_dataset, teller, write_json
+        from jgd.cli.job import check_writable, claimed, done, driver, short_dataset, teller, write_json
         from jgd.cli.tables import show
-        from jgd.core import Bound, Driver, Loop
+        from jgd.core import Bound, Loop
         from jgd.data import checksum, subset
         from jgd.distill import scratch
         from jgd.distill.schedule import staged
@@ -113,18 +113,17 @@ class Distill:
         settings = dataclasses.asdict(self) | {"teacher": large, "student": small}
         for name in ("out", "no_resume", "quiet", "reading"):  # how data are read is told by their checksum
             del settings[name]
-        record = {"experiment": settings, "checksum": checksum(task)}
+        data = checksum(task)
         origin = {
             "recipe": "jgd distill", "dataset": self.dataset, "task": task.name,
-            "checksum": record["checksum"], "seed": self.seed, "length": self.length if texts else None,
+            "checksum": data, "seed": self.seed, "length": self.length if texts else None,
             "standardize": self.reading.standardize, "class_names": list(map(str, task.class_names)),
             "command": command,
         }  # fmt: skip
-        claim(out, record, resume=not self.no_resume, say=say)
-        loop: Loop = Driver(out, progress=False if self.quiet else None)
+        loop: Loop = driver(out, self.quiet)
         tx = optax.adamw(optax.cosine_decay_schedule(self.rate, self.steps), weight_decay=1e-4)
         k_teacher, k_students = jax.random.split(jax.random.key(self.seed))
-        with mistakes():
+        with claimed(out, "distill", settings, data, resume=not self.no_resume, say=say), mistakes():
             say(f"teacher: {large} on {seen} examples of {self.dataset}")
             recipe = scratch(nets[0], tx, steps=self.steps, batch=self.batch)
             teacher = recipe(k_teacher, task, staged(loop, "teacher"))
@@ -152,8 +151,8 @@ class Distill:
             )
             write_student_report(out / "report.html", found, command=command)
             metrics = found.metrics(command=command)
-            write_json(out / "metrics.json", metrics | record)
-        done(out)
+            write_json(out / "metrics.json", metrics | {"experiment": settings, "checksum": data})
+            done(out)
         rows = []
         for row in found.rows():
             cells = [row["name"]]

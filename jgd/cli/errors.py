@@ -1,15 +1,25 @@
-"""What a user did wrong, in one line."""
+"""What a user did wrong, or what the machine refuses, in one line."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["Mistake", "mistakes"]
+__all__ = ["Mistake", "Terminated", "mistakes", "told"]
 
 
 class Mistake(Exception):
     """A user's mistake. The message is one line that says what to do; the exit code is 2."""
+
+
+class Terminated(BaseException):
+    """The process was asked to end (SIGTERM). Nothing catches it but the entry point."""
+
+
+def told(error: OSError) -> str:
+    """What the system refused, and where."""
+    where = f"{error.filename}: " if error.filename else ""
+    return f"{where}{error.strerror or error}"
 
 
 @contextmanager
@@ -24,7 +34,6 @@ def mistakes() -> Iterator[None]:
     except BrokenPipeError:  # nobody's mistake: the reader of a pipe has seen enough
         raise
     except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        raise Mistake(f"{where}{error.strerror or error}") from error
+        raise Mistake(told(error)) from error
     except (ValueError, ImportError) as error:
         raise Mistake(str(error)) from error

@@ -6,23 +6,22 @@ import dataclasses
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
-from jgd.cli.errors import Mistake, mistakes
+from jgd.cli.errors import mistakes
 from jgd.cli.options import Flag, Names, Number, Out, OwnData, Reading
 
 __all__ = ["CondenseGraphs", "Detect"]
 
 
-def _fresh(out: Path) -> None:
-    """See that a folder can be written and holds nothing of another command."""
-    from jgd.cli.job import check_writable
-
-    check_writable(out)
-    if (out / "experiment.json").exists() or (out / "cells").exists():
-        raise Mistake(f"{out} holds a run of something else: choose another folder with --out")
+def _settings(command: Any) -> dict[str, Any]:
+    """What tells a run of a command from others, as plain values."""
+    settings = dataclasses.asdict(command)
+    for name in ("out", "no_resume", "quiet", "reading"):  # how data are read is told by their checksum
+        settings.pop(name, None)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class CondenseGraphs:
       seeds: networks of each kind that are trained on each set.
       steps: training steps of each network.
       baselines: what to compare with, of random-graphs, herding-graphs, k-center-graphs.
+      no_resume: replace an earlier run in the folder instead of going on with it.
       quiet: print the table only.
     """
 
@@ -63,6 +63,7 @@ class CondenseGraphs:
     seeds: int = 5
     steps: int = 500
     baselines: Names = ("random-graphs", "herding-graphs", "k-center-graphs")
+    no_resume: Flag = False
     quiet: Flag = False
     reading: OwnData = field(default_factory=Reading)
 
@@ -70,9 +71,18 @@ class CondenseGraphs:
         """Run it."""
         import jax
 
-        from jgd.cli.job import OUTPUTS, load_data, short_dataset, teller, write_json
+        from jgd.cli.job import (
+            OUTPUTS,
+            check_writable,
+            claimed,
+            done,
+            driver,
+            load_data,
+            short_dataset,
+            teller,
+            write_json,
+        )
         from jgd.cli.tables import human_bytes, show
-        from jgd.core import Driver
         from jgd.data import GraphTask, artifact, checksum
         from jgd.protocols.compare_graphs import compare_graphs
         from jgd.protocols.evaluate import NETWORKS
@@ -100,7 +110,7 @@ class CondenseGraphs:
             protocol = GraphProtocol(steps=self.steps)
         named_so = f"{short_dataset(self.dataset)}-{self.method}-seed{self.seed}"
         out = Path("runs") / named_so if self.out is None else self.out
-        _fresh(out)
+        check_writable(out)
         with mistakes():
             task = load_data(
                 self.dataset,
@@ -109,7 +119,9 @@ class CondenseGraphs:
                 quiet=self.quiet,
             )
             recipe = preferred_for_graphs(self.method, task.name, **given)
-            out.mkdir(parents=True, exist_ok=True)
+        settings, data = _settings(self), checksum(task)
+        resume = not self.no_resume
+        with claimed(out, "condense-graphs", settings, data, resume=resume, say=say), mistakes():
             found = compare_graphs(
                 recipe,
                 task,
@@ -119,7 +131,7 @@ class CondenseGraphs:
                 models=self.models,
                 seeds=self.seeds,
                 protocol=protocol,
-                loop=Driver(out, progress=False if self.quiet else None),
+                loop=driver(out, self.quiet),
                 say=say,
             )
             metrics = found.metrics(command=command, seed=self.seed) | {"checksum": checksum(task)}
@@ -136,6 +148,7 @@ class CondenseGraphs:
             artifact.save(small, out / "condensed.npz")
             write_graph_report(out / "report.html", found, metrics)
             write_json(out / "metrics.json", metrics)
+            done(out)
         columns = ["", "graphs", "nodes", "edges", "size"]
         columns += [f"{model} {what}" for model in self.models for what in ("%", "AUC")] + ["seconds"]
         rows = []
@@ -181,6 +194,7 @@ class Detect:
       streamspot: events in the layout of StreamSpot: graphs 0 to 299 train, 450 to 599 are the benign test
         and 300 to 399 the attacks.
       out: folder for the outputs; runs/detect-METHOD-seedSEED by default.
+      no_resume: replace an earlier run in the folder, whatever its settings.
       quiet: print the table only.
     """
 
@@ -191,6 +205,7 @@ class Detect:
     seed: int = 0
     streamspot: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     out: Out = None
+    no_resume: Flag = False
     quiet: Flag = False
 
     def __call__(self, command: str) -> int:
@@ -199,7 +214,7 @@ class Detect:
         import numpy as np
 
         from jgd.apps.graphdart import GraphDART
-        from jgd.cli.job import teller, write_json
+        from jgd.cli.job import check_writable, claimed, teller, write_json
         from jgd.cli.tables import show
         from jgd.data.provenance import record, streamspot, subset
         from jgd.metrics import strict_scores, tolerant_scores
@@ -219,8 +234,10 @@ class Detect:
                 f"{self.method} {100 * self.label_ratio:g} %": GraphDART(condenser, rounds=self.rounds),
             }
         out = Path("runs") / f"detect-{self.method}-seed{self.seed}" if self.out is None else self.out
-        _fresh(out)
-        with mistakes():
+        check_writable(out)
+        settings = _settings(self)
+        resume = not self.no_resume
+        with claimed(out, "detect", settings, "", resume=resume, say=say), mistakes():
             if self.streamspot is None:
                 say("recording everyday programs and intrusions")
                 log = record()
@@ -259,7 +276,6 @@ class Detect:
                         f"{np.median(seconds[1:] or seconds):.1f}",
                     ]
                 )
-            out.mkdir(parents=True, exist_ok=True)
             value = {
                 "method": self.method,
                 "label_ratio": self.label_ratio,

@@ -11,10 +11,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from jgd.core import Driver
 from jgd.data import GraphTask, NodeTask, artifact, checksum
 from jgd.data.registry import is_path, load_with_notes
 from jgd.data.sources import short_name
-from jgd.files import atomic_write
+from jgd.files import atomic_write, lock, remove, tidy
 from jgd.protocols import Comparison, compare
 from jgd.protocols.compare import versions
 from jgd.protocols.experiment import Experiment
@@ -34,19 +34,23 @@ from jgd.protocols.experiment import Experiment
 __all__ = [
     "OUTPUTS",
     "check_writable",
-    "claim",
+    "claimed",
     "conduct",
     "default_folder",
     "done",
+    "driver",
     "load_data",
     "load_nodes",
     "short_dataset",
+    "taken",
     "teller",
     "write_json",
 ]
 
 OUTPUTS = ("condensed.npz", "report.html", "metrics.json")
+_NETWORKS = ("teacher.npz", "students")
 _MARK, _CHECKPOINTS, _LOG = "experiment.json", "checkpoints", "log.jsonl"
+_OTHERS = (_CHECKPOINTS, "run.json", "cells", *_NETWORKS, *OUTPUTS)
 
 
 def default_folder(experiment: Experiment) -> Path:
@@ -146,34 +150,63 @@ def teller(quiet: bool) -> Callable[[str], None]:
     return say
 
 
-def claim(out: Path, record: dict[str, Any], *, resume: bool, say: Callable[[str], None]) -> bool:
-    """Make a folder that of a run, by its mark; `done` says that the run has ended.
+def driver(out: Path, quiet: bool) -> Driver:
+    """The loop of a command, whose notes about damaged files are single lines on standard error."""
+
+    def note(text: str) -> None:
+        print(f"jgd: note: {text}", file=sys.stderr, flush=True)
+
+    return Driver(out, progress=False if quiet else None, tell=note)
+
+
+@contextmanager
+def claimed(
+    out: Path,
+    command: str,
+    settings: dict[str, Any],
+    checksum: str,
+    *,
+    resume: bool,
+    say: Callable[[str], None],
+) -> Iterator[bool]:
+    """A folder that is that of a run, by its mark, and of this process alone while the context lasts.
+
+    `done` says that the run has ended.
 
     Args:
       out: the folder.
-      record: ``{"experiment": settings by name, "checksum": of the data}``.
-      resume: go on with what an interrupted run with the same record left; else remove the earlier run.
+      command: its name, such as ``condense``.
+      settings: by name.
+      checksum: of the data.
+      resume: go on with what an interrupted run with the same settings left; else remove the earlier run.
       say: is told which it is.
 
-    Returns:
+    Yields:
       Whether there is something to go on with.
 
     Raises:
-      Mistake: where the folder belongs to something else, or to a run with other settings.
+      Mistake: where the folder is in use, or belongs to something else, or to a run with other settings.
     """
+    record = {"command": command, "experiment": settings, "checksum": checksum}
     record = json.loads(json.dumps(record))
-    if not resume:
-        _remove(out)
-    resumed = resume and _look(out, record, say)
-    with mistakes():
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(out / _MARK, record)
-    return resumed
+    with ExitStack() as stack:
+        with mistakes():
+            out.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(lock(out))
+            for place in (out, out / _CHECKPOINTS):
+                tidy(place)
+        if not resume:
+            _remove(out)
+        resumed = resume and _look(out, record, say)
+        with mistakes():
+            write_json(out / _MARK, record)
+        yield resumed
 
 
 def done(out: Path) -> None:
     """Remove the checkpoints of a run whose outputs are written."""
-    shutil.rmtree(out / _CHECKPOINTS, ignore_errors=True)
+    with suppress(OSError):
+        remove(out / _CHECKPOINTS)
 
 
 def conduct(
@@ -213,54 +246,59 @@ def conduct(
     with mistakes():
         size_of(task, experiment.recipe.label_ratio, experiment.recipe.nodes)
     digest = checksum(task)
-    record = {"experiment": experiment.settings(), "checksum": digest}
-    resumed = claim(out, record, resume=resume, say=say)
-    try:
-        comparison = compare(
-            experiment.recipe,
-            task,
-            key=jax.random.key(experiment.seed),
-            method=experiment.method,
-            baselines=experiment.baselines,
-            models=experiment.models,
-            seeds=experiment.seeds,
-            protocol=experiment.protocol,
-            loop=Driver(out, progress=False if quiet else None),
-            say=say,
-        )
-    except ValueError as error:
-        if "of another run" in str(error):  # the checkpoints of another version of the method
-            raise Mistake(
-                f"{out} holds checkpoints that this version cannot use: start anew with --no-resume"
-            ) from error
-        raise
-    metrics = comparison.metrics(command=command, seed=experiment.seed)
-    metrics |= {"checksum": digest, "experiment": experiment.settings(), "resumed": resumed}
-    if source:
-        metrics["source"] = dict(source)
-    comparison = _with_provenance(comparison, metrics)
-    say("writing the report")
-    with mistakes():
-        _write(out, comparison, metrics)
+    settings = experiment.settings()
+    with claimed(out, "condense", settings, digest, resume=resume, say=say) as resumed:
+        try:
+            comparison = compare(
+                experiment.recipe,
+                task,
+                key=jax.random.key(experiment.seed),
+                method=experiment.method,
+                baselines=experiment.baselines,
+                models=experiment.models,
+                seeds=experiment.seeds,
+                protocol=experiment.protocol,
+                loop=driver(out, quiet),
+                say=say,
+            )
+        except ValueError as error:
+            if "of another run" in str(error):  # the checkpoints of another version of the method
+                raise Mistake(
+                    f"{out} holds checkpoints that this version cannot use: start over with --no-resume"
+                ) from error
+            raise
+        metrics = comparison.metrics(command=command, seed=experiment.seed)
+        metrics |= {"checksum": digest, "experiment": settings, "resumed": resumed}
+        if source:
+            metrics["source"] = dict(source)
+        comparison = _with_provenance(comparison, metrics)
+        say("writing the report")
+        with mistakes():
+            _write(out, comparison, metrics)
     return comparison, out
 
 
 def _look(out: Path, record: dict[str, Any], say: Callable[[str], None]) -> bool:
     """See whose run is in a folder, and whether this one goes on with it."""
     if not (out / _MARK).exists():
-        taken = [name for name in (_CHECKPOINTS, *OUTPUTS) if (out / name).exists()]
-        if taken:
+        if there := taken(out):
             raise Mistake(
-                f"{out} holds {' and '.join(taken)} of something else: choose another folder with --out"
+                f"{out} holds {' and '.join(there)} of something else: choose another folder with --out"
             )
         return False
     before = _earlier(out)
-    if before != record:
+    if before["command"] not in (None, record["command"]):
+        raise Mistake(
+            f"{out} holds a run of `jgd {before['command']}`: "
+            "choose another folder with --out, or replace that run with --no-resume"
+        )
+    if any(before[name] != record[name] for name in ("experiment", "checksum")):
         raise Mistake(
             f"{out} holds a run with other settings ({_difference(before, record)}): "
             "choose another folder with --out, or replace that run with --no-resume"
         )
-    if (out / "metrics.json").exists() and not (out / _CHECKPOINTS).exists():
+    if _is_complete(out / "metrics.json"):
+        done(out)  # where an earlier process was killed while it tidied up
         say(f"{out} holds this run already: computing it again, and replacing its files")
         return False
     if (out / _CHECKPOINTS).exists():
@@ -269,12 +307,25 @@ def _look(out: Path, record: dict[str, Any], say: Callable[[str], None]) -> bool
     return False
 
 
+def taken(out: Path) -> list[str]:
+    """What a folder holds of any run."""
+    return [name for name in _OTHERS if (out / name).exists()]
+
+
+def _is_complete(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except (OSError, ValueError, RecursionError):
+        return False
+
+
 def _earlier(out: Path) -> dict[str, Any]:
     try:
         before = json.loads((out / _MARK).read_text(encoding="utf-8"))
-        return {"experiment": dict(before["experiment"]), "checksum": before["checksum"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise Mistake(f"{out / _MARK} cannot be read: start anew with another --out") from error
+        settings, command = dict(before["experiment"]), before.get("command")
+        return {"command": command, "experiment": settings, "checksum": before["checksum"]}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise Mistake(f"{out / _MARK} cannot be read: choose another folder with --out") from error
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -291,16 +342,16 @@ def _plain(value: Any) -> str:
 
 
 def _remove(out: Path) -> None:
-    """Remove an earlier run, which is known by its mark; anything else stays."""
+    """Remove an earlier run, which is known by its mark; anything else stays.
+
+    The mark goes last: what is there is always known.
+    """
     if not (out / _MARK).exists():
         _look(out, {}, print)  # refuses a folder with the outputs of something else
         return
     with mistakes():
-        for name in (*reversed(OUTPUTS), _LOG):
-            (out / name).unlink(missing_ok=True)
-        if (out / _CHECKPOINTS).exists():
-            shutil.rmtree(out / _CHECKPOINTS)
-        (out / _MARK).unlink()
+        for name in (*reversed(OUTPUTS), *_NETWORKS, _LOG, _CHECKPOINTS, _MARK):
+            remove(out / name)
 
 
 def _with_provenance(comparison: Comparison, metrics: dict[str, Any]) -> Comparison:

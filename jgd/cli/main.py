@@ -1,6 +1,7 @@
 """``jgd COMMAND ...``: the entry point, exit codes, and everything that concerns the process as a whole.
 
-Exit codes: 0 done; 1 a run failed (its loss diverged); 2 a mistake of the user, told in one line; 130 Ctrl-C.
+Exit codes: 0 done; 1 a run failed (its loss diverged); 2 a mistake of the user, or something that the machine
+refuses (a full disk, no GPU), told in one line; 130 Ctrl-C; 143 terminated.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ from jgd.cli.commands import (
 )
 from jgd.cli.describe import Describe
 from jgd.cli.distill import Distill
-from jgd.cli.errors import Mistake, mistakes
+from jgd.cli.errors import Mistake, Terminated, mistakes, told
 from jgd.cli.graphs import CondenseGraphs, Detect
+from jgd.cli.options import check_seed
 from jgd.cli.predict import Predict
 
 __all__ = ["main"]
@@ -80,28 +82,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         argv = sys.argv[1:]
         _set_up_process()
-    command = argv[0] if argv else ""
+    hint = _GOES_ON.get(argv[0] if argv else "", "")
     try:
         return _dispatch(list(argv))
     except Mistake as error:
-        print(f"jgd: {_one_line(str(error))}", file=sys.stderr)
-        return 2
+        return _said(str(error), 2)
     except KeyboardInterrupt:
-        hint = {
-            "condense": ": the same command goes on from the last checkpoint",
-            "run": ": the same command goes on from the last checkpoint",
-            "distill": ": the same command goes on from the last checkpoint",
-            "compare": ": the same command goes on with the sets that are missing",
-        }.get(command, "")
-        print(f"\njgd: interrupted{hint}", file=sys.stderr)
-        return 130
+        print(file=sys.stderr)
+        return _said(f"interrupted{hint}", 130)
+    except Terminated:
+        return _said(f"terminated{hint}", 143)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except FloatingPointError as error:
-        print(f"jgd: {_one_line(str(error))}", file=sys.stderr)
-        return 1
+        return _said(str(error), 1)
+    except OSError as error:  # a full disk, a file that cannot be read, a name that is too long
+        return _said(told(error), 2)
+    except Exception as error:
+        if missing := _missing_device(error):
+            return _said(missing, 2)
+        raise
+
+
+_GOES_ON = {
+    **dict.fromkeys(
+        ("condense", "condense-graphs", "run", "distill"),
+        ": the same command goes on from the last checkpoint",
+    ),
+    "compare": ": the same command goes on with the sets that are missing",
+}
+
+
+def _said(text: str, code: int) -> int:
+    """One line on standard error; gives the exit code back."""
+    line = _one_line(text)
+    line = line if len(line) <= 1000 else f"{line[:500]} ... {line[-450:]}"
+    print(f"jgd: {line}", file=sys.stderr)
+    return code
+
+
+def _missing_device(error: Exception) -> str | None:
+    """What to do where an error comes from JAX, which finds no device of the kind that is asked for."""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    if not asked or "jax" not in sys.modules:
+        return None
+    import jax
+
+    try:
+        jax.devices()
+    except Exception:
+        why = f" ({_one_line(str(error))[:200]})" if str(error) else ""
+        return (
+            f"JAX finds no device for JAX_PLATFORMS={asked}{why}: unset it to run on what there is, "
+            "or install JAX for that device"
+        )
+    return None
 
 
 def _dispatch(argv: list[str]) -> int:
@@ -112,6 +149,9 @@ def _dispatch(argv: list[str]) -> int:
         print(_versions())
         return 0
     name, rest = argv[0], argv[1:]
+    for given in argv:
+        if not given.isprintable() and given != given.encode(errors="replace").decode():
+            raise Mistake(f"{given!a} is not text in UTF-8: give files and folders other names")
     if name not in COMMANDS:
         raise Mistake(_unknown(name))
     if name == "run":
@@ -119,7 +159,16 @@ def _dispatch(argv: list[str]) -> int:
     else:
         kind, prog = COMMANDS[name], f"jgd {name}"
     action = _parse(kind, prog, rest)
-    return action if isinstance(action, int) else action(f"jgd {shlex.join(argv)}")
+    if isinstance(action, int):
+        return action
+    if os.environ.get("JAX_PLATFORMS") and not isinstance(action, Datasets | Methods):
+        import jax
+
+        jax.devices()  # fails before anything is said or written
+    for options in (action, getattr(action, "experiment", None)):
+        if (seed := getattr(options, "seed", None)) is not None:
+            check_seed(seed)
+    return action(f"jgd {shlex.join(argv)}")
 
 
 def _run(rest: list[str]) -> tuple[type, str, list[str]]:
@@ -217,8 +266,13 @@ def _versions() -> str:
 def _set_up_process() -> None:
     """Quiet logs, streams that never fail on a character, and compiled code that is kept between runs."""
     import logging
+    import signal
     import warnings
 
+    def end(number, frame):
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, end)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax
     for stream in (sys.stdout, sys.stderr):

@@ -10,12 +10,24 @@ import tyro
 
 from jgd.cli.errors import Mistake
 
-__all__ = ["Flag", "Names", "Number", "Out", "OwnData", "Reading"]
+__all__ = ["Flag", "Names", "Number", "Out", "OwnData", "Reading", "check_seed"]
 
 Out = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
+
+
+def check_seed(seed: int) -> None:
+    """See that a seed is one of the random keys of JAX, which have 32 bits.
+
+    Raises:
+      Mistake: where it is not.
+    """
+    if seed < 0:
+        raise Mistake(f"seed must not be negative, got {seed}")
+    if seed >= 2**32:
+        raise Mistake(f"seed must be less than 2**32 = {2**32}, got {seed}")
 
 
 @dataclass(frozen=True)

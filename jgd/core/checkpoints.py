@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -165,8 +166,23 @@ def _orbax() -> Iterator[ocp.Checkpointer]:
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
             yield orbax
+    except Exception:
+        _hush()
+        raise
     finally:
         logger.setLevel(level)
+
+
+@lru_cache(maxsize=1)
+def _hush() -> None:
+    """Print no tracebacks of writes that TensorStore finishes for an event loop that an error has closed."""
+    before = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if "Event loop is closed" not in str(found.exc_value):
+            before(found)
+
+    sys.unraisablehook = hook
 
 
 def _plain(leaf: Any) -> Any:

@@ -60,6 +60,8 @@ class Experiment:
             raise ValueError(f"name at least one model: {', '.join(NETWORKS)}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, got {self.seed}")
+        if self.seed >= 2**32:  # as random keys of JAX have 32 bits, others would repeat
+            raise ValueError(f"seed must be less than 2**32 = {2**32}, got {self.seed}")
         for name, value in (
             ("seeds", self.seeds),
             ("epochs", self.protocol.epochs),

@@ -2,19 +2,24 @@
 
 Every cell is one condensed set (method, label ratio, seed) with networks trained on it. With a folder each
 cell is kept as soon as it is done, as ``<method>-<ratio>-seed<k>.npz`` (the set) and ``.json`` (the numbers,
-written last), so that the same call goes on where an earlier one ended.
+written last), so that the same call goes on where an earlier one ended. Names are quoted as in addresses
+(``a/b`` becomes ``a%2Fb``), so that no two share a file, and a cell says itself whose it is. One process at a
+time works in the folder.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import jax
 import numpy as np
@@ -22,10 +27,11 @@ from jaxtyping import Array, Float
 
 from jgd.condense.common import size_of
 from jgd.core import Recipe
+from jgd.core.fingerprint import difference, fingerprint
 from jgd.data import artifact, checksum
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
-from jgd.files import atomic_write
+from jgd.files import atomic_write, lock, tidy
 from jgd.protocols.compare import graph_bytes, versions
 from jgd.protocols.evaluate import NETWORKS, PUBLISHED, Protocol, evaluate
 from jgd.protocols.experiment import default_experiment
@@ -226,45 +232,17 @@ def compare_methods(
       say: told what begins.
 
     Raises:
-      ValueError: for an unknown name, an impossible size, or a folder with a comparison of other settings;
-        nothing has run then.
+      ValueError: for an unknown name, an impossible size, or a folder that is in use or holds a comparison
+        of other settings; nothing has run then.
     """
     ratios = tuple(dict.fromkeys(float(r) for r in ratios))
     _check(task, ratios, seeds, networks, models)
     recipes = _recipes(methods, task.name, ratios)
     key = jax.random.key(0) if key is None else key
-    store = _Store(folder, _settings(recipes, task, networks, models, key, protocol))
-    k_sets, k_nets = jax.random.split(key)
-    options: dict[str, Any] = {"models": tuple(models), "protocol": protocol}
-
-    count = seeds * networks
-    full = store.load(f"full-{count}")
-    if full is None:
-        say(f"the whole graph: {count} networks of each kind")
-        start = time.perf_counter()
-        scores = evaluate(task, task, seeds=count, key=k_nets, **options)
-        full = {
-            "test": {m: s.test.tolist() for m, s in scores.items()},
-            "seconds": time.perf_counter() - start,
-        }
-        store.save(f"full-{count}", full)
-
-    places = [(name, ratio, seed) for name, ratio in recipes for seed in range(seeds)]
-    cells = []
-    for number, (name, ratio, seed) in enumerate(places):
-        label = f"{name}-{ratio:g}-seed{seed}".replace("/", "-")
-        known = store.load(label)
-        if known is not None:
-            cells.append(Cell(**known))
-            continue
-        say(f"{number + 1} of {len(places)}: {name} at {ratio:g}, seed {seed}")
-        keys = jax.random.fold_in(k_sets, zlib.crc32(label.encode())), jax.random.fold_in(k_nets, seed)
-        cell, small = _cell(recipes[name, ratio], task, Cell(name, ratio, seed), keys, networks, options)
-        cells.append(cell)
-        if small is None:
-            say(f"{name} at {ratio:g}, seed {seed}, made no set: {cell.error}")
-        else:
-            store.save(label, asdict(cell), small)
+    place = None if folder is None else Path(folder)
+    with nullcontext() if place is None else _alone(place):
+        store = _Store(place, _settings(recipes, task, networks, models, key, protocol))
+        full, cells = _made(recipes, task, seeds, networks, models, key, protocol, store, say)
     return MethodComparison(
         dataset=task.name,
         setting=task.setting,
@@ -281,6 +259,67 @@ def compare_methods(
         protocol=protocol,
         versions=versions(),
     )
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """A folder to oneself, without what killed processes left."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock(folder):
+        tidy(folder)
+        yield
+
+
+def _made(recipes, task, seeds, networks, models, key, protocol, store, say) -> tuple[dict, list[Cell]]:
+    """Scores on the whole graph, and all cells: from the store, or made now."""
+    k_sets, k_nets = jax.random.split(key)
+    options: dict[str, Any] = {"models": tuple(models), "protocol": protocol}
+
+    count = seeds * networks
+    full = store.load(f"full-{count}", {"test", "seconds"}, {})
+    if full is None:
+        say(f"the whole graph: {count} networks of each kind")
+        start = time.perf_counter()
+        scores = evaluate(task, task, seeds=count, key=k_nets, **options)
+        full = {
+            "test": {m: s.test.tolist() for m, s in scores.items()},
+            "seconds": time.perf_counter() - start,
+        }
+        store.save(f"full-{count}", full)
+
+    places = [(name, ratio, seed) for name, ratio in recipes for seed in range(seeds)]
+    cells = []
+    for number, (name, ratio, seed) in enumerate(places):
+        label = _label(name, ratio, seed)
+        own = {"method": name, "label_ratio": ratio, "seed": seed}
+        known = store.load(_file(label), {f.name for f in fields(Cell)}, own)
+        if known is not None:
+            cells.append(Cell(**known))
+            continue
+        say(f"{number + 1} of {len(places)}: {name} at {ratio:g}, seed {seed}")
+        keys = jax.random.fold_in(k_sets, zlib.crc32(label.encode())), jax.random.fold_in(k_nets, seed)
+        cell, small = _cell(recipes[name, ratio], task, Cell(name, ratio, seed), keys, networks, options)
+        cells.append(cell)
+        if small is None:
+            say(f"{name} at {ratio:g}, seed {seed}, made no set: {cell.error}")
+        else:
+            store.save(_file(label), asdict(cell), small)
+    return full, cells
+
+
+def _label(name: str, ratio: float, seed: int) -> str:
+    """What a cell is called; its random key depends on it."""
+    short = f"{ratio:g}"
+    return f"{name}-{short if float(short) == ratio else repr(ratio)}-seed{seed}"
+
+
+def _file(label: str) -> str:
+    """A label as the name of a file: other labels have other names, and none is too long."""
+    name = quote(label, safe=" ()[]+,=", errors="surrogatepass")
+    name = f"%2E{name[1:]}" if name.startswith(".") else name
+    if len(name) <= 150:
+        return name
+    return f"{name[:100]}%{hashlib.blake2b(label.encode(errors='surrogatepass'), digest_size=16).hexdigest()}"
 
 
 def _recipes(
@@ -352,20 +391,25 @@ def _settings(recipes, task, networks, models, key, protocol) -> dict[str, Any]:
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "protocol": asdict(protocol),
         "methods": {
-            f"{name} at {ratio:g}": {"recipe": type(r).__name__, **asdict(r)}
+            f"{name} at {ratio:g}": {"recipe": type(r).__name__, **_plain(asdict(r))}
             for (name, ratio), r in recipes.items()
         },
     }
 
 
+def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings as JSON values: functions and the like by what they are made of, and not by their address."""
+    return json.loads(json.dumps(settings, default=fingerprint))
+
+
 class _Store:
     """Cells in a folder, or nowhere."""
 
-    def __init__(self, folder: str | os.PathLike[str] | None, settings: dict[str, Any]):
-        self.folder = None if folder is None else Path(folder)
+    def __init__(self, folder: Path | None, settings: dict[str, Any]):
+        self.folder = folder
         if self.folder is None:
             return
-        settings = json.loads(json.dumps(settings, default=str))
+        settings = _plain(settings)
         mark = self.folder / _MARK
         if mark.exists():
             settings = self._joined(mark, settings)
@@ -393,14 +437,20 @@ class _Store:
             json.dump(value, file, indent=1)
             file.write("\n")
 
-    def load(self, label: str) -> dict[str, Any] | None:
+    def load(self, label: str, names: set[str], own: dict[str, Any]) -> dict[str, Any] | None:
+        """What was saved: a record with these names, which says itself that it is this cell's own."""
         if self.folder is None or not (self.folder / f"{label}.json").exists():
             return None
         path = self.folder / f"{label}.json"
         try:
-            return dict(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, TypeError) as error:
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
+            if set(found) != names:
+                raise ValueError(f"it says {sorted(found)}, not {sorted(names)}")
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: remove it and run again") from error
+        if other := difference({k: found[k] for k in own}, own):
+            raise ValueError(f"{path} is another cell's ({other}): remove it and run again")
+        return found
 
     def save(self, label: str, value: dict[str, Any], small: Condensed | None = None) -> None:
         if self.folder is None:

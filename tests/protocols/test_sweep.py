@@ -200,6 +200,44 @@ def test_a_damaged_cell_is_named(finished, tmp_path):
         compare_methods({"random": Random()}, TASK, folder=tmp_path / "copy", **OPTIONS)
 
 
+def test_two_names_never_share_a_cell(tmp_path):
+    """And names may be long, odd, or what a folder cannot hold."""
+    names = ["a/b", "a-b", "a%2Fb", "..", "ä b", "x" * 400, "x" * 399 + "y", "new\nline", "\udcff"]
+    files = {sweep._file(sweep._label(name, 0.25, 0)) for name in names}
+    assert len(files) == len(names)
+    assert all(len(name) < 200 and "/" not in name and not name.startswith(".") for name in files)
+    assert len({sweep._label("a", ratio, 0) for ratio in (0.25, 0.2500001, 1.0)}) == 3
+    assert sweep._file(sweep._label("average-sgc", 0.5, 1)) == "average-sgc-0.5-seed1"
+    methods = {"a/b": Average(hops=0), "a-b": Average(hops=2)}
+    options = OPTIONS | {"seeds": 1, "networks": 1, "ratios": (0.5,)}
+    found = compare_methods(methods, TASK, folder=tmp_path, **options)
+    assert [c.method for c in found.cells] == ["a/b", "a-b"]
+    small = [artifact.load(tmp_path / f"{name}-0.5-seed0.npz") for name in ("a%2Fb", "a-b")]
+    assert not np.array_equal(small[0].data.nodes, small[1].data.nodes)
+    again = compare_methods(methods, TASK, folder=tmp_path, **options)
+    assert again.cells == found.cells
+
+
+def test_a_cell_says_itself_whose_it_is(finished, tmp_path):
+    import shutil
+
+    folder = tmp_path / "copy"
+    shutil.copytree(finished[1], folder)
+    shutil.copy(folder / "average-sgc-0.5-seed0.json", folder / "random-0.5-seed0.json")
+    with pytest.raises(ValueError, match=r"another cell's \(method average-sgc, now random\)"):
+        compare_methods(["random"], TASK, folder=folder, **OPTIONS)
+    (folder / "random-0.5-seed0.json").write_text('{"method": "random"}')
+    with pytest.raises(ValueError, match=r"random-0.5-seed0.json is damaged"):
+        compare_methods(["random"], TASK, folder=folder, **OPTIONS)
+
+
+def test_one_comparison_at_a_time(finished):
+    from jgd.files import lock
+
+    with lock(finished[1]), pytest.raises(ValueError, match="in use by process"):
+        compare_methods(["random"], TASK, folder=finished[1], **OPTIONS)
+
+
 def test_methods_keep_their_order():
     cells = tuple(Cell(m, r, 0, test={"gcn": [0.5]}, val={"gcn": [0.5]}) for r in (0.5, 0.25) for m in "ba")
     found = MethodComparison("toy", "transductive", {}, ("gcn",), {}, 0.0, cells)
