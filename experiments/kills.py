@@ -30,7 +30,10 @@ import jax, numpy as np
 import kills
 kills.child(*sys.argv[2:])
 """
-_EVENTS = {"open", *(f"os.{name}" for name in "rename remove rmdir mkdir truncate listdir scandir".split())}
+_EVENTS = {
+    "open",
+    *(f"os.{name}" for name in ["rename", "remove", "rmdir", "mkdir", "truncate", "listdir", "scandir"]),
+}
 
 
 def recipe(key, task, loop):

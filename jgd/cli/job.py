@@ -23,6 +23,7 @@ import jax
 from jgd.cli.errors import Mistake, mistakes
 from jgd.condense.common import size_of
 from jgd.core import Driver
+from jgd.core.driver import check_places
 from jgd.data import GraphTask, NodeTask, artifact, checksum
 from jgd.data.registry import is_path, load_with_notes
 from jgd.data.sources import short_name
@@ -195,6 +196,7 @@ def claimed(
             stack.enter_context(lock(out))
             for place in (out, out / _CHECKPOINTS):
                 tidy(place)
+            check_places(out)
         if not resume:
             _remove(out)
         resumed = resume and _look(out, record, say)

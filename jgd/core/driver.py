@@ -49,7 +49,7 @@ from jgd.core.loop import (
 )
 from jgd.files import atomic_write, lock, read_record, remove, tidy, write_record
 
-__all__ = ["Driver", "run"]
+__all__ = ["Driver", "check_places", "run"]
 
 _MARK, _CHECKPOINTS, _LOG = "run.json", "checkpoints", "log.jsonl"
 _CODE = {"code", "constants", "defaults", "methods"}  # what other versions of Python and libraries change
@@ -90,7 +90,7 @@ class Driver:
             raise ValueError(f"two stages are named {name!r}: a name is a checkpoint scope, used once")
         self.used.add(name)
         scope = (Path(self.out) / _CHECKPOINTS / name).absolute()
-        _check_places(Path(self.out), scope)
+        check_places(Path(self.out), name)
         scope.mkdir(parents=True, exist_ok=True)
         tidy(scope)
         return scope
@@ -271,9 +271,13 @@ class Driver:
             yield update
 
 
-def _check_places(out: Path, scope: Path) -> None:
-    """See that files are where files are expected, and folders where folders are."""
-    for path in (scope.parent, scope):
+def check_places(out: Path, stage: str = "") -> None:
+    """See that files are where files are expected, and folders where folders are.
+
+    Raises:
+      ValueError: where they are not.
+    """
+    for path in (out / _CHECKPOINTS, out / _CHECKPOINTS / stage):
         if path.exists() and not path.is_dir():
             raise ValueError(f"{path} is not a folder: remove it, or choose another folder for the run")
     for path in (out / _LOG, out / _MARK):
@@ -403,7 +407,7 @@ def _opened(folder: Path, parts: Mapping[str, Any], *, fresh: bool) -> Iterator[
     """A folder that belongs to a run, and to this process as long as the context lasts."""
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
-        _check_places(folder, folder / _CHECKPOINTS)
+        check_places(folder)
         for place in (folder, folder / _CHECKPOINTS):
             tidy(place)
         now = {"parts": dict(parts), "versions": _versions()}

@@ -91,6 +91,11 @@ def test_arguments_of_any_size_are_one_line(argv, told, capsys):
     assert told in refused(capsys, *argv.split())
 
 
+def test_a_folder_where_a_file_is_expected(capsys):
+    Path("run/log.jsonl").mkdir(parents=True)
+    assert "log.jsonl is not a file" in refused(capsys, "condense", *SMALL, "--quiet", "--out", "run")
+
+
 def test_a_full_disk_is_one_line(capsys, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device", "run/x")
