@@ -235,9 +235,7 @@ class Detect:
             }
         out = Path("runs") / f"detect-{self.method}-seed{self.seed}" if self.out is None else self.out
         check_writable(out)
-        settings = _settings(self)
-        resume = not self.no_resume
-        with claimed(out, "detect", settings, "", resume=resume, say=say), mistakes():
+        with mistakes():
             if self.streamspot is None:
                 say("recording everyday programs and intrusions")
                 log = record()
@@ -248,6 +246,9 @@ class Detect:
                 number = {name: int(name) for name in log.graphs}
                 benign = subset(log, [n for n in log.graphs if number[n] < 300])
                 rest = subset(log, [n for n in log.graphs if 300 <= number[n] < 400 or number[n] >= 450])
+        settings = _settings(self)
+        resume = not self.no_resume
+        with claimed(out, "detect", settings, "", resume=resume, say=say), mistakes():
             rows, results = [], {}
             for name, dart in contestants.items():
                 scores: dict[str, list[dict[str, float]]] = {"strict": [], "tolerant": []}
