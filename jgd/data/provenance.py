@@ -269,7 +269,14 @@ def darpa_e3(
                     log.types[_word(value["uuid"])] = _word(value.get("type") or kind)
                 elif kind == "Event":
                     _add_event(log, times, value)
-            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            except (
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                ArithmeticError,
+                RecursionError,
+            ) as error:
                 raise DataError(
                     f"{path}, line {number}: no record of the Common Data Model "
                     f"({type(error).__name__}: {one_line(error)}); the file may be cut off, download it again"
