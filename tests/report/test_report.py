@@ -33,6 +33,7 @@ from jgd.report import (
     write_report,
 )
 from jgd.report.geometry import edges_of, positions, project, spread
+from jgd.report.markup import Markup, el
 from jgd.report.parts import best_rows, distance_text, seconds_text, size_text
 from jgd.report.plots import DARK, _apart, curve
 
@@ -210,6 +211,25 @@ def test_user_strings_are_text(tmp_path, field):
     assert "<script" not in source
     assert page.text().count(evil) >= 4
     assert evil in page.text("text" if field == "method" else "h1") or evil.capitalize() in page.text("h1")
+
+
+@pytest.mark.parametrize(
+    "evil", ["\"><script>alert('x')</script>", "' onload='x' \"", "a &quot; b &lt;", "<&>\"'"]
+)
+def test_attributes_are_escaped(evil):
+    """Text cannot leave the quotes of an attribute, be it plain or HTML already, at any depth."""
+    inner = el("b", "bold", data_x=evil)
+    for element in (
+        el("a", inner, title=evil),
+        el("a", inner, title=Markup(evil)),
+        el("a", inner, title=evil, id=1),
+    ):
+        page = Page(element)
+        (outer,), (b,) = page.all("a"), page.all("b")
+        assert len(page.elements) == 2
+        assert (outer["title"], b) == (evil, {"data-x": evil})
+        assert set(outer) <= {"title", "id"}
+        assert page.text() == "bold"
 
 
 @pytest.mark.parametrize(
