@@ -36,7 +36,7 @@ _EVENTS = {
 }
 
 
-def recipe(key, task, loop):
+def recipe(key: Any, task: Any, loop: Any = None) -> Any:
     """Two loops and plain work between them."""
     import jax
     import jax.numpy as jnp

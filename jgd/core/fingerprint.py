@@ -30,6 +30,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 __all__ = ["difference", "digest", "fingerprint"]
 
@@ -203,7 +204,7 @@ class _Walk:
     def _array(self, value: Any) -> Flat:
         if hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
             return self._array(jax.random.key_data(value))
-        if isinstance(value, jax.core.Tracer):
+        if isinstance(value, Tracer):
             return {"": f"traced {value.dtype}{list(value.shape)}"}
         array = np.asarray(value)
         if array.dtype.hasobject:
@@ -225,9 +226,12 @@ class _Walk:
         found: Flat = {}
         for i, item in enumerate(value):
             # (name, weight, objective): the name says more than the number.
-            named = isinstance(item, tuple) and len(item) > 1 and isinstance(item[0], str)
-            part = self.parts(item[1:]) if named else self.parts(item)
-            found |= {_join(f"{i}.{item[0]}" if named else str(i), p): leaf for p, leaf in part.items()}
+            match item:
+                case (str(name), *rest) if rest and isinstance(item, tuple):
+                    at, part = f"{i}.{name}", self.parts(tuple(rest))
+                case _:
+                    at, part = str(i), self.parts(item)
+            found |= {_join(at, p): leaf for p, leaf in part.items()}
         return found if len(value) <= _LONG else _shortened(found, len(value))
 
     def _function(self, fn: types.FunctionType) -> Flat:

@@ -375,7 +375,8 @@ def _from_linen(module: nn.Module) -> Model:
     mode = _mode(module)
 
     def init(key: Array, *inputs: Any):
-        variables = dict(module.init(key, *inputs, **mode(False, False)))
+        settings: dict[str, Any] = mode(False, False)
+        variables = dict(module.init(key, *inputs, **settings))
         return variables.pop("params", {}), variables
 
     def apply(params, state, *inputs, key=None, train=False):
@@ -385,7 +386,8 @@ def _from_linen(module: nn.Module) -> Model:
             rngs = {"dropout": dropout, "sample": sample}
         variables = {"params": params, **state}
         mutable = list(state) if train and state else False
-        result = module.apply(variables, *inputs, **mode(train, key is not None), rngs=rngs, mutable=mutable)
+        settings: dict[str, Any] = mode(train, key is not None)
+        result = module.apply(variables, *inputs, **settings, rngs=rngs, mutable=mutable)
         if mutable is False:
             return _as_outputs(result), state
         assert isinstance(result, tuple)

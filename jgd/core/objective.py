@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
 from jgd.core.model import Outputs
@@ -177,7 +178,7 @@ def _term(name: str, pair: Any) -> tuple[str, Any, Objective]:
         if shape or not real:
             got = f"an array of shape {shape}" if shape else _shown(weight)
             raise ValueError(f"{what} needs a number or a schedule as its weight, got {got}: {right}")
-        if not isinstance(weight, jax.core.Tracer) and not np.isfinite(np.asarray(weight)):
+        if not isinstance(weight, Tracer) and not np.isfinite(np.asarray(weight)):
             raise ValueError(f"{what} has the weight {weight}: it must be finite")
     return name, weight, as_objective(loss, what)
 

@@ -211,8 +211,9 @@ def _check_graphs(graph: jraph.GraphsTuple) -> set[int]:
             array = _numbers(leaf, name)
             if array.shape[:1] != (count,):
                 raise ValueError(f"{name} has shape {array.shape}, expected {count} rows")
-    if graph.nodes is not None and not isinstance(graph.nodes, Mapping) and np.ndim(graph.nodes) != 2:
-        raise ValueError(f"nodes has shape {np.shape(graph.nodes)}, expected [{nodes}, features]")
+    x: Any = graph.nodes
+    if x is not None and not isinstance(x, Mapping) and np.ndim(x) != 2:
+        raise ValueError(f"nodes has shape {np.shape(x)}, expected [{nodes}, features]")
     return {nodes} if len(n_node) == 1 else {len(n_node)}
 
 

@@ -532,7 +532,7 @@ def known(labels: Any, kind: TargetKind) -> np.ndarray:
     if kind in ("classes", "none"):
         return array >= 0
     rest = tuple(range(1, array.ndim))
-    return (array >= 0).any(rest) if kind == "multilabel" else ~np.isnan(array).any(rest)
+    return np.asarray((array >= 0).any(rest) if kind == "multilabel" else ~np.isnan(array).any(rest))
 
 
 _SAID = {

@@ -298,5 +298,5 @@ def from_ogb(
         edges=edge_data(None, None if features is None else _numpy(features)),
         num_nodes=size,
     )
-    masks = dict(zip(_MASKS, split.values(), strict=False))
+    masks: dict[str, Any] = dict(zip(_MASKS, split.values(), strict=False))
     return _task(result, _numpy(labels), masks, name=name, directed=directed)

@@ -53,7 +53,8 @@ class _Storage(NamedTuple):
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> np.ndarray:
     """A view of a storage as PyTorch describes it. Bounds are checked: the file may say anything."""
     del rest  # whether it wants gradients, and hooks
-    numbers = (offset, *size, *stride) if isinstance(size, tuple) and isinstance(stride, tuple) else (None,)
+    shaped = isinstance(size, tuple) and isinstance(stride, tuple)
+    numbers: Any = (offset, *size, *stride) if shaped else (None,)
     if not isinstance(storage, np.ndarray) or not all(type(n) is int for n in numbers):
         raise ValueError("a tensor is described by other than numbers")
     if len(size) != len(stride) or len(size) > 32 or min(numbers) < 0 or max(numbers) >= 2**48:

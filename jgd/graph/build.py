@@ -107,8 +107,9 @@ def validate(graph: jraph.GraphsTuple, *, features: bool = False) -> jraph.Graph
             if array.shape[:1] != (length,):
                 raise ValueError(f"{name} has shape {array.shape}, but needs {length} rows")
             _check_finite(name, array)
-    if features and hasattr(graph.nodes, "ndim") and np.ndim(graph.nodes) != 2:
-        shape = np.shape(graph.nodes)
+    x: Any = graph.nodes
+    if features and hasattr(x, "ndim") and np.ndim(x) != 2:
+        shape = np.shape(x)
         raise ValueError(f"nodes has shape {shape}: features are a matrix, one row for each of {size} nodes")
     if features:
         edge_weights(graph)

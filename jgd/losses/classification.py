@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Shaped
 
 from jgd.losses.common import checked, labelled, per_example, several, widened
@@ -42,7 +43,7 @@ def cross_entropy(
 
 def _probabilities(targets: Array) -> None:
     """Refuse real targets that are no probabilities, such as the labels of a binary classifier."""
-    if isinstance(targets, jax.core.Tracer):
+    if isinstance(targets, Tracer):
         return
     numbers = np.asarray(targets, np.float32)
     if numbers.size and not (numbers.min() > -1e-3 and numbers.sum(-1).max() < 1.01):

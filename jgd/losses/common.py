@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple, ParamSpec, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float, Shaped
 
 __all__ = [
@@ -51,7 +52,8 @@ _RANGES: dict[str, Callable[[np.ndarray], Any]] = {
 }
 _CLASSES = ("labels", "targets")  # arguments that may come as one column ``[*B, 1]``
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class _Rule(NamedTuple):
@@ -189,7 +191,7 @@ def _check_setting(sizes: _Sizes, name: str, value: Any, function: str) -> Any:
 
 
 def _check_range(within: str, name: str, value: Any, function: str) -> None:
-    if isinstance(value, jax.core.Tracer):
+    if isinstance(value, Tracer):
         return
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "biuf" or not np.all(_RANGES[within](numbers)):
@@ -268,7 +270,7 @@ def labelled(
     Raises:
       ValueError: for impossible labels among those that count, where they are not traced.
     """
-    if not isinstance(labels, jax.core.Tracer) and not isinstance(where, jax.core.Tracer):
+    if not isinstance(labels, Tracer) and not isinstance(where, Tracer):
         numbers = np.asarray(labels)
         fine = np.isin(numbers, unknown) | (
             (numbers >= 0) & (numbers < num_classes) & (np.mod(numbers, 1) == 0)

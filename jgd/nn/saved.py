@@ -30,11 +30,12 @@ import numpy as np
 from jaxtyping import PyTree
 
 from jgd.core import Bound, Model, as_model
-from jgd.core.model import module_of, sketch
+from jgd.core.model import module_of
 from jgd.data import artifact
+from jgd.data.arrays import read_npz
 from jgd.data.checksum import checksum
 from jgd.data.condensed import Condensed
-from jgd.data.storage import DataError, read_npz
+from jgd.data.storage import DataError
 from jgd.files import atomic_write
 from jgd.graph import from_edges, operator
 
@@ -69,7 +70,7 @@ def save(what: Any, path: str | os.PathLike[str], *, provenance: Mapping[str, An
 
 
 def save_model(
-    net: Bound, path: str | os.PathLike[str], *, provenance: Mapping[str, Any] | None = None
+    net: Any, path: str | os.PathLike[str], *, provenance: Mapping[str, Any] | None = None
 ) -> Path:
     """Write a network with its parameters, or several of them with a leading axis.
 
@@ -314,16 +315,19 @@ def _filled(model: Model, parts: tuple, example: Any, path: Any) -> tuple[PyTree
     failures = []
     for inputs in _inputs(model, example, parts[0]):
         try:
-            expected = sketch(model, *inputs)[:2]
-            return tuple(
+            expected = jax.eval_shape(model.init, jax.random.key(0), *inputs)
+        except Exception as error:
+            if inputs:  # else a network that cannot be set up without any
+                failures.append(DataError(f"{path} does not fit {_name(model)}: {_one_line(error)}"))
+            continue
+        try:
+            params, state = (
                 _fitted(leaves, tree, path, part, _name(model))
                 for part, leaves, tree in zip(_PARTS, parts, expected, strict=True)
             )
+            return params, state
         except DataError as error:
             failures.append(error)
-        except Exception as error:
-            reason = f"{path} does not fit {_name(model)}: {_one_line(error)}"
-            failures.append(DataError(reason))
     if failures:
         raise failures[0]
     return _nested(parts[0], path), _nested(parts[1], path)
@@ -332,7 +336,8 @@ def _filled(model: Model, parts: tuple, example: Any, path: Any) -> tuple[PyTree
 def _inputs(model: Model, example: Any, params: list) -> Iterator[tuple]:
     """Shapes of inputs with which the network can be set up, where they can be told."""
     if example is not None:
-        yield tuple(jax.ShapeDtypeStruct((1, *e.shape), e.dtype) for e in example)
+        floats = {np.dtype(np.uint8): jnp.float32}  # as `as_float` makes of pixels
+        yield tuple(jax.ShapeDtypeStruct((1, *e.shape), floats.get(e.dtype, e.dtype)) for e in example)
     elif model.reads is not None:  # a network of graphs: its features are as wide as some matrix is tall
         sizes = dict.fromkeys(leaf.shape[-2] for _, leaf in params if leaf.ndim >= 2)
         for size in sizes:
@@ -361,9 +366,8 @@ def _nested(leaves: list[tuple[dict[str, Any], Any]], path: Any) -> Any:
 def _fitted(leaves: list, tree: PyTree, path: Any, part: str, name: str) -> PyTree:
     """The arrays in the structure of a network; of several networks all have a further axis in front."""
     wanted, structure = jax.tree_util.tree_flatten_with_path(tree)
-    several = all(
-        leaf.ndim == len(like.shape) + 1 for (_, leaf), (_, like) in zip(leaves, wanted, strict=False)
-    )
+    both = list(zip(leaves, wanted, strict=False))
+    several = all(leaf.ndim == len(like.shape) + 1 for (_, leaf), (_, like) in both)
     for (spec, leaf), (at, like) in both:
         own = jax.tree_util.keystr(at, simple=True, separator="/") if at else ""
         if own != spec["name"]:
