@@ -126,7 +126,7 @@ class _GATLayer(nn.Module):
         scores = nn.leaky_relu(a.scores(jnp.stack([to, one], -1), jnp.stack([one, of], -1)), 0.2)
         if isinstance(a, SparseOperator):  # a weight of zero is no edge, as in a dense operator
             scores = jnp.where((a.values != 0).reshape(-1, 1), scores, -1e30)
-        weights = a.softmax(scores)
+        weights: Any = a.softmax(scores)
         weights = Dropout(self.dropout)(weights, train=train)
         z = a.with_values(weights) @ y
         z = z.mean(1) if last else z.reshape(z.shape[0], -1)

@@ -515,7 +515,7 @@ def test_a_mistake_is_one_line_and_leaves_nothing(argv, told, capsys, monkeypatc
     if "MUTAG" in argv:  # whether its files are here or not
         from jgd.data import GraphTask
 
-        monkeypatch.setattr(job, "load", lambda name: object.__new__(GraphTask))
+        monkeypatch.setattr(job, "load_with_notes", lambda name: (object.__new__(GraphTask), []))
     assert told in _mistake(capsys, *argv.split())
 
 
