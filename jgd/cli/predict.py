@@ -19,7 +19,7 @@ _FEATURES = (".npy", ".npz", ".csv")
 
 @dataclass(frozen=True)
 class Predict:
-    """Predict with a network that `jgd distill` or `jgd.save` has written.
+    """Predict with a network that `jgd distill` wrote.
 
     Writes the class and the probabilities of every row, and prints how often each class was predicted. Of
     several seeds the probabilities are averaged.
