@@ -32,6 +32,9 @@ from jgd.data.tasks import NodeTask
 from jgd.graph import adjacency, from_edges
 from jgd.graph.spectral import eigenpairs, laplacian
 
+# Contractions come near a size, not always to it; that this is said is tested in test_condenser.py.
+pytestmark = pytest.mark.filterwarnings("ignore:.* was asked for")
+
 close = np.testing.assert_allclose
 KEY = jax.random.key(3)
 CONTRACTIONS = {
