@@ -30,6 +30,7 @@ import jax, numpy as np
 import kills
 kills.child(*sys.argv[2:])
 """
+_OPERATIONS = ("rename", "remove", "rmdir", "mkdir", "truncate", "listdir", "scandir")
 _EVENTS = {
     "open",
     *(f"os.{name}" for name in ["rename", "remove", "rmdir", "mkdir", "truncate", "listdir", "scandir"]),
