@@ -46,8 +46,8 @@ def unpack_limit(path: str | os.PathLike[str], limit: int | None = None) -> int:
     return int(chosen)
 
 
-def _too_large(limit: int) -> DataError:
-    return DataError(
+def _too_large(limit: int) -> ValueError:
+    return ValueError(
         f"it holds more than the limit of {limit} bytes allows; if you trust it, set {LIMIT_VARIABLE} to a "
         "larger number of bytes"
     )
@@ -67,7 +67,7 @@ def read_stream(source: Any, limit: int) -> bytearray:
     """The whole content of a stream of bytes, at most ``limit`` of them, read in pieces.
 
     Raises:
-      DataError: for more bytes.
+      ValueError: for more bytes.
     """
     content = bytearray()
     for chunk in _pieces(source, limit):
@@ -96,7 +96,7 @@ def open_zip(path: str | os.PathLike[str], limit: int | None = None) -> Iterator
                 raise ValueError(f"{entry.filename[:80]!r} is compressed by other than deflate")
         most = unpack_limit(path, limit)
         if sum(entry.file_size for entry in entries) > most:
-            raise ValueError(str(_too_large(most)))
+            raise _too_large(most)
         yield archive
 
 
