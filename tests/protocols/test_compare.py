@@ -129,7 +129,7 @@ def test_distance():
         weights = weights / weights.sum()
         x = x / np.sqrt(weights @ np.sum(x**2, 1))
         mu = weights @ x
-        return mu, (x - mu).T @ (weights[:, None] * (x - mu))
+        return mu, (x - mu).T @ (weights[:, None] * (x - mu)) / (1 - weights @ weights)
 
     mu, s = gaussian(propagated(adjacency(TASK.graph).toarray(), TASK.graph.nodes, False), np.ones(60))
     nu, r = gaussian(
