@@ -33,12 +33,12 @@ _PLAIN = ("train", "provenance")
 _DENSE = ("x", "adj", "mask", "y", "symmetric", "loops")
 
 
-def save(condensed: Condensed, path: str | os.PathLike[str]) -> Path:
+def save(condensed: Any, path: str | os.PathLike[str]) -> Path:
     """Write a condensed dataset.
 
     Args:
-      condensed: ``data`` may be a `jraph.GraphsTuple`, `DenseGraphs`, an array, or dicts and lists of arrays.
-        ``train`` and ``provenance`` must be plain JSON values (tuples come back as lists).
+      condensed: a `Condensed`, whose ``data`` may be a `jraph.GraphsTuple`, `DenseGraphs`, an array, or dicts
+        and lists of arrays; ``train`` and ``provenance`` must be plain JSON values (tuples become lists).
       path: the file, by convention ``*.npz``.
 
     Returns:
@@ -48,6 +48,9 @@ def save(condensed: Condensed, path: str | os.PathLike[str]) -> Path:
       DataError: for values that cannot be stored, naming them; nothing is written then. What is stored need
         not be sound (a run that diverged is kept); `load` tells.
     """
+    if not isinstance(condensed, Condensed):
+        kind = type(condensed).__name__
+        raise DataError(f"artifact.save writes a Condensed, got a {kind}: jgd.save writes networks too")
     arrays: dict[str, np.ndarray] = {}
     header: dict[str, Any] = {"format": _FORMAT, "version": VERSION}
     for name in _ARRAYS:

@@ -278,3 +278,9 @@ def test_sets_that_are_none_are_refused_on_load(tmp_path, change, message):
     with pytest.raises(DataError, match=message) as error:
         load(path)
     assert "\n" not in str(error.value)
+
+
+def test_what_is_no_condensed_set_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"writes a Condensed, got a dict: jgd\.save writes networks"):
+        save({"x": np.ones(2)}, tmp_path / "x.npz")
+    assert not list(tmp_path.iterdir())
