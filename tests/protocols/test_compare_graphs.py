@@ -65,7 +65,7 @@ def test_settings_by_dataset_and_refusals():
 
 
 def test_command(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("jgd.data.load", lambda name: TASK)
+    monkeypatch.setattr("jgd.cli.job.load_with_notes", lambda name: (TASK, []))
     out = tmp_path / "run"
     arguments = ["condense-graphs", "toy", "--support", "0.4", "--seeds", "2", "--steps", "20", "--quiet"]
     assert main([*arguments, "--baselines", "random-graphs", "--out", str(out)]) == 0

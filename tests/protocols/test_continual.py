@@ -114,7 +114,7 @@ def without(split, *classes):
         (without("train", 3), 2, r"no train nodes of classes \[3\] in group \(2, 3, 4\)"),
         (without("test", 0, 1), 2, r"no test nodes of classes \[0, 1\] in group \(0, 1\)"),
         (replace(TASK, val=None), 2, "no val nodes"),
-        (replace(TASK, labels=np.eye(5)[LABELS]), 2, "several labels"),
+        (replace(TASK, labels=np.eye(5)[LABELS]), 2, "probabilities as labels"),
     ],
 )
 def test_impossible_groups(task, groups, message):

@@ -74,6 +74,7 @@ def test_several_sets(score):
     same(found["a"]["gin"], score)
 
 
+@pytest.mark.filterwarnings("ignore:RandomGraphs was asked for 2000 graphs")
 def test_training_graphs():
     """The training split in mini-batches, and as the one batch it is where it fits."""
     whole = gin(TASK)
