@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -128,7 +129,9 @@ def start_graphs(
     }
     train = np.zeros(task.num_graphs, bool)
     train[index[fits]] = True
-    small = choose[how](graphs_per_class)(key, replace(task, train=train), loop)
+    with warnings.catch_warnings():  # the recipe that starts here tells sizes and classes itself
+        warnings.simplefilter("ignore", UserWarning)
+        small = choose[how](graphs_per_class)(key, replace(task, train=train), loop)
     a, x = stack(small.data, nodes)
     exists = np.arange(nodes) < np.asarray(small.data.n_node)[:, None]
     if padding == "learned":

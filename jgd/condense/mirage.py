@@ -15,8 +15,9 @@ that many of its graphs share. No gradients, no network; of the model only ``L``
                its class is c, its weight supp_c(P), and pooling reads the roots alone
 
 Why it works: after ``L`` rounds the embedding of a root is that of every node with that tree, exactly, for
-networks that sum or average over neighbours or attend to them (GIN, GraphSAGE, GAT). It is not for GCN, whose
-normalisation reads degrees that the lowest leaves of a tree have lost. Attributes must be discrete:
+networks that sum or average over neighbours or attend to them (GIN, GraphSAGE, GAT; the last in graphs
+without loops, because it counts a node and its loop as one). It is not for GCN, whose normalisation reads
+degrees that the lowest leaves of a tree have lost. Attributes must be discrete:
 continuous ones make almost every tree unique, and nothing is frequent.
 
 Departures from the authors' code. There, the numbers of both classes' patterns stand beside each other, so

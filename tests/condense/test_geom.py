@@ -140,7 +140,7 @@ def test_options_of_the_loss():
 
 
 def test_all_parts_move():
-    alg, _, start, window, state = pieces(SMALL)
+    alg, _, start, window, state = pieces(replace(SMALL, lr_lr=1e-2))
     new, _ = jax.jit(alg.step)(KEY, 0, state, Matching(start, None), window)
     for name in ("x", "y", "lr"):
         assert np.abs(np.asarray(new.parts[name]) - np.asarray(state.parts[name])).max() > 0, name

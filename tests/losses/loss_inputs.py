@@ -14,7 +14,7 @@ from jgd import losses, metrics
 # Sizes of named axes, all different, so that no two fit by chance.
 SIZES = {
     "*B": (4,), "B": 4, "C": 3, "D": 6, "E": 7, "V": 9, "W": 8, "K": 5, "N": 4, "L": 5, "n": 6, "d": 3,
-    "CS": 6,
+    "CS": 6, "T": 8,
     "S": 2, "k": 2, "H": 4, "G": 2, "H1": 4, "H2": 2, "H3": 4, "H4": 2, "W1": 4, "W2": 2, "W3": 4, "W4": 2,
     "F": 3,
     "*S": (6,), "*T": (7,), "...": (4, 3),
@@ -29,6 +29,11 @@ MAPS = {"attention_transfer", "nst", "hcl", "flow", "fsp", "ickd", "adaptive_ave
 INTEGERS = ("labels", "targets", "tokens", "positive", "indices")
 # Not functions of arrays of examples: they are tested where they are.
 OTHERS = {"Lelp", "Neighbours", "ReliabilityBins", "layer_map", "sample_tokens", "property_preservation"}
+# Their targets are tokens to come, clusters, numbers or indicators.
+NO_CLASSES = {"losses.shifted", "metrics.davies_bouldin"} | {
+    f"metrics.{n}"
+    for n in ("mean_squared_error", "mean_absolute_error", "r2_score", "micro_f1", "multilabel_auc")
+}
 GRAPHS = {
     "homophily", "degree_statistics", "spectrum", "clustering_coefficient", "graph_properties",
     "strict_scores",
@@ -134,7 +139,7 @@ def of_classes(name):
         for n in needed(name)
         if n in ("labels", "targets", "tokens") and found.get(n) and integer(found[n][0])
     ]
-    return names[0] if names and name not in ("losses.shifted", "metrics.davies_bouldin") else None
+    return names[0] if names and name not in NO_CLASSES else None
 
 
 def real(name):
