@@ -14,27 +14,18 @@ operations of Orbax around it are counted, and further processes are killed at t
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import os
+import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-_CHILD = """
-import os, signal, sys
-sys.path.insert(0, sys.argv[1])
-import jax, numpy as np
-import kills
-kills.child(*sys.argv[2:])
-"""
 _OPERATIONS = ("rename", "remove", "rmdir", "mkdir", "truncate", "listdir", "scandir")
-_EVENTS = {
-    "open",
-    *(f"os.{name}" for name in ["rename", "remove", "rmdir", "mkdir", "truncate", "listdir", "scandir"]),
-}
+_EVENTS = {"open", *(f"os.{name}" for name in _OPERATIONS)}
 
 
 def recipe(key: Any, task: Any, loop: Any = None) -> Any:
@@ -56,54 +47,58 @@ def recipe(key: Any, task: Any, loop: Any = None) -> Any:
     return loop("second", noisy, k2, jnp.asarray(middle["double"]), 4)
 
 
-def child(out: str, product: str, seed: str, fresh: str, at: str) -> None:
-    """One run, which ends itself at a file operation; prints how many there were."""
+def child(folder: Path, seed: int, fresh: bool, at: int, pipe: Any) -> None:
+    """One run, which ends itself at a file operation; sends how many there were, or what went wrong."""
     import jax
     import numpy as np
 
     import jgd
 
-    count, limit = [0], int(at)
+    jax.config.update("jax_compilation_cache_dir", str(folder.parent / "cache"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    out, count = str(folder / "run"), 0
 
     def look(event, args):
+        nonlocal count
         if event not in _EVENTS or not isinstance(args[0], str | bytes | os.PathLike):
             return
         path = os.fsdecode(args[0])
         if event in ("os.remove", "os.rmdir") and args[1] >= 0:  # named from their folder
             path = os.path.join(os.readlink(f"/proc/self/fd/{args[1]}"), path)
         if path.startswith(out):
-            count[0] += 1
-            if count[0] == limit:
+            count += 1
+            if count == at:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(look)
-    options: dict[str, Any] = {
-        "out": out,
-        "fresh": fresh == "fresh",
-        "checkpoint_every": 2,
-        "progress": False,
-    }
-    found = jgd.run(recipe, jax.random.key(int(seed)), np.ones(3, np.float32), **options)
-    np.save(product, np.asarray(found))
-    print(count[0])
-
-
-def start(folder: Path, seed: int, fresh: bool, at: int = 0, seconds: float | None = None) -> tuple[int, str]:
-    """Run a child; its exit code, and what it printed."""
-    env = os.environ | {
-        "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache"),
-        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "JAX_PLATFORMS": "cpu",
-    }
-    arguments = [folder / "run", folder / "product.npy", seed, "fresh" if fresh else "same", at]
-    command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent), *map(str, arguments)]
-    process = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        printed, told = process.communicate(timeout=seconds)
-    except subprocess.TimeoutExpired:
+        options: dict[str, Any] = {"out": out, "fresh": fresh, "checkpoint_every": 2, "progress": False}
+        found = jgd.run(recipe, jax.random.key(seed), np.ones(3, np.float32), **options)
+        np.save(folder / "product.npy", np.asarray(found))
+        pipe.send(count)
+    except BaseException as error:
+        pipe.send(f"{type(error).__name__}: {error}")
+    finally:
+        pipe.close()
+
+
+def start(
+    folder: Path, seed: int, fresh: bool, at: int = 0, seconds: float | None = None
+) -> int | str | None:
+    """Run a child: its file operations, what went wrong, or None where it was killed."""
+    context = multiprocessing.get_context("fork")  # of a process that has imported all, but not used JAX
+    mine, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=child, args=(folder, seed, fresh, at, theirs))
+    process.start()
+    theirs.close()
+    process.join(seconds)
+    if process.is_alive():
         process.kill()
-        printed, told = process.communicate()
-    return process.returncode, printed or told
+        process.join()
+    try:
+        return mine.recv()
+    except EOFError:
+        return None if process.exitcode == -signal.SIGKILL else f"ended with {process.exitcode}"
 
 
 def kept(folder: Path) -> tuple[bytes, bytes]:
@@ -113,35 +108,45 @@ def kept(folder: Path) -> tuple[bytes, bytes]:
 
 def kill(base: Path, fresh: bool, every: int, timed: int = 0) -> dict[str, Any]:
     """Kill at every operation; give what was tried, and what failed."""
-    name = "a run that starts over" if fresh else "a run"
+    name, other = "a run that starts over" if fresh else "a run", base / "other"
+    if fresh:
+        other.mkdir()
+        found = start(other, 2, False)
+        assert isinstance(found, int), found
 
     def folder(label: str) -> Path:
         place = base / f"{'fresh' if fresh else 'plain'}-{label}"
-        place.mkdir()
         if fresh:
-            code, told = start(place, 2, False)
-            assert code == 0, told
-            (place / "product.npy").unlink()
+            shutil.copytree(other / "run", place / "run")
+        else:
+            place.mkdir()
         return place
 
+    start(folder("first"), 1, fresh)  # compiles
     whole = folder("whole")
     begin = time.perf_counter()
-    code, printed = start(whole, 1, fresh)
+    count = start(whole, 1, fresh)
     took = time.perf_counter() - begin
-    assert code == 0, printed
-    expected, count = kept(whole), int(printed)
+    assert isinstance(count, int), count
+    expected = kept(whole)
     points: list[tuple[int, float | None]] = [(k, None) for k in range(1, count + 1, every)]
     points += [(0, took * (i + 1) / (timed + 1)) for i in range(timed)]
-    failed = []
+    failures = []
     for number, (k, seconds) in enumerate(points):
         place = folder(str(number))
-        code, _ = start(place, 1, fresh, k, seconds)
+        first = start(place, 1, fresh, k, seconds)
         (place / "product.npy").unlink(missing_ok=True)
-        again, told = start(place, 1, fresh)
-        if code not in (-signal.SIGKILL, 0) or again != 0 or kept(place) != expected:
-            failed.append(f"at {k or seconds}: {' '.join(told.split())[-200:]}")
-    what = f"{name} of {count} file operations, SIGKILL at {len(points)} points"
-    return {"what": what, "tried": len(points), "held": len(points) - len(failed), "failed": failed}
+        again = start(place, 1, fresh)
+        if isinstance(first, str) or not isinstance(again, int) or kept(place) != expected:
+            failures.append(f"at {k or seconds}: {first}, then {again}")
+        shutil.rmtree(place)
+    return {
+        "what": f"{name} of {count} file operations, SIGKILL at {len(points)} points",
+        "tried": len(points),
+        "held": len(points) - len(failures),
+        "failed": len(failures),
+        "failures": failures,
+    }
 
 
 def rows(every: int = 1, timed: int = 10) -> list[dict[str, Any]]:
@@ -152,8 +157,12 @@ def rows(every: int = 1, timed: int = 10) -> list[dict[str, Any]]:
       timed: kills at times between, for what happens outside of Python.
 
     Returns:
-      Dicts of ``what``, ``tried``, ``held`` and ``failed`` (texts).
+      Dicts of ``what``, ``tried``, ``held``, ``failed`` and ``failures`` (texts).
     """
+    import orbax.checkpoint  # noqa: F401
+
+    import jgd.core.driver  # noqa: F401
+
     with tempfile.TemporaryDirectory() as base:
         return [kill(Path(base), False, every, timed), kill(Path(base), True, every)]
 
@@ -167,9 +176,9 @@ def main() -> int:
     found = rows(options.every, options.timed)
     print("| what | tried | held | failed |\n|---|---|---|---|")
     for row in found:
-        print(f"| {row['what']} | {row['tried']} | {row['held']} | {len(row['failed'])} |")
+        print(f"| {row['what']} | {row['tried']} | {row['held']} | {row['failed']} |")
     for row in found:
-        for text in row["failed"]:
+        for text in row["failures"]:
             print(f"{row['what']}: {text}")
     return int(any(row["failed"] for row in found))
 

@@ -334,28 +334,37 @@ def streamspot(
     path = Path(path)
     log = EventLog(actor=[], action=[], object=[], time=np.zeros(0), name=name)
     group: list[int] = []
-    for number, line in _lines(path, limit):
-        columns = line.split("\t")
-        last = columns[-1].strip()
-        if (
-            len(columns) != 6
-            or not all(columns)
-            or not (last.isascii() and last.isdigit() and len(last) < 10)
-        ):
-            raise DataError(
-                f"{path}, line {number}: expected six columns that end in the number of a graph, got "
-                f"{line[:80]!r}; the file may be cut off, download it again"
-            )
-        graph = int(columns[5])
-        if graphs is not None and graph not in graphs:
-            continue
-        source, target = (f"{graph}:{columns[i]}" for i in (0, 2))
-        log.types[source], log.types[target] = columns[1], columns[3]
-        log.actor.append(source)
-        log.object.append(target)
-        log.action.append(columns[4])
-        log.words.append((columns[4],))
-        group.append(graph)
+    names: dict[str, str] = {}  # one string for each node and action, because there are millions of edges
+    words: dict[str, tuple[str, ...]] = {}
+    try:
+        for number, line in _lines(path, limit):
+            columns = line.split("\t")
+            last = columns[-1].strip()
+            if (
+                len(columns) != 6
+                or not all(columns)
+                or not (last.isascii() and last.isdigit() and len(last) < 10)
+            ):
+                raise DataError(
+                    f"{path}, line {number}: expected six columns that end in the number of a graph, got "
+                    f"{line[:80]!r}; the file may be cut off, download it again"
+                )
+            graph = int(columns[5])
+            if graphs is not None and graph not in graphs:
+                continue
+            for i, events in ((0, log.actor), (2, log.object)):
+                node = f"{graph}:{columns[i]}"
+                events.append(names.setdefault(node, node))
+                log.types[node] = columns[i + 1]
+            action = names.setdefault(columns[4], columns[4])
+            log.action.append(action)
+            log.words.append(words.setdefault(action, (action,)))
+            group.append(graph)
+    except MemoryError:
+        held, group, log = len(group), [], EventLog([], [], [], np.zeros(0))  # room for what follows
+        raise DataError(
+            f"{path} has too many edges for this machine, of which {held} were read: choose graphs=..."
+        ) from None
     if not group:
         raise DataError(f"there is no edge of the graphs asked for in {path}")
     numbers, log.graph_id = np.unique(group, return_inverse=True)

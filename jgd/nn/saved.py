@@ -128,7 +128,7 @@ def load_model(path: str | os.PathLike[str], net: Any = None) -> Bound:
     header, arrays = _read(path)
     try:
         example = _example(header)
-        model = as_model(_rebuilt(path, header) if net is None else net)
+        model = as_model(_rebuilt(path, header, sum(x.size for x in arrays.values())) if net is None else net)
         parts = tuple(_leaves(header[part], arrays, path) for part in _PARTS)
         return Bound(*_filled(model, parts, example, path), model, example)
     except DataError:
@@ -275,15 +275,26 @@ def _example(header: Mapping[str, Any]) -> tuple[jax.ShapeDtypeStruct, ...] | No
     return tuple(jax.ShapeDtypeStruct(tuple(shape), jnp.dtype(dtype)) for shape, dtype in header["example"])
 
 
-def _rebuilt(path: Any, header: Mapping[str, Any]) -> nn.Module:
-    """The network that a header describes."""
+def _rebuilt(path: Any, header: Mapping[str, Any], numbers: int) -> nn.Module:
+    """The network that a header describes; none that is larger than a file of so many numbers can hold."""
     network = header["network"]
     if "class" not in network:
         raise DataError(f"{path} needs its network, load_model(path, net=...): {network['needs']}")
+    size = _largest(network)
+    if size > numbers + 1000:  # a billion layers would take hours to set up
+        raise DataError(f"{path} is damaged: a network of size {size} does not fit its {numbers} numbers")
     try:
         return _made(network)
     except Exception as error:
         raise DataError(f"{path} names a network that this jgd cannot make ({_one_line(error)})") from error
+
+
+def _largest(spec: Any) -> int:
+    """The largest number among the settings of a network."""
+    if isinstance(spec, dict | list):
+        parts = spec.values() if isinstance(spec, dict) else spec
+        return max(map(_largest, parts), default=0)
+    return spec if isinstance(spec, int) else 0
 
 
 def _made(spec: Mapping[str, Any]) -> nn.Module:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -139,8 +140,9 @@ def _parse(
     rows = _rows(path, reader)
     _, header = next(rows)
     names = [name.strip() or f"column {i + 1}" for i, name in enumerate(header)]
-    if twice := [name for i, name in enumerate(names) if name in names[:i]]:
-        raise DataError(f"{path}, line 1: two columns are called {twice[0]!r}")
+    if len(set(names)) < len(names):
+        twice = next(name for name, number in Counter(names).items() if number > 1)
+        raise DataError(f"{path}, line 1: two columns are called {twice!r}")
     if all(is_number(name) for name in names):
         raise DataError(f"{path}, line 1: the first line must name the columns, got {','.join(header)[:60]}")
     columns: list[list[np.ndarray]] = [[] for _ in names]
