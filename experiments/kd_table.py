@@ -2,6 +2,7 @@
 
     JGD_DATA_DIR=... python experiments/kd_table.py                 # what is missing; some two hours on two cores
     JGD_DATA_DIR=... python experiments/kd_table.py --only digits   # parts whose name starts so
+    JGD_DATA_DIR=... python experiments/kd_table.py --row CRD       # one row again, of all parts that have it
 
 All students of a row are trained at once (vmapped), from keys of their own; teacher, data and order of the
 examples are shared by the rows of a part. Last state, no selection. A part that is on disk is not run again
@@ -41,6 +42,8 @@ from jgd.protocols.classifiers import classified
 from jgd.protocols.text import spread
 
 KEY, SEEDS = jax.random.key(0), 8
+ROW: list[str] = []
+"""The row to run; all if there is none."""
 NAME = "kd"
 
 
@@ -77,6 +80,7 @@ def taught(
 ) -> dict[str, Any]:
     """A row for the teacher and one for the students of each objective, or of each (network, objective)."""
     found = {"teacher": scores(teacher, task, several=False)}
+    rows = {name: given for name, given in rows.items() if not ROW or name == ROW[0]}
     tx = adamw(rate, steps) if tx is None else tx
     for name, given in rows.items():
         own, objective = (net, given) if isinstance(given, Objective) else given
@@ -249,7 +253,7 @@ def maps() -> dict[str, Any]:
         "KD by DOT": (distill.by_source(jgd.optim.dot(falling)), distill.apart(distill.hinton(), "kd")),
     }
     for name, (tx, objective) in descent.items():
-        found |= {name: taught({name: objective}, student, large, task, 0.0, steps=steps, tx=tx)[name]}
+        found |= taught({name: objective}, student, large, task, 0.0, steps=steps, tx=tx)
     return found
 
 
@@ -749,13 +753,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--only", metavar="PART", help="parts whose name starts so")
     parser.add_argument("--fresh", action="store_true", help="run parts again that are on disk")
+    parser.add_argument("--row", help="run this row again, of parts that are on disk")
     options = parser.parse_args()
     file = measure.RESULTS / f"{NAME}.json"
     record = json.loads(file.read_text()) if file.exists() else {}
     chosen = {n: p for n, p in PARTS.items() if options.only is None or n.startswith(options.only)}
     about = measure.provenance() | {"command": "python experiments/kd_table.py"}
-    again = frozenset(chosen) if options.fresh else frozenset()
-    measure.run_parts(NAME, record, chosen, again, about)
+    if options.row is not None:
+        ROW.append(options.row)
+        for part in [part for part in chosen if options.row in record.get(part, ())]:
+            print(f"{time.strftime('%H:%M:%S')} {part}", flush=True)
+            record[part][options.row] = chosen[part]()[options.row]
+            measure.note_within(record, part, options.row, about)
+            measure.save(NAME, record, markdown(record))
+    else:
+        measure.run_parts(NAME, record, chosen, frozenset(chosen if options.fresh else ()), about)
     measure.write(NAME, record, markdown(record))
 
 

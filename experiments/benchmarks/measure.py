@@ -126,6 +126,11 @@ def note(record: dict[str, Any], part: str, about: dict[str, Any] | None = None)
     home.update(about)
 
 
+def note_within(record: dict[str, Any], part: str, what: str, about: dict[str, Any]) -> None:
+    """Stamp what ran of a part, the rest of which stays as it was: a row, or a column."""
+    record["stamps"][f"{part} ({what})"] = {name: about[name] for name in ("commit", "date")}
+
+
 HISTORY = """
 ## When rows ran
 

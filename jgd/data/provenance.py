@@ -361,7 +361,8 @@ def streamspot(
             log.words.append(words.setdefault(action, (action,)))
             group.append(graph)
     except MemoryError:
-        held, group, log = len(group), [], EventLog([], [], [], np.zeros(0))  # room for what follows
+        held, group = len(group), []
+        log = EventLog(actor=[], action=[], object=[], time=np.zeros(0))  # room for what follows
         raise DataError(
             f"{path} has too many edges for this machine, of which {held} were read: choose graphs=..."
         ) from None

@@ -300,8 +300,16 @@ def test_a_header_that_was_made_up_is_refused(tmp_path, monkeypatch):
         ("network", {"class": "os", "settings": {}}, "cannot make"),
         ("network", network | {"settings": {"made_up": 3}}, "cannot make"),
         ("network", network | {"settings": {"num_classes": "x"}}, "does not|cannot|Perceptron"),
-        ("network", network | {"settings": {"num_classes": 3, "hidden": [10**9]}}, "size 1000000000 does not"),
-        ("network", {"class": "GCN", "settings": {"num_classes": 3, "layers": 10**9}}, "size 1000000000 does"),
+        (
+            "network",
+            network | {"settings": {"num_classes": 3, "hidden": [10**9]}},
+            "size 1000000000 does not",
+        ),
+        (
+            "network",
+            {"class": "GCN", "settings": {"num_classes": 3, "layers": 10**9}},
+            "size 1000000000 does",
+        ),
         ("network", [], "does not describe|needs"),
         ("params", [], "holds 0 arrays of params, Perceptron has 4"),
         ("params", [{"array": "array9"}], "does not describe"),
