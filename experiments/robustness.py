@@ -23,7 +23,7 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,12 @@ import measure
 from fuzz import TARGETS, Target
 
 import jgd
-from jgd.core import atomic_write
 from jgd.data.archives import unpack
 from jgd.data.arrays import read_npz
 from jgd.data.imported import read_torch
 from jgd.data.pickles import restricted_loads
 
-FILE = measure.RESULTS / "robustness.json"
+NAME = "robustness"
 PARTS = ("damaged", "hostile", "killed")
 SECONDS = 120
 SECRET = "secret"
@@ -362,9 +361,10 @@ def hostile() -> dict[str, Any]:
     found = {name: look(name) for name in HOSTILE}
     wrong = {name: text for name, text in found.items() if text != "refused"}
     return {
-        "what": "files made to run code, to take memory or time, to write elsewhere, or of another kind",
+        "what": "files that run code, take memory or time, write elsewhere or are something else",
         "tried": len(found),
         "held": len(found) - len(wrong),
+        "failed": len(wrong),
         "failures": [f"{name}: {text}" for name, text in wrong.items()],
         "names": list(found),
     }
@@ -372,84 +372,50 @@ def hostile() -> dict[str, Any]:
 
 # --- results ----------------------------------------------------------------------------------------
 
+DAMAGED = """
+Small valid files, damaged: bits flipped, blocks cut, added, doubled or swapped, numbers and header words replaced, also
+inside of what is compressed; or empty, or with the content of others. Each is loaded with one gigabyte of memory and ten
+seconds. A reader holds where it gives data or refuses in one line; it fails by a signal, a hang, more memory, another
+exception or several lines.
+"""
+HOSTILE_FILES = """
+Each must be refused in one line, with one gigabyte of memory and two minutes; a command in it must not run, and no file
+outside of its folder may change.
+"""
+KILLED = """
+A run of two loops and plain work between them is ended by SIGKILL at its k-th file operation, for every k, and at ten
+times between, and started again: it must give the product and the log of a run that was never interrupted, to the bit.
+The same where the folder holds the finished run of another key and the run starts over.
+"""
+
 
 def page(record: dict[str, Any]) -> str:
     """Results in Markdown."""
 
-    def table(rows: list[dict[str, Any]], extra: tuple[str, ...] = ()) -> list[str]:
-        heads = ["what", "tried", *extra, "held", "failed", "commit", "date"]
-        lines = [f"| {' | '.join(heads)} |", f"| {' | '.join('---' for _ in heads)} |"]
-        for row in rows:
-            cells = [row["what"], row["tried"], *(row[name] for name in extra), row["held"]]
-            cells += [row["tried"] - row["held"], row["commit"][:7], row["date"]]
-            lines.append(f"| {' | '.join(map(str, cells))} |")
-        return lines
+    def table(rows: dict[str, dict[str, Any]], *extra: str) -> str:
+        lines = [
+            [what, *(str(row[name]) for name in ("tried", *extra, "held", "failed"))]
+            for what, row in rows.items()
+        ]
+        return measure.table(["what", "tried", *extra, "held", "failed"], lines)
 
-    lines = [
-        "# Damaged files, hostile files, killed runs",
-        "",
-        measure.described(record["provenance"]),
-    ]
-    damaged = record.get("damaged", [])
-    if damaged:
-        total = sum(row["tried"] for row in damaged)
-        lines += [
-            "",
-            "## Damaged files",
-            "",
-            f"{total} damaged files for {len(damaged)} readers, each loaded with one gigabyte of memory and ten "
-            "seconds: bits flipped, blocks",
-            "cut, added, doubled or swapped, numbers and header words replaced, also inside of what is compressed; "
-            "files that are",
-            "empty or have the content of others. A reader holds where it gives data or refuses in one line; it "
-            "fails by a signal, a",
-            "hang, more memory, another exception or several lines.",
-            "",
-            *table(damaged, ("refused", "loaded")),
-        ]
+    lines = ["# Damaged files, hostile files, killed runs\n", measure.described(record["provenance"])]
+    if damaged := record.get("damaged"):
+        total = sum(row["tried"] for row in damaged.values())
+        lines += [f"\n## {total} damaged files for {len(damaged)} readers", DAMAGED]
+        lines.append(table(damaged, "refused", "loaded"))
     if rows := record.get("hostile"):
-        lines += [
-            "",
-            "## Hostile files",
-            "",
-            "Each must be refused in one line, with one gigabyte of memory and two minutes; a command in it must not "
-            "run, and no file",
-            "outside of its folder may change.",
-            "",
-            *table(rows),
-            "",
-            f"They are: {'; '.join(rows[0]['names'])}.",
-        ]
+        names = "; ".join(name for row in rows.values() for name in row["names"])
+        lines += ["\n## Hostile files", HOSTILE_FILES, table(rows), f"\nThey are: {names}."]
     if rows := record.get("killed"):
-        lines += [
-            "",
-            "## Killed runs",
-            "",
-            "A run of two loops and plain work between them is ended by SIGKILL at its k-th file operation and "
-            "started again: it must",
-            "give the product and the log of a run that was never interrupted, to the bit. The same where the "
-            "folder holds the",
-            "finished run of another key and the run starts over.",
-            "",
-            *table(rows),
-        ]
-    failures = [
-        f"- {row['what']}: {text}"
+        lines += ["\n## Killed runs", KILLED, table(rows)]
+    wrong = [
+        f"- {what}: {text}"
         for part in PARTS
-        for row in record.get(part, [])
+        for what, row in record.get(part, {}).items()
         for text in row["failures"]
     ]
-    if failures:
-        lines += ["", "## What failed", "", *failures]
-    return "\n".join(lines) + "\n"
-
-
-def store(record: dict[str, Any]) -> None:
-    """Write both files."""
-    with atomic_write(FILE) as file:
-        file.write((json.dumps(record, indent=1) + "\n").encode())
-    with atomic_write(FILE.with_suffix(".md")) as file:
-        file.write(page(record).encode())
+    return "\n".join([*lines, *(["\n## What failed\n", *wrong] if wrong else [])]) + "\n"
 
 
 def main() -> int:
@@ -459,32 +425,35 @@ def main() -> int:
     parser.add_argument("--mutants", type=int, default=20_000, help="Damaged files, of all readers together.")
     parser.add_argument("--every", type=int, default=1, help="Kill at every nth file operation.")
     options = parser.parse_args()
-    record = json.loads(FILE.read_text()) if FILE.exists() else {}
+    file = measure.RESULTS / f"{NAME}.json"
+    record = json.loads(file.read_text()) if file.exists() else {"provenance": {}, "stamps": {}}
     with multiprocessing.get_context("fork").Pool(1) as pool:  # JAX does not survive a fork: not here
-        record["provenance"] = pool.apply(measure.provenance)
+        about = pool.apply(measure.provenance)
     failed = 0
-
-    def add(part: str, row: dict[str, Any]) -> None:
-        nonlocal failed
-        failed += row["tried"] - row["held"]
-        record[part] = [*record[part], row | measure.stamp()]
-        print(f"{row['what']}: {row['held']} of {row['tried']} held", flush=True)
-        for text in row["failures"]:
-            print(f"    {text}", flush=True)
-        store(record)
-
     for part in options.only:
-        record[part] = []
-        if part == "damaged":
-            for name in TARGETS:
-                (row,) = fuzz.rows(options.mutants // len(TARGETS), only=[name])
-                add(part, row)
-        elif part == "hostile":
-            add(part, hostile())
-        else:
-            for row in kills.rows(options.every):
-                add(part, row)
+        record["stamps"] = {k: v for k, v in record["stamps"].items() if not k.startswith(f"{part}/")}
+        record[part] = {}
+        for row in rows_of(part, options):
+            what = row.pop("what")
+            record[part][what] = row
+            failed += row["failed"]
+            print(
+                "\n    ".join([f"{what}: {row['held']} of {row['tried']} held", *row["failures"]]), flush=True
+            )
+            measure.note(record, f"{part}/{what}", about)
+            measure.save(NAME, record, page(record))
     return 1 if failed else 0
+
+
+def rows_of(part: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The rows of a part, one after the other."""
+    if part == "damaged":
+        for name in TARGETS:
+            yield from fuzz.rows(options.mutants // len(TARGETS), only=[name])
+    elif part == "hostile":
+        yield hostile()
+    else:
+        yield from kills.rows(options.every)
 
 
 if __name__ == "__main__":

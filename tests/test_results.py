@@ -340,6 +340,19 @@ def test_a_claim_needs_its_interval(monkeypatch, values, least, most, verdict):
     assert kd_table.verdict(low, high, least, most) == verdict
 
 
+def test_methods_take_as_long_as_their_class_says():
+    """Median seconds on Cora; "hours" are those of schedules that the table shortens."""
+    from jgd.protocols.methods import METHODS
+
+    most, seen = {"none": 1, "seconds": 60, "minutes": 600}, set()
+    for row in load("condensation")["rows"]:
+        method = METHODS.get(row["method"])
+        if (row["dataset"], row["ratio"]) == ("cora", 0.5) and method and row.get("seconds"):
+            seen.add(row["method"])
+            assert np.median(row["seconds"]) <= most.get(method.cost, np.inf), row["method"]
+    assert len(seen) > 25
+
+
 def test_teachers_help_where_labels_are_few():
     def mean(part, row):
         values = load("kd")[part][row]["accuracy"]

@@ -188,7 +188,10 @@ class _ByEmbedding:
 
 
 class Herding(_ByEmbedding):
-    """Nodes whose mean GCN embedding follows that of their class."""
+    """Nodes whose mean GCN embedding follows that of their class.
+
+    Time goes into the embedding network, ``epochs`` times over the whole graph; fewer do on large graphs.
+    """
 
     choose = staticmethod(herding)
 

@@ -229,7 +229,7 @@ def test_sample_tokens():
 
 
 def test_context():
-    s, t = array(3, 5, 4), array(3, 5, 4)
+    s, t = jnp.asarray(np.random.default_rng(1).standard_normal((2, 3, 5, 4)), jnp.float32)
 
     def similarity(x):
         x = np.float64(x)
