@@ -346,17 +346,20 @@ def main() -> None:
         timing_child(options.timing_child)
         return
     path = measure.RESULTS / "foundation.json"
-    record = json.loads(path.read_text()) if path.exists() and not options.fresh else {}
+    record = json.loads(path.read_text()) if path.exists() and (options.distances or not options.fresh) else {}
     record.setdefault("provenance", {})
     if options.distances:
         about = measure.provenance("scikit-learn")
         for name in ("cora", "citeseer"):
             for ratio in RATIOS:
+                if f"{name}/{ratio} (FID)" in record["stamps"] and not options.fresh:
+                    continue
                 methods = record[f"{name}/{ratio}"]["methods"]
                 for method, distance in distances(jgd.load(name), sets_of(name, ratio), methods).items():
                     print(name, ratio, method, methods[method]["fid"], distance, flush=True)
                     methods[method]["fid"] = distance
                 measure.note_within(record, f"{name}/{ratio}", "FID", about)
+                measure.save("foundation", record, markdown(record))
         measure.write("foundation", record, markdown(record))
         return
     parts = {}

@@ -131,12 +131,12 @@ def _zip(files: dict[str, bytes], **options: Any) -> bytes:
     return file.getvalue()
 
 
-def _nothing(gigabytes: int, head: bytes = b"", line: bytes = bytes(64)) -> bytes:
+def _nothing(gigabytes: float, head: bytes = b"", line: bytes = bytes(64)) -> bytes:
     """A gzip of the same line again and again: a thousandth of what it unpacks to."""
     file, block = io.BytesIO(), line * (2**24 // len(line))
-    with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1, mtime=0) as out:
+    with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=9, mtime=0) as out:
         out.write(head)
-        for _ in range(64 * gigabytes):
+        for _ in range(int(64 * gigabytes)):
             out.write(block)
     return file.getvalue()
 
@@ -246,8 +246,8 @@ HOSTILE: dict[str, Target] = {
     "CIFAR of two gigabytes in one member": _made(
         "cifar, binary", _put("cifar/cifar-10-binary.tar.gz", lambda root: _tar_bomb())
     ),
-    "StreamSpot of two gigabytes of one edge": _made(
-        "streamspot", _put("all.tsv.gz", lambda root: _nothing(2, line=b"0\ta\t1\tb\tread\t0\n"))
+    "StreamSpot of half a gigabyte of one edge": _made(
+        "streamspot", _put("all.tsv.gz", lambda root: _nothing(0.5, line=b"0\ta\t1\tb\tread\t0\n"))
     ),
     "StreamSpot of one line of two gigabytes": _made(
         "streamspot", _put("all.tsv.gz", lambda root: _nothing(2, line=b"0" * 64))

@@ -26,12 +26,13 @@ LIMIT_VARIABLE = "JGD_UNPACK_LIMIT"
 _CHUNK = 2**20
 
 
-def unpack_limit(path: str | os.PathLike[str], limit: int | None = None) -> int:
+def unpack_limit(path: str | os.PathLike[str], limit: int | None = None, base: int = 2**28) -> int:
     """Bytes that a compressed file may unpack to.
 
     Args:
       path: the file.
-      limit: what a format allows; by default ``$JGD_UNPACK_LIMIT``, else 256 MiB and 50 times its size.
+      limit: what a format allows; by default ``$JGD_UNPACK_LIMIT``, else ``base`` and 50 times its size.
+      base: bytes that any file may unpack to; 256 MiB by default.
 
     Raises:
       DataError: where the variable is no number.
@@ -40,7 +41,7 @@ def unpack_limit(path: str | os.PathLike[str], limit: int | None = None) -> int:
         return limit
     chosen = os.environ.get(LIMIT_VARIABLE)
     if chosen is None:
-        return 2**28 + 50 * os.path.getsize(path)
+        return base + 50 * os.path.getsize(path)
     if not chosen.isdigit():
         raise DataError(f"{LIMIT_VARIABLE} must be a number of bytes, got {chosen[:40]!r}")
     return int(chosen)

@@ -200,7 +200,7 @@ def _lines(path: Path, limit: int | None) -> Iterator[tuple[int, str]]:
         if not path.is_file():
             raise DataError(f"{path} does not exist: download the log and give its path")
         refuse_web_page(path)
-        most = max(unpack_limit(path, limit), 0)
+        most = max(unpack_limit(path, limit, 2**26), 0)  # text becomes ten times as much memory
         left, number = most, 0
         with _text(path) as file:
             while line := file.readline(min(_LINE, left) + 1):
@@ -248,7 +248,7 @@ def darpa_e3(
     Args:
       paths: the files of one log, in order; entities may be described in any of them.
       malicious: names of malicious entities, as the ground-truth lists give them.
-      limit: bytes of text that each file may hold; 256 MiB and 50 times its size by default, so that a small
+      limit: bytes of text that each file may hold; 64 MiB and 50 times its size by default, so that a small
         compressed file cannot fill the memory (``JGD_UNPACK_LIMIT`` sets it, too).
       name: of the log.
 
@@ -324,7 +324,7 @@ def streamspot(
     Args:
       path: the file, tab-separated, compressed or not.
       graphs: numbers of the graphs to read; all by default.
-      limit: bytes of text that the file may hold; 256 MiB and 50 times its size by default, so that a small
+      limit: bytes of text that the file may hold; 64 MiB and 50 times its size by default, so that a small
         compressed file cannot fill the memory (``JGD_UNPACK_LIMIT`` sets it, too).
       name: of the log.
 
