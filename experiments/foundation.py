@@ -346,7 +346,9 @@ def main() -> None:
         timing_child(options.timing_child)
         return
     path = measure.RESULTS / "foundation.json"
-    record = json.loads(path.read_text()) if path.exists() and (options.distances or not options.fresh) else {}
+    record = (
+        json.loads(path.read_text()) if path.exists() and (options.distances or not options.fresh) else {}
+    )
     record.setdefault("provenance", {})
     if options.distances:
         about = measure.provenance("scikit-learn")
