@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
 NAME = "ideas"
-COMMAND = [sys.executable, "-m", "pytest", "-n", "0", "-q", "-m", "slow", "-p", "no:cacheprovider"]
+COMMAND = [sys.executable, "-m", "pytest", "-n", "0", "-m", "slow", "-p", "no:cacheprovider"]
 INTRODUCTION = """
 Tests marked `slow`, which the default suite leaves out (`pytest -m slow` runs them). Seconds include compilation, on a
 machine that others used too.

@@ -65,10 +65,15 @@ def test_a_download_is_verified_and_kept(data_root, monkeypatch):
         check_sha256(path, "0" * 64)
 
 
-@pytest.mark.parametrize("fault", ["digest", "truncated"])
-def test_a_bad_download_leaves_nothing(data_root, monkeypatch, fault):
-    serve(monkeypatch, CONTENT, length=100 if fault == "truncated" else None)
-    with pytest.raises(DataError, match="SHA-256" if fault == "digest" else "ended after"):
+@pytest.mark.parametrize(
+    ("length", "message"),
+    [(None, "SHA-256"), (100, "ended after"), (5, "more than 5 bytes"), (0, "more than 8")],
+)
+def test_a_bad_download_leaves_nothing(data_root, monkeypatch, length, message):
+    """Another digest, a connection that ends, and more than was said or than any file has."""
+    serve(monkeypatch, CONTENT, length)
+    monkeypatch.setattr(storage, "_LARGEST", 8 if length == 0 else 100)
+    with pytest.raises(DataError, match=message):
         require(Remote("f", ("https://example.org/f",), "0" * 64))
     assert os.listdir(data_root) == []
 
