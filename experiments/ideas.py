@@ -29,11 +29,11 @@ machine that others used too.
 
 
 def slow_tests() -> list[str]:
-    """Names of the tests, as pytest calls them."""
+    """Names of the tests, as pytest calls them; a test with parameters is one."""
     found = subprocess.run(
         [*COMMAND, "--collect-only", "tests"], cwd=measure.ROOT, capture_output=True, text=True
     )
-    names = [line for line in found.stdout.splitlines() if "::" in line]
+    names = [*dict.fromkeys(line.partition("[")[0] for line in found.stdout.splitlines() if "::" in line)]
     if not names:
         raise SystemExit(
             f"pytest finds no slow tests: {found.stdout.strip()[-300:]}{found.stderr.strip()[-300:]}"
