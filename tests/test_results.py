@@ -32,12 +32,8 @@ def test_results_say_where_they_come_from(path):
 
 
 ABOUT = {"command", "date", "device", "processor", "python", "versions", "commit", "stamps", "provenance"}
-BY_ROW = (
-    "continual",
-    "mirage",
-    "graph_condensation",
-    "robustness",
-)  # a part is a table of rows that run by themselves
+# A part is a table of rows that run by themselves.
+BY_ROW = ("continual", "mirage", "graph_condensation", "robustness")
 WITHIN = ("kd", "foundation")  # a stamp can be of one row or column of a part, "part (row)"
 AT_ONCE = ("propagation", "training", "kd_training", "losses", "sfgc_full", "condensation_speed")
 

@@ -16,14 +16,16 @@ from jgd.nn import SGC
 from jgd.optim import by_part
 
 close = np.testing.assert_allclose
-RNG = np.random.default_rng(0)
 KEY = jax.random.key(0)
 REAL = Examples(
-    (identity(20), jnp.asarray(RNG.standard_normal((20, 4)), jnp.float32)),
+    (identity(20), jnp.asarray(np.random.default_rng(0).standard_normal((20, 4)), jnp.float32)),
     jnp.asarray(np.arange(20) % 2),
     jnp.ones(20),
 )
-START = Examples((jnp.asarray(RNG.standard_normal((6, 4)), jnp.float32),), jnp.asarray(np.arange(6) % 2))
+START = Examples(
+    (jnp.asarray(np.random.default_rng(1).standard_normal((6, 4)), jnp.float32),),
+    jnp.asarray(np.arange(6) % 2),
+)
 DATA = Matching(START, REAL)
 MODEL = from_linen(SGC(num_classes=2))
 

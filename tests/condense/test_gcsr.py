@@ -34,7 +34,6 @@ KEY = jax.random.key(0)
 SMALL = GCSR(
     nodes=6, hidden=8, steps=6, lr_x=0.01, max_start=4, experts=4, group=2, expert_steps=10, select_every=2
 )
-RNG = np.random.default_rng(0)
 
 
 def random_problem(n=5, width=7, seed=0):
@@ -63,12 +62,12 @@ def test_minimiser(seed, alpha, beta):
         assert cost(z + scale * rng.standard_normal(z.shape)) > cost(z)
 
 
-def test_limits():
+def test_limits(rng):
     """Check 9: strong priors give their weighted mean, weak ones with full row rank the identity."""
     x, p, q = map(jnp.asarray, random_problem())
     close(self_expressive_weights(x, p, q, 3e6, 1e6), 0.75 * p + 0.25 * q, atol=1e-4)
     close(self_expressive_weights(x, p, q, 5e-5, 5e-5), np.eye(5), atol=1e-3)
-    few = jnp.asarray(RNG.standard_normal((5, 2)))  # of low rank: not the identity
+    few = jnp.asarray(rng.standard_normal((5, 2)))  # of low rank: not the identity
     assert np.abs(self_expressive_weights(few, p, q, 1e-4, 1e-4) - np.eye(5)).max() > 0.1
 
 
@@ -169,7 +168,7 @@ def test_weights_start_within_the_fan_in():
     close(np.var(found["first"]), (1 / 7) ** 2 / 3, rtol=0.05)
 
 
-def test_linear_sgc():
+def test_linear_sgc(rng):
     """Two linear maps and then two propagations, as published, on the real graph and on a dense one."""
     model = linear_sgc(3, 4)
     real = real_rows(TASK)
@@ -187,9 +186,9 @@ def test_linear_sgc():
     close(model.apply(p, {}, *real.inputs)[0].logits, expected[np.asarray(TASK.train)], rtol=1e-3, atol=1e-4)
     np.testing.assert_array_equal(real.targets, np.asarray(TASK.labels)[np.asarray(TASK.train)])
 
-    weights = RNG.random((5, 5))
+    weights = rng.random((5, 5))
     weights = weights + weights.T
-    x = RNG.standard_normal((5, 6))
+    x = rng.standard_normal((5, 6))
     small = propagated(Examples((DenseOperator(jnp.asarray(weights)), jnp.asarray(x)), None))
     close(model.apply(p, {}, *small.inputs)[0].logits, published(weights, x), rtol=1e-3, atol=1e-4)
 
@@ -232,12 +231,12 @@ def test_result(run):
         assert np.abs(wide[members] - row).max(1).min() < 1e-4
 
 
-def test_the_set_is_its_own_closed_form():
+def test_the_set_is_its_own_closed_form(rng):
     """After t steps by hand: A' from X' and the P and Q that followed."""
     recipe = replace(SMALL, select_every=None)
     alg, _ = _algorithms(replace(recipe, nodes=None, label_ratio=None, steps=1), 3)
     x, p, _ = map(lambda a: jnp.asarray(a, jnp.float32), random_problem(6, 9))  # noqa: C417
-    p = jnp.asarray(RNG.random((6, 6)), jnp.float32)
+    p = jnp.asarray(rng.random((6, 6)), jnp.float32)
     data = Matching(Examples((p, x), jnp.asarray([0, 0, 1, 1, 2, 2])), None)
     model = linear_sgc(3, 8)
     window = Window(*(model.init(jax.random.key(i), jnp.ones(6), x)[0] for i in range(3)))
@@ -347,12 +346,12 @@ def test_lowers_everywhere():
 # --- ablation -------------------------------------------------------------------------------------
 
 
-def test_structure_expresses_classes():
+def test_structure_expresses_classes(rng):
     """A' joins nodes of one class more than others, by the class prior: with P = I it does so far less."""
     task = contextual_sbm(
         num_nodes=400, num_classes=4, num_features=24, mean_degree=8, homophily=0.85, signal=1.0
     )
-    x = RNG.standard_normal((40, 24)).astype(np.float32)
+    x = rng.standard_normal((40, 24)).astype(np.float32)
     y = np.repeat(np.arange(4), 10)
     pairs = class_pairs(task)[np.ix_(y, y)]
     edges = self_expressive(5.0, 1.0, 0.9, 0.5)

@@ -39,7 +39,6 @@ SMALL = GEOM(
     knowledge=0.1,
     select_every=2,
 )
-RNG = np.random.default_rng(0)
 
 
 class Listening(InMemory):
@@ -77,9 +76,9 @@ def test_raised(seed):
     close(np.where(others, got - log_p, shift), np.broadcast_to(shift, got.shape), atol=1e-4)
 
 
-def test_soft_labels_are_distributions():
+def test_soft_labels_are_distributions(rng):
     synth = soft_node_set(0.3)
-    logits = jnp.asarray(RNG.standard_normal((4, 3)))
+    logits = jnp.asarray(rng.standard_normal((4, 3)))
     parts, fixed = synth.init(KEY, Examples((jnp.ones((4, 2)),), logits))
     assert set(parts) == {"x", "y", "lr"}
     close(synth.render(parts, fixed).targets, jax.nn.softmax(logits), rtol=1e-6)
@@ -88,18 +87,18 @@ def test_soft_labels_are_distributions():
 # --- the loss -------------------------------------------------------------------------------------
 
 
-def pieces(recipe):
+def pieces(rng, recipe):
     """The matching step on six nodes, with windows of random networks."""
     alg, *_ = _algorithms(replace(recipe, nodes=None, label_ratio=None), 3)
-    x = jnp.asarray(RNG.standard_normal((6, 9)), jnp.float32)
+    x = jnp.asarray(rng.standard_normal((6, 9)), jnp.float32)
     labels = jnp.asarray([0, 1, 2, 0, 1, 2])
-    logits = jnp.asarray(RNG.standard_normal((6, 3)), jnp.float32)
+    logits = jnp.asarray(rng.standard_normal((6, 3)), jnp.float32)
     start = Examples((x,), logits if recipe.soft_labels else labels)
     model = gcn(3, recipe.hidden)
     like = jax.eval_shape(lambda: model.init(KEY, identity(6), x)[0])
 
     def drawn(leaf):
-        return jnp.asarray(RNG.uniform(-0.5, 0.5, leaf.shape), jnp.float32)
+        return jnp.asarray(rng.uniform(-0.5, 0.5, leaf.shape), jnp.float32)
 
     window = Window(*(jax.tree.map(drawn, like) for _ in range(3)))
     state = alg.init(KEY, Matching(start, None), None)
@@ -107,10 +106,10 @@ def pieces(recipe):
 
 
 @pytest.mark.parametrize("soft", [True, False])
-def test_loss_by_hand(soft):
+def test_loss_by_hand(rng, soft):
     """``|θ_p - θ*| / |θ*_s - θ*| + β KL(y' | f_last(X'))``."""
     recipe = replace(SMALL, soft_labels=soft)
-    alg, model, start, window, state = pieces(recipe)
+    alg, model, start, window, state = pieces(rng, recipe)
     metrics = jax.jit(alg.step)(KEY, 0, state, Matching(start, None), window)[1]
     y = np.asarray(jax.nn.softmax(start.targets) if soft else np.eye(3)[start.targets], np.float64)
     small = Examples((identity(6), start.inputs[0]), jnp.asarray(y))
@@ -129,8 +128,8 @@ def test_loss_by_hand(soft):
     assert kl > 0.05
 
 
-def test_options_of_the_loss():
-    alg, _, start, window, state = pieces(replace(SMALL, knowledge=0.0, distance="squared"))
+def test_options_of_the_loss(rng):
+    alg, _, start, window, state = pieces(rng, replace(SMALL, knowledge=0.0, distance="squared"))
     data = Matching(start, None)
     squared = jax.jit(alg.step)(KEY, 0, state, data, window)[1]
     assert "knowledge" not in squared
@@ -139,8 +138,8 @@ def test_options_of_the_loss():
     close(squared["loss"], plain["loss"] ** 2, rtol=1e-4)
 
 
-def test_all_parts_move():
-    alg, _, start, window, state = pieces(replace(SMALL, lr_lr=1e-2))
+def test_all_parts_move(rng):
+    alg, _, start, window, state = pieces(rng, replace(SMALL, lr_lr=1e-2))
     new, _ = jax.jit(alg.step)(KEY, 0, state, Matching(start, None), window)
     for name in ("x", "y", "lr"):
         assert np.abs(np.asarray(new.parts[name]) - np.asarray(state.parts[name])).max() > 0, name
@@ -286,8 +285,8 @@ def test_official_settings():
     assert official("unheard-of") == GEOM()
 
 
-def test_lowers_everywhere():
-    alg, _, start, window, state = pieces(SMALL)
+def test_lowers_everywhere(rng):
+    alg, _, start, window, state = pieces(rng, SMALL)
     _, teacher, _ = _algorithms(replace(SMALL, nodes=None, label_ratio=None), 3)
     real = real_nodes(TASK)
     lessons = Lessons(real, jnp.arange(len(real.targets)))
@@ -310,12 +309,12 @@ def test_lowers_everywhere():
 # --- ablation -------------------------------------------------------------------------------------
 
 
-def test_knowledge_moves_nodes_to_where_the_expert_is_sure():
+def test_knowledge_moves_nodes_to_where_the_expert_is_sure(rng):
     """A large β makes the last network agree with the labels of the set; hardly any does not."""
     found = {}
     for beta in (1e-6, 10.0):
         recipe = replace(SMALL, soft_labels=False, lr_x=0.05, knowledge=beta)
-        alg, _, start, window, state = pieces(recipe)
+        alg, _, start, window, state = pieces(rng, recipe)
         step = jax.jit(alg.step)
         for t in range(40):
             state, metrics = step(jax.random.key(t), t, state, Matching(start, None), window)

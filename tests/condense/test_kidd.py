@@ -30,7 +30,6 @@ KEY = jax.random.key(0)
 INDEX = np.flatnonzero(TASK.train)
 LABELS = TASK.labels[INDEX]
 NODES = int(TASK.graphs.n_node.max())
-RNG = np.random.default_rng(0)
 QUICK = {"graphs_per_class": 3, "nodes": NODES, "steps": 20, "batch": 12, "support": 4, "start": "random"}
 FULL = KIDD(**QUICK, select_every=None, lr_x=0.01, lr_adj=0.01)
 LOW = replace(FULL, rank=4)
@@ -82,11 +81,11 @@ def brute(a, x, b, z, before, after, scaling="uniform"):
 
 @pytest.mark.parametrize("scaling", ["uniform", "degree"])
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_lite_gntk_is_its_definition(variant, scaling):
+def test_lite_gntk_is_its_definition(rng, variant, scaling):
     """Weighted and directed condensed graphs, real ones whose nodes are counted by kind."""
     rounds = VARIANTS[variant]
-    a = RNG.uniform(size=(3, 5, 5)).astype(np.float32)
-    x = RNG.normal(size=(3, 5, 8)).astype(np.float32)
+    a = rng.uniform(size=(3, 5, 5)).astype(np.float32)
+    x = rng.normal(size=(3, 5, 8)).astype(np.float32)
     see = jax.vmap(lambda a, x: seen_by_kernel(operator(a), x, **rounds, scaling=scaling))
     h, w = see(jnp.asarray(a), jnp.asarray(x))
     real = real_nodes(TASK, INDEX, **rounds, scaling=scaling)
@@ -108,19 +107,19 @@ def test_lite_gntk_is_its_definition(variant, scaling):
         close(k_ts, cross, rtol=2e-4)
 
 
-def test_few_graphs_are_seen_node_by_node():
+def test_few_graphs_are_seen_node_by_node(rng):
     """Both ways to the kernel agree: all kinds of nodes, or those of the batch."""
     real = real_nodes(TASK, INDEX, before=1, after=2)
-    h, w = (jnp.asarray(RNG.uniform(size=s), jnp.float32) for s in ((2, 3, 9), (2, 3)))
+    h, w = (jnp.asarray(rng.uniform(size=s), jnp.float32) for s in ((2, 3, 9), (2, 3)))
     every = lite_gntk(h, w, real, jnp.arange(len(INDEX)))[1]
     repeated = Nodes(jnp.tile(real.rows, (50, 1)), real.at, real.w, real.labels)
     assert real.at[:2].size < len(repeated.rows)
     close(lite_gntk(h, w, repeated, jnp.asarray([3, 1]))[1], every[jnp.asarray([3, 1])], rtol=1e-5)
 
 
-def test_single_nodes_have_the_arc_cosine_kernel():
+def test_single_nodes_have_the_arc_cosine_kernel(rng):
     """Check 13: A = I and one node for each graph."""
-    x = RNG.normal(size=(6, 4)).astype(np.float32)
+    x = rng.normal(size=(6, 4)).astype(np.float32)
     see = jax.vmap(lambda x: seen_by_kernel(operator(jnp.ones((1, 1))), x, before=1, after=4))
     h, w = see(jnp.asarray(x[:, None]))
     none = Nodes(h[:1, 0], jnp.zeros((1, 1), int), w[:1], jnp.zeros(1, int))

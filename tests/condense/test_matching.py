@@ -24,7 +24,6 @@ from jgd.graph import identity
 from jgd.nn import SGC
 
 close = np.testing.assert_allclose
-RNG = np.random.default_rng(0)
 
 
 def tree(seed):
@@ -50,8 +49,8 @@ def test_column_cosine(seed, scale):
     close(column_cosine(g, h), brute, rtol=1e-4)
 
 
-def test_column_cosine_of_convolutions_goes_by_output():
-    g, h = RNG.standard_normal((2, 3, 3, 2, 5)).astype(np.float32)
+def test_column_cosine_of_convolutions_goes_by_output(rng):
+    g, h = rng.standard_normal((2, 3, 3, 2, 5)).astype(np.float32)
     flat = column_cosine({"k": jnp.asarray(g.reshape(18, 5))}, {"k": jnp.asarray(h.reshape(18, 5))})
     close(column_cosine({"k": jnp.asarray(g)}, {"k": jnp.asarray(h)}), flat, rtol=1e-6)
 
@@ -72,8 +71,8 @@ def test_gradients_are_finite_at_zero_and_at_equality(distance):
 
 # --- class by class -----------------------------------------------------------------------------
 
-X = RNG.standard_normal((12, 5))
-Y = RNG.integers(0, 3, 12)
+X = np.random.default_rng(0).standard_normal((12, 5))
+Y = np.random.default_rng(1).integers(0, 3, 12)
 
 
 def test_class_gradients_of_a_linear_network():
@@ -93,9 +92,9 @@ def test_class_gradients_of_a_linear_network():
         close(found[c], np.outer(X[c == Y].mean(0), 1 / 3 - np.eye(3)[c]), rtol=1e-4, atol=1e-5)
 
 
-def test_weights_and_soft_targets_count():
-    soft = RNG.dirichlet(np.ones(3), 12)
-    weights = RNG.uniform(0, 2, 12)
+def test_weights_and_soft_targets_count(rng):
+    soft = rng.dirichlet(np.ones(3), 12)
+    weights = rng.uniform(0, 2, 12)
     examples = Examples((), jnp.asarray(soft), jnp.asarray(weights))
     close(class_weights(examples, 3), soft * weights[:, None], rtol=1e-6)
     close(class_weights(Examples((), jnp.asarray(Y)), 3), np.eye(3)[Y])
@@ -119,10 +118,10 @@ def test_class_moments():
     assert np.isfinite(grads).all()
 
 
-def test_mmd():
+def test_mmd(rng):
     """Zero between equal distributions, and what the definition says."""
     x, y = X, X[:7] + 0.5
-    p, q = RNG.uniform(0.5, 1, 12), RNG.uniform(0.5, 1, 7)
+    p, q = rng.uniform(0.5, 1, 12), rng.uniform(0.5, 1, 7)
     widths = np.asarray([0.5, 2.0])
 
     def k(a, b):

@@ -44,14 +44,13 @@ SMALL = SFGC(
     group=2,
     select_every=2,
 )
-RNG = np.random.default_rng(0)
 
 
-def problem(rows, width, hidden=5, classes=3, soft=False, dtype=np.float32):
+def problem(rng, rows, width, hidden=5, classes=3, soft=False, dtype=np.float32):
     """A set, a start and a target of random numbers."""
     model = gcn(classes, hidden)
-    x = RNG.standard_normal((rows, width)).astype(dtype)
-    y = RNG.dirichlet(np.ones(classes), rows).astype(dtype) if soft else np.arange(rows) % classes
+    x = rng.standard_normal((rows, width)).astype(dtype)
+    y = rng.dirichlet(np.ones(classes), rows).astype(dtype) if soft else np.arange(rows) % classes
     small = Examples((identity(rows), jnp.asarray(x)), jnp.asarray(y))
     params, target = (
         jax.tree.map(lambda p: jnp.asarray(p, dtype), model.init(jax.random.key(i), *small.inputs)[0])
@@ -84,10 +83,10 @@ def by_hand(x, y, p, rate, steps):
 
 
 @pytest.mark.parametrize(("rows", "width"), [(4, 9), (9, 4)])
-def test_follow_equals_descent_by_hand(rows, width):
+def test_follow_equals_descent_by_hand(rng, rows, width):
     """With fewer rows than features (in their span) and with more."""
     for soft in (False, True):
-        model, small, params, _ = problem(rows, width, soft=soft)
+        model, small, params, _ = problem(rng, rows, width, soft=soft)
         x, y = np.asarray(small.inputs[1], np.float64), np.asarray(small.targets)
         got = jax.jit(lambda p, s: follow(model, p, s, 0.7, 7))(params, small)
         expected = by_hand(x, y if soft else np.eye(3)[y], params, 0.7, 7)
@@ -97,11 +96,11 @@ def test_follow_equals_descent_by_hand(rows, width):
         close(got["bias"], expected["c"], rtol=1e-4, atol=1e-5)
 
 
-def test_the_span_is_used():
+def test_the_span_is_used(rng):
     """With few rows no state of the features' width is kept: memory does not grow with the features."""
 
     def megabytes(width, steps=200):
-        model, small, params, target = problem(4, width, hidden=16)
+        model, small, params, target = problem(rng, 4, width, hidden=16)
 
         def value(x):
             end = follow(model, params, small._replace(inputs=(identity(4), x)), 0.5, steps)
@@ -116,9 +115,9 @@ def test_the_span_is_used():
     assert megabytes(wide) < megabytes(20) + 20 * wide * 16 * 4 / 2**20  # and not 200 times that
 
 
-def test_span_differentiates_as_plain_descent():
+def test_span_differentiates_as_plain_descent(rng):
     """Rows that are all there, padded by zero weights to more rows than features: the other path."""
-    model, small, params, target = problem(4, 6)
+    model, small, params, target = problem(rng, 4, 6)
     more = jnp.zeros((4, 6))
 
     def value(x, rate, padded):
@@ -136,10 +135,10 @@ def test_span_differentiates_as_plain_descent():
 
 
 @pytest.mark.parametrize(("rows", "width"), [(3, 5), (5, 3)])
-def test_finite_differences(rows, width):
+def test_finite_differences(rng, rows, width):
     """Check 7: three unrolled steps, in float64; features and step size."""
     with jax.enable_x64(True):
-        model, small, params, target = problem(rows, width, dtype=np.float64)
+        model, small, params, target = problem(rng, rows, width, dtype=np.float64)
         matching = trajectory_matching(model, 3)
         window = Window(params, target, target)
 
@@ -157,9 +156,9 @@ def test_finite_differences(rows, width):
 
 
 @pytest.mark.parametrize("kind", ["squared", "norm"])
-def test_loss_at_the_ends(kind):
+def test_loss_at_the_ends(rng, kind):
     """Check 7: one without steps, zero at the target. Check 17: there the gradient is zero, too."""
-    model, small, params, target = problem(4, 6)
+    model, small, params, target = problem(rng, 4, 6)
 
     def loss(steps, goal, small=small):
         matching = trajectory_matching(model, steps, kind=kind)
@@ -180,9 +179,9 @@ def test_loss_at_the_ends(kind):
     assert float(loss(1, target)) > 0.1
 
 
-def test_loss_by_hand():
+def test_loss_by_hand(rng):
     """The ratio of distances, of all parameters together."""
-    model, small, params, target = problem(4, 6)
+    model, small, params, target = problem(rng, 4, 6)
     window = Window(params, target, target)
     end = by_hand(
         np.asarray(small.inputs[1], np.float64), np.eye(3)[np.asarray(small.targets)], params, 0.4, 5

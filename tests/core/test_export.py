@@ -12,7 +12,7 @@ from jgd.core import Bound, from_linen
 from jgd.graph import from_edges, operator
 from jgd.nn import GCN, ConvNet, Perceptron, TextTransformer
 
-RNG_KEY = jax.random.key(0)
+KEY = jax.random.key(0)
 RUN = """
 import sys
 import jax, numpy as np
@@ -32,7 +32,7 @@ def bound(net, x):
     model = from_linen(net)
     example = (jax.ShapeDtypeStruct(x.shape[1:], x.dtype),)
     floats = jnp.asarray(x, jnp.float32) if x.dtype == np.uint8 else x
-    return Bound(*model.init(RNG_KEY, floats), model, example)
+    return Bound(*model.init(KEY, floats), model, example)
 
 
 def test_programs_run_without_this_library(tmp_path):
@@ -51,7 +51,7 @@ def test_programs_run_without_this_library(tmp_path):
     graph = from_edges(np.arange(4), np.asarray([1, 2, 3, 0]), features)
     net = GCN(3, hidden=4)
     model, a = from_linen(net), operator(graph, **net.adjacency)
-    student = Bound(*model.init(RNG_KEY, a, jnp.asarray(features)), model)
+    student = Bound(*model.init(KEY, a, jnp.asarray(features)), model)
     student.export(tmp_path / "graph.jaxexport", inputs=(features,), graph=a, platforms=("cpu", "cuda"))
     arrays |= {"graph": features, "graph-logits": np.asarray(jax.jit(student)(a, features).logits)}
     np.savez(tmp_path / "arrays.npz", **arrays)

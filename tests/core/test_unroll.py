@@ -8,13 +8,12 @@ import pytest
 from jgd.core.bilevel import unroll
 
 close = np.testing.assert_allclose
-RNG = np.random.default_rng(0)
 
 
-def quadratic(size=4):
+def quadratic(rng, size=4):
     """``|A θ - b|² / 2`` with a well-conditioned A, as float64 arrays."""
-    a = RNG.standard_normal((size + 2, size)) / 2
-    return a, RNG.standard_normal(size + 2), RNG.standard_normal(size)
+    a = rng.standard_normal((size + 2, size)) / 2
+    return a, rng.standard_normal(size + 2), rng.standard_normal(size)
 
 
 def descend(a, b, rate, start, num_steps, segment=None):
@@ -26,9 +25,9 @@ def descend(a, b, rate, start, num_steps, segment=None):
 
 
 @pytest.mark.parametrize("segment", [None, 1, 3, 4, 12, 50])
-def test_quadratic_closed_form(segment):
+def test_quadratic_closed_form(rng, segment):
     """θ_p = S^p θ_0 + Σ_k S^k η A^T b with S = I - η A^T A; the derivatives in θ_0 and b are linear maps."""
-    a, b, start = quadratic()
+    a, b, start = quadratic(rng)
     rate, steps = 0.2, 12
     s = np.eye(4) - rate * a.T @ a
     powers = [np.linalg.matrix_power(s, k) for k in range(steps + 1)]
@@ -60,10 +59,10 @@ def trained(x, rate, num_steps, segment=None):
 
 
 @pytest.mark.parametrize("segment", [None, 2])
-def test_finite_differences(segment):
+def test_finite_differences(rng, segment):
     """Three steps, in float64: gradients in the inputs and in the step size."""
     with jax.enable_x64(True):
-        x = jnp.asarray(RNG.standard_normal((5, 3)))
+        x = jnp.asarray(rng.standard_normal((5, 3)))
         value = jax.jit(lambda x, r: trained(x, r, 3, segment))
         by_x, by_rate = jax.grad(value, (0, 1))(x, 0.3)
         h = 1e-5
@@ -73,9 +72,9 @@ def test_finite_differences(segment):
         close(by_rate, (value(x, 0.3 + h) - value(x, 0.3 - h)) / (2 * h), rtol=1e-6)
 
 
-def test_segments_change_nothing():
+def test_segments_change_nothing(rng):
     """Also where the steps do not fill the segments, and with the step number counting through."""
-    x = jnp.asarray(RNG.standard_normal((5, 3)), jnp.float32)
+    x = jnp.asarray(rng.standard_normal((5, 3)), jnp.float32)
     plain, found = [jax.jit(jax.value_and_grad(lambda x, s=s: trained(x, 0.1, 7, s)))(x) for s in (None, 3)]
     for a, b in zip(plain, found, strict=True):
         close(a, b, rtol=1e-5, atol=1e-6)

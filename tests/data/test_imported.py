@@ -18,7 +18,6 @@ from jgd.data.imported import import_condensed, labels_by_count, read_array, rea
 from jgd.data.storage import DataError
 
 TASK = contextual_sbm(num_nodes=60, num_classes=3, num_features=5, mean_degree=4)
-RNG = np.random.default_rng(0)
 
 
 class FloatStorage:
@@ -90,7 +89,7 @@ def save(path, value, storages):
     return path
 
 
-X = RNG.standard_normal((6, 5)).astype(np.float32)
+X = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
 
 
 def test_tensors_parameters_views_and_containers(tmp_path):
@@ -208,13 +207,13 @@ def test_labels_by_count():
         labels_by_count(task, 2)
 
 
-def test_import(tmp_path):
+def test_import(rng, tmp_path):
     np.save(tmp_path / "x.npy", X)
     bare = import_condensed(tmp_path / "x.npy", TASK)
     assert bare.train == {"structure": "identity", "targets": "int"}
     np.testing.assert_array_equal(bare.targets, labels_by_count(TASK, 6))
-    a = np.triu(RNG.uniform(size=(6, 6)), 1).astype(np.float32)
-    soft = RNG.dirichlet(np.ones(3), 6)
+    a = np.triu(rng.uniform(size=(6, 6)), 1).astype(np.float32)
+    soft = rng.dirichlet(np.ones(3), 6)
     np.savez(tmp_path / "all.npz", feat=X, label=soft, adj=a + a.T)
     small = import_condensed(tmp_path / "all.npz", TASK, method="theirs")
     assert small.train == {"structure": "raw", "targets": "prob"}

@@ -27,11 +27,6 @@ NAMES = ("ash", "elm", "oak")
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(5)
-
-
-@pytest.fixture
 def graph(rng):
     """A weighted directed graph with words as labels, some unknown, and a split that leaves rows out."""
     pairs = rng.choice(N * N, E, replace=False)

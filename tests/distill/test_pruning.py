@@ -21,9 +21,8 @@ from jgd.ops.kernels import ridge_predict
 
 pruning = import_module("jgd.distill.pruning")
 KEY = jax.random.key(0)
-RNG = np.random.default_rng(0)
-S, T = (jnp.asarray(RNG.normal(size=(12, 5)), jnp.float32) for _ in range(2))
-Y = jnp.asarray(RNG.integers(0, 5, 12))
+S, T = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 5)), jnp.float32)
+Y = jnp.asarray(np.random.default_rng(1).integers(0, 5, 12))
 
 
 def softmax(z):
@@ -88,10 +87,10 @@ def test_kept_examples_are_nested_and_exactly_as_many(count, ties, balanced, har
     assert before == set(range(count))
 
 
-def test_balanced_classes_differ_by_one_and_each_keeps_its_hardest():
+def test_balanced_classes_differ_by_one_and_each_keeps_its_hardest(rng):
     labels = np.arange(60) % 3
     labels[:20] = 0  # the first class is the largest
-    score = RNG.normal(size=60)
+    score = rng.normal(size=60)
     kept = pruning.keep(score, 1 / 3, labels, balanced=True)
     counts = np.bincount(labels[kept], minlength=3)
     assert np.ptp(counts) <= 1
@@ -100,8 +99,8 @@ def test_balanced_classes_differ_by_one_and_each_keeps_its_hardest():
         assert set(kept[labels[kept] == c]) == set(mine[np.argsort(-score[mine])[: counts[c]]])
 
 
-def test_hard_and_easy_halves_are_complements_and_ties_go_to_the_first():
-    score = RNG.permutation(20).astype(float)
+def test_hard_and_easy_halves_are_complements_and_ties_go_to_the_first(rng):
+    score = rng.permutation(20).astype(float)
     hard, easy = pruning.keep(score, 0.5), pruning.keep(score, 0.5, hard=False)
     assert sorted([*hard, *easy]) == list(range(20))
     assert score[hard].min() > score[easy].max()
@@ -145,14 +144,14 @@ def test_the_weight_of_the_teacher_falls_as_more_is_kept():
 
 # --- scores -------------------------------------------------------------------------------------
 
-LOGITS = jnp.asarray(RNG.normal(size=(3, 12, 5)) * 3, jnp.float32)
+LOGITS = jnp.asarray(np.random.default_rng(2).normal(size=(3, 12, 5)) * 3, jnp.float32)
 
 
-def test_scores_of_logits_are_their_formulas():
+def test_scores_of_logits_are_their_formulas(rng):
     p = softmax(np.asarray(LOGITS, np.float64))
     error = p - np.eye(5)[np.asarray(Y)]
     ranked = np.sort(p, -1)
-    h = RNG.normal(size=(3, 12, 7))
+    h = rng.normal(size=(3, 12, 7))
     full = np.linalg.norm(
         error[..., None] * np.append(h, np.ones((3, 12, 1)), -1)[..., None, :], axis=(-2, -1)
     )
@@ -180,8 +179,8 @@ def test_forgetting_counts_by_hand():
     np.testing.assert_array_equal(pruning.forgetting(right), [0, np.inf, 1, 2, 0, 1])
 
 
-def test_counting_in_the_loop_is_counting_afterwards():
-    history = RNG.random((9, 6)) < 0.6
+def test_counting_in_the_loop_is_counting_afterwards(rng):
+    history = rng.random((9, 6)) < 0.6
     # An "algorithm" that knows at step t what row t of the history says.
     counter = objective(lambda ctx: 0.0)
     model = from_linen(NET)
@@ -205,8 +204,8 @@ def test_memorized_examples_are_right_only_where_they_were_seen():
     np.testing.assert_allclose(pruning.memorization(jnp.asarray(right), jnp.asarray(held)), [1, 0, 1])
 
 
-def test_distances_to_the_mean_of_the_group():
-    x = RNG.normal(size=(20, 4))
+def test_distances_to_the_mean_of_the_group(rng):
+    x = rng.normal(size=(20, 4))
     groups = np.asarray([5, 9] * 10)
     expected = [np.linalg.norm(v - x[groups == g].mean(0)) for v, g in zip(x, groups, strict=True)]
     np.testing.assert_allclose(pruning.centroid_distance(x, groups), expected)
@@ -334,8 +333,8 @@ def test_distilling_from_a_pruned_set():
 # --- ridge regression ---------------------------------------------------------------------------
 
 D, N, LAM = 10, 200, 5.0
-X = RNG.normal(size=(N, D))
-TRUTH = RNG.normal(size=D) / np.sqrt(D) * 2
+X = np.random.default_rng(3).normal(size=(N, D))
+TRUTH = np.random.default_rng(4).normal(size=D) / np.sqrt(D) * 2
 
 
 def first(fraction):
@@ -360,9 +359,9 @@ def wide():
 
 
 @pytest.mark.parametrize(("alpha", "share"), [(0.0, 1.0), (0.4, 1.0), (1.0, 1.0), (1.0, 0.1)])
-def test_ridge_moments_are_those_of_simulation(wide, alpha, share):
+def test_ridge_moments_are_those_of_simulation(rng, wide, alpha, share):
     kept, taught = first(0.1), first(share)
-    noise = RNG.normal(size=(N, 4000))
+    noise = rng.normal(size=(N, 4000))
     found = pruning.ridge_distillation(
         *map(jnp.asarray, (X, X @ TRUTH + noise[:, 0], kept)),
         alpha, LAM, truth=jnp.asarray(TRUTH), taught=jnp.asarray(taught),
@@ -410,9 +409,9 @@ def test_the_best_weight_falls_from_small_sets_to_none_for_the_whole(wide):
     assert all(b < a for a, b in pairwise(best))
 
 
-def test_it_is_the_ridge_of_kernels(wide):
-    y = X @ TRUTH + RNG.normal(size=N)
-    kept, alpha, new = first(0.3), 0.7, RNG.normal(size=(5, D))
+def test_it_is_the_ridge_of_kernels(rng, wide):
+    y = X @ TRUTH + rng.normal(size=N)
+    kept, alpha, new = first(0.3), 0.7, rng.normal(size=(5, D))
 
     def kernel_fit(x, y, at):
         gram = x @ x.T

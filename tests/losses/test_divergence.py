@@ -45,9 +45,8 @@ from jgd.losses.divergence import (
 from jgd.losses.ranking import listmle, p_listmle, pld
 
 close = np.testing.assert_allclose
-RNG = np.random.default_rng(0)
 B, C = 6, 5
-S64, T64 = RNG.standard_normal((2, B, C)) * 2
+S64, T64 = np.random.default_rng(0).standard_normal((2, B, C)) * 2
 S, T = jnp.asarray(S64, jnp.float32), jnp.asarray(T64, jnp.float32)
 Y = jnp.asarray([0, 1, 2, 3, 4, 2])
 P64, Q64 = scipy.special.softmax(T64, -1), scipy.special.softmax(S64, -1)
@@ -426,8 +425,8 @@ def test_dist_of_a_dead_student():
     assert np.abs(grads).max() > 0  # equal rows still learn from their rows' correlations
 
 
-def test_mix_kd():
-    mixed = jnp.asarray(RNG.dirichlet(np.ones(C), B), jnp.float32)
+def test_mix_kd(rng):
+    mixed = jnp.asarray(rng.dirichlet(np.ones(C), B), jnp.float32)
     s, t = (x / x.std(-1, ddof=1, keepdims=True) for x in (S64, T64))
     hard = -(np.asarray(mixed, np.float64) * scipy.special.log_softmax(s, -1)).sum(-1)
     soft = kl64(scipy.special.softmax(t, -1), scipy.special.softmax(s, -1))
@@ -460,7 +459,7 @@ def test_logit_losses():
 # Networks that teach each other
 
 
-def test_bd_kd_gradients():
+def test_bd_kd_gradients(rng):
     temperature = 3.0
     p, q = (scipy.special.softmax(x / temperature, -1) for x in (T64, S64))
     gap = scipy.stats.entropy(p, axis=-1) - scipy.stats.entropy(q, axis=-1)
@@ -483,7 +482,7 @@ def test_bd_kd_gradients():
         close(value, 0, atol=1e-14)
         close(grads, 0, atol=1e-14)
         # Both divergences are ½ε² Var(d)/T² to second order.
-        d = jnp.asarray(RNG.standard_normal((B, C)))
+        d = jnp.asarray(rng.standard_normal((B, C)))
         variance = (p * np.asarray(d) ** 2).sum(-1) - (p * np.asarray(d)).sum(-1) ** 2
         for divergence in (kl, reverse_kl):
             near = kd(t + 1e-3 * d, t, temperature=temperature, divergence=divergence)

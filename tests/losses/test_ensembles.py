@@ -20,17 +20,19 @@ from jgd.losses.ensembles import (
 )
 
 close = np.testing.assert_allclose
-RNG = np.random.default_rng(0)
 K, B, C = 3, 40, 4
 fit = jax.jit(linear_weights)
-Y = RNG.integers(0, C, B)
+Y = np.random.default_rng(0).integers(0, C, B)
 LABELS = jnp.asarray(Y)
 # Networks that know something of the labels, with noise of their own.
-LOGITS = RNG.standard_normal((K, B, C)) + np.eye(C)[Y] * np.asarray([1.5, 1.0, 0.7])[:, None, None]
+LOGITS = (
+    np.random.default_rng(1).standard_normal((K, B, C))
+    + np.eye(C)[Y] * np.asarray([1.5, 1.0, 0.7])[:, None, None]
+)
 Z = jnp.asarray(LOGITS, jnp.float32)
 
 
-def test_combinations():
+def test_combinations(rng):
     close(mean_logits(Z), LOGITS.mean(0), rtol=1e-5, atol=1e-6)
     weights = np.asarray([0.5, 0.2, 0.3])
     close(
@@ -39,7 +41,7 @@ def test_combinations():
         rtol=1e-4,
         atol=1e-6,
     )
-    gate = RNG.dirichlet(np.ones(K), B).T
+    gate = rng.dirichlet(np.ones(K), B).T
     close(
         weighted_logits(Z, jnp.asarray(gate, jnp.float32)),
         np.einsum("kb,kbc->bc", gate, LOGITS),
@@ -107,14 +109,14 @@ def test_linear_weights_of_masks_and_experts():
     assert not jax.grad(lambda z: linear_weights(z, LABELS)[0])(Z).any()
 
 
-def test_general_weights():
+def test_general_weights(rng):
     errors = (scipy.special.softmax(LOGITS, -1) - np.eye(C)[Y]).reshape(K, -1)
     inverse = np.linalg.inv(errors @ errors.T)
     close(general_weights(Z, LABELS), inverse.sum(1) / inverse.sum(), rtol=1e-3)
     # The least squared error of all affine combinations.
     weights = np.asarray(general_weights(Z, LABELS), np.float64)
     least = np.sum((weights @ errors) ** 2)
-    for other in RNG.standard_normal((20, K)) * 0.1:
+    for other in rng.standard_normal((20, K)) * 0.1:
         other = weights + other - other.mean()
         assert np.sum((other @ errors) ** 2) >= least - 1e-6
     # Copies share, masked examples do not count, perfect networks divide nothing by zero.

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from jgd.losses import features as F
 
 close = np.testing.assert_allclose
-RNG = np.random.default_rng(0)
 B = 5
 WHERE = np.array([True, True, False, True, False])
 MARGIN = np.array([-0.7, -0.1, 0.0], np.float32)
@@ -160,7 +159,7 @@ def compiled(name):
 
 
 @EVERY
-def test_value_and_gradient(name):
+def test_value_and_gradient(rng, name):
     loss, reference = LOSSES[name][:2]
     s, t = draw(name)
     where = jnp.ones(B, bool)
@@ -173,7 +172,7 @@ def test_value_and_gradient(name):
     close(values, expected(np.float64(s)), rtol=1e-4, atol=1e-6)
     close(loss(s, t), values, rtol=1e-5, atol=1e-7)  # as it is, without jit or mask
     assert not to_teacher.any()
-    direction = RNG.standard_normal(s.shape)
+    direction = rng.standard_normal(s.shape)
     step = 1e-6
     slope = (
         expected(np.float64(s) + step * direction) - expected(np.float64(s) - step * direction)
@@ -240,8 +239,8 @@ def test_unit_and_length_at_any_scale(values, scale):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (4, 4), (5, 7)])
-def test_adaptive_pool(size):
-    x = RNG.standard_normal((2, 5, 7, 3))
+def test_adaptive_pool(rng, size):
+    x = rng.standard_normal((2, 5, 7, 3))
     pooled = F.adaptive_average_pool(jnp.asarray(x, jnp.float32), size)
     close(pooled, [pool(a, *size) for a in x], atol=1e-6)
 
@@ -249,8 +248,8 @@ def test_adaptive_pool(size):
 # --- what each one is for -----------------------------------------------------------------------
 
 
-def test_attention_and_nst_ignore_what_they_should():
-    s, t = (jnp.asarray(RNG.standard_normal((B, 4, 4, 3)), jnp.float32) for _ in range(2))
+def test_attention_and_nst_ignore_what_they_should(rng):
+    s, t = (jnp.asarray(rng.standard_normal((B, 4, 4, 3)), jnp.float32) for _ in range(2))
     turn = scipy.stats.ortho_group.rvs(3, random_state=0).astype(np.float32)
     close(F.attention_transfer(7 * s @ turn, t), F.attention_transfer(s, t), atol=1e-6)
     close(F.nst(s[..., [2, 0, 1]], t), F.nst(s, t), atol=1e-6)
@@ -258,8 +257,8 @@ def test_attention_and_nst_ignore_what_they_should():
     assert (np.abs(F.nst(s[:, ::-1], t) - F.nst(s, t)) > 1e-4).all()  # where things are matters
 
 
-def test_vid_learns_the_error():
-    m, f = (jnp.asarray(RNG.standard_normal((64, 4, 3)) * [0.1, 1, 3], jnp.float32) for _ in range(2))
+def test_vid_learns_the_error(rng):
+    m, f = (jnp.asarray(rng.standard_normal((64, 4, 3)) * [0.1, 1, 3], jnp.float32) for _ in range(2))
     error = np.mean((np.float64(m) - f) ** 2, axis=(0, 1))
     best = jnp.log(jnp.expm1(jnp.asarray(error - 1e-5, jnp.float32)))
 
@@ -303,8 +302,8 @@ def test_hcl_of_constant_maps():
         close(jax.jit(F.hcl)(s, t), 4, rtol=1e-6)
 
 
-def test_hidden_states_of_tokens():
-    s, t = (jnp.asarray(RNG.standard_normal((2, 4, 6)), jnp.float32) for _ in range(2))
+def test_hidden_states_of_tokens(rng):
+    s, t = (jnp.asarray(rng.standard_normal((2, 4, 6)), jnp.float32) for _ in range(2))
     mask = jnp.asarray([[True, True, True, False], [True, False, False, False]])
     for loss in (F.hidden_mse, F.hidden_cross_entropy, F.cosine_distance, F.pkd):
         values = jax.jit(loss)(s, t, where=mask)

@@ -10,10 +10,9 @@ import scipy.special
 from jgd.losses import mutual_information as MI
 
 close = np.testing.assert_allclose
-RNG = np.random.default_rng(0)
 K = 6
-F = RNG.standard_normal((K, K)) * 2
-Q = RNG.standard_normal(K)
+F = np.random.default_rng(0).standard_normal((K, K)) * 2
+Q = np.random.default_rng(1).standard_normal(K)
 ALPHAS = [0.0, 0.3, 0.9, 1.0]
 WHERE = np.array([True, False, True, True, True, False])
 
@@ -67,13 +66,13 @@ BOUNDS["mi_alpha"] = (BOUNDS["mi_alpha"][0], lambda f, q: reference(f, q, 0.7))
 
 
 @pytest.mark.parametrize("name", BOUNDS)
-def test_bounds(name):
+def test_bounds(rng, name):
     bound, exact = BOUNDS[name]
     run = jax.jit(jax.value_and_grad(lambda f, where: bound(f, where=where)))
     value, gradient = run(f32(F), jnp.ones(K, bool))
     close(value, exact(F, Q), rtol=1e-5)
     close(jax.jit(bound)(f32(F)), value, rtol=1e-6)
-    d, h = RNG.standard_normal((K, K)), 1e-6
+    d, h = rng.standard_normal((K, K)), 1e-6
     close(np.sum(gradient * d), (exact(F + h * d, Q) - exact(F - h * d, Q)) / (2 * h), rtol=1e-4)
 
     bad = np.where(WHERE[:, None] & WHERE, F, np.nan)
@@ -101,7 +100,7 @@ def test_one_pair_is_not_enough():
         MI.mi_alpha(jnp.ones((1, 1)), jnp.ones(1), alpha=0.5)
 
 
-def test_leave_one_out():
+def test_leave_one_out(rng):
     f = F.copy()
     f[1, 1] = f[1, 4] = 9  # a tie at the top
     f[2, 3] = 60  # one entry is all
@@ -111,8 +110,8 @@ def test_leave_one_out():
         return np.array([[np.log(np.mean(np.exp(np.delete(row, b)))) for b in range(K)] for row in f])
 
     close(jax.jit(MI.leave_one_out_logmean)(f32(f)), exact(f), rtol=1e-5, atol=1e-6)
-    d, h = RNG.standard_normal((K, K)), 1e-6
-    weights = RNG.standard_normal((K, K))
+    d, h = rng.standard_normal((K, K)), 1e-6
+    weights = rng.standard_normal((K, K))
     gradient = jax.jit(jax.grad(lambda f: jnp.sum(weights * MI.leave_one_out_logmean(f))))(f32(f))
     close(np.sum(gradient * d), np.sum(weights * (exact(f + h * d) - exact(f - h * d))) / (2 * h), rtol=1e-4)
     part = MI.leave_one_out_logmean(f32(f), where=jnp.asarray(WHERE))
@@ -141,11 +140,11 @@ def test_alpha_is_an_array():
     close(values, [reference(F, Q, a) for a in ALPHAS], rtol=1e-5)
 
 
-def test_all_multi_sample():
+def test_all_multi_sample(rng):
     m = np.array([[np.log(np.mean(np.exp(np.delete(row, b)))) for b in range(K)] for row in F])
     close(I_ALPHA(f32(F), f32(Q), 1.0), np.mean(off(np.diag(F)[:, None] - m)), rtol=1e-5)
     close(I_ALPHA(f32(F), f32(Q + 50), 1.0), I_ALPHA(f32(F), f32(Q), 1.0))  # the baseline is out
-    offsets = RNG.standard_normal(K) * 10
+    offsets = rng.standard_normal(K) * 10
     close(I_ALPHA(f32(F + offsets[:, None]), f32(Q), 1.0), I_ALPHA(f32(F), f32(Q), 1.0), rtol=1e-4)
     for size in (30, 100, 1e4):  # to the rounding of scores
         close(I_ALPHA(f32(size * np.eye(K)), f32(Q), 1.0), np.log(K - 1), atol=1e-7 * size + 1e-5)
@@ -162,8 +161,8 @@ def test_all_baseline():
 
 
 @pytest.mark.parametrize("alpha", ALPHAS)
-def test_order_of_pairs(alpha):
-    order = RNG.permutation(K)
+def test_order_of_pairs(rng, alpha):
+    order = rng.permutation(K)
     value = I_ALPHA(f32(F[order][:, order]), f32(Q[order]), alpha)
     close(value, I_ALPHA(f32(F), f32(Q), alpha), rtol=1e-5)
 
@@ -275,8 +274,8 @@ def test_nce_by_hand():
     close(value, [exact], rtol=1e-5)
 
 
-def test_nce():
-    p, neg = np.exp(RNG.standard_normal(5) - 3), np.exp(RNG.standard_normal((5, 7)) - 3)
+def test_nce(rng):
+    p, neg = np.exp(rng.standard_normal(5) - 3), np.exp(rng.standard_normal((5, 7)) - 3)
     c = 7 / 100
     exact = -np.log(p / (p + c + 1e-7)) - np.sum(np.log(c / (neg + c + 1e-7)), 1)
 

@@ -12,9 +12,8 @@ from jgd.losses import cross_entropy
 from jgd.losses.ranking import listmle, p_listmle, plackett_luce_nll, pld, teacher_ranking
 
 close = np.testing.assert_allclose
-RNG = np.random.default_rng(0)
 B, C = 6, 7
-S, T = RNG.standard_normal((2, B, C)) * 2
+S, T = np.random.default_rng(0).standard_normal((2, B, C)) * 2
 TOP = T.argmax(-1)
 Y = np.where(np.arange(B) % 2, TOP, T.argmin(-1))  # half of them are the teacher's choice
 
@@ -89,7 +88,7 @@ def test_cold_teachers():
         assert grads[i, Y[i]] == 0
 
 
-def test_special_weights():
+def test_special_weights(rng):
     values, _ = both(lambda s, t, y: pld(s, t, y, temperature=1e9), S, T, Y)
     uniform, _ = both(listmle, S, T, Y)
     close(values, uniform / C, rtol=1e-7)
@@ -104,7 +103,7 @@ def test_special_weights():
     ranking = teacher_ranking(jnp.asarray(T, jnp.float32), y)
     close(plackett_luce_nll(s, ranking, first), cross_entropy(s, y), rtol=1e-5)
     # Weights of 2^C do not overflow.
-    wide = jnp.asarray(RNG.standard_normal((2, 1, 3000)), jnp.float32)
+    wide = jnp.asarray(rng.standard_normal((2, 1, 3000)), jnp.float32)
     assert np.isfinite(p_listmle(wide[0], wide[1], jnp.asarray([5])))
 
 
@@ -116,21 +115,21 @@ def test_two_classes():
     close(values, expected, rtol=1e-10)
 
 
-def test_flat_students_and_invariances():
+def test_flat_students_and_invariances(rng):
     values, _ = both(pld, np.zeros((B, C)), T, Y)
     for i in range(B):
         weights = scipy.special.softmax(T[i])[ranking64(T[i], Y[i])]
         close(values[i], weights @ np.log(np.arange(C, 0, -1)), rtol=1e-10)
     values, _ = both(pld, S, T, Y)
     close(both(pld, S + 11.0, T - 3.0, Y)[0], values, rtol=1e-9)
-    order = RNG.permutation(C)
+    order = rng.permutation(C)
     close(both(pld, S[:, order], T[:, order], np.argsort(order)[Y])[0], values, rtol=1e-10)
     assert (np.abs(both(pld, 2 * S, T, Y)[0] - values) > 1e-2).all()
 
 
-def test_convexity():
+def test_convexity(rng):
     with jax.enable_x64(True):
-        s, r, t = (jnp.asarray(x) for x in (S, RNG.standard_normal((B, C)) * 3, T))
+        s, r, t = (jnp.asarray(x) for x in (S, rng.standard_normal((B, C)) * 3, T))
         y = jnp.asarray(Y)
         assert (pld((s + r) / 2, t, y) <= (pld(s, t, y) + pld(r, t, y)) / 2 + 1e-12).all()
 
@@ -160,11 +159,11 @@ def test_convexity():
         assert losses[2] < 1e-12
 
 
-def test_weights_are_differentiable():
+def test_weights_are_differentiable(rng):
     s, ranking, w = (
         jnp.asarray(S[0], jnp.float32),
         teacher_ranking(jnp.asarray(T[0], jnp.float32), jnp.asarray(1)),
-        jnp.asarray(RNG.random(C), jnp.float32),
+        jnp.asarray(rng.random(C), jnp.float32),
     )
     dw = jax.grad(plackett_luce_nll, 2)(s, ranking, w)
     picks = [nll64(S[0], np.asarray(ranking), np.eye(C)[k]) for k in range(C)]
@@ -248,10 +247,10 @@ def test_any_strengths_and_weights(strengths, seed):
 _value_and_grad = jax.jit(jax.value_and_grad(plackett_luce_nll))
 
 
-def test_many_classes():
+def test_many_classes(rng):
     """Linear memory, a small program and the right values with a vocabulary of classes."""
     num = 50_000
-    s, t = (jnp.asarray(RNG.standard_normal(num) * 3, jnp.float32) for _ in range(2))
+    s, t = (jnp.asarray(rng.standard_normal(num) * 3, jnp.float32) for _ in range(2))
     compiled = jax.jit(jax.value_and_grad(pld)).lower(s, t, jnp.asarray(7)).compile()
     value, grads = compiled(s, t, jnp.asarray(7))
     analysis = compiled.memory_analysis()

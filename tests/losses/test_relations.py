@@ -15,13 +15,11 @@ from scipy.stats import ortho_group
 from jgd.losses import relations as R
 
 close = np.testing.assert_allclose
-RNG = np.random.default_rng(0)
 B = 6
 WHERE = np.array([True, True, False, True, True, False])
 
 
-def array(*shape, seed=None):
-    rng = RNG if seed is None else np.random.default_rng(seed)
+def array(rng, *shape):
     return jnp.asarray(rng.standard_normal(shape), jnp.float32)
 
 
@@ -100,9 +98,9 @@ BOTH_LEARN = ("congruence", "neighbour")
 
 
 @EVERY
-def test_value_and_gradient(name):
+def test_value_and_gradient(rng, name):
     loss, reference, *shapes = LOSSES[name]
-    s, t = array(*shapes[0], seed=1), array(*shapes[1], seed=2)
+    s, t = array(rng, *shapes[0]), array(rng, *shapes[1])
 
     run = jax.jit(jax.value_and_grad(lambda s, t, where: loss(s, t, where=where), argnums=(0, 1)))
     value, (gradient, to_teacher) = run(s, t, jnp.ones(B, bool))
@@ -110,7 +108,7 @@ def test_value_and_gradient(name):
     close(value, reference(exact, target), rtol=1e-4)
     close(loss(s, t), value, rtol=1e-5)
     assert to_teacher.any() == (name in BOTH_LEARN)
-    direction, step = RNG.standard_normal(s.shape), 1e-6
+    direction, step = rng.standard_normal(s.shape), 1e-6
     slope = (reference(exact + step * direction, target) - reference(exact - step * direction, target)) / (
         2 * step
     )
@@ -141,18 +139,18 @@ def test_value_and_gradient(name):
 
 
 @EVERY
-def test_half_precision(name):
+def test_half_precision(rng, name):
     loss, _, *shapes = LOSSES[name]
-    s, t = (array(*shape, seed=i).astype(jnp.bfloat16) for i, shape in enumerate(shapes))
+    s, t = (array(rng, *shape).astype(jnp.bfloat16) for i, shape in enumerate(shapes))
     value = jax.jit(loss)(s, t)
     assert value.dtype == jnp.float32
     close(np.float32(value), jax.jit(loss)(s.astype(jnp.float32), t.astype(jnp.float32)), rtol=1e-2)
 
 
 @EVERY
-def test_what_leaves_it_unchanged(name):
+def test_what_leaves_it_unchanged(rng, name):
     loss = jax.jit(LOSSES[name][0])
-    s, t = array(B, 4, seed=3), array(B, 4, seed=4)
+    s, t = array(rng, B, 4), array(rng, B, 4)
     value = loss(s, t)
     assert value > 1e-5
     close(loss(s, s), 0, atol=1e-6)
@@ -193,9 +191,9 @@ def test_similarity_of_two_examples_by_hand():
     close(R.similarity_preserving(s, t), 2 * ((1 - 0.5**0.5) ** 2 + 0.5) / 4, rtol=1e-6)
 
 
-def test_congruence_is_an_rbf_kernel_for_unit_vectors():
-    x = np.stack([normalised(v) for v in RNG.standard_normal((B, 4))])
-    y = np.stack([normalised(v) for v in RNG.standard_normal((B, 4))])
+def test_congruence_is_an_rbf_kernel_for_unit_vectors(rng):
+    x = np.stack([normalised(v) for v in rng.standard_normal((B, 4))])
+    y = np.stack([normalised(v) for v in rng.standard_normal((B, 4))])
     rbf = [np.exp(-0.4 * ((v[:, None] - v) ** 2).sum(-1)) for v in (x, y)]
     exact = np.sqrt(np.sum((rbf[0] - rbf[1]) ** 2)) / B**2
     value = R.correlation_congruence(jnp.asarray(x, jnp.float32), jnp.asarray(y, jnp.float32), order=8)
@@ -228,8 +226,8 @@ def test_sample_tokens():
         R.sample_tokens(jax.random.key(0), 3, 8, 9)
 
 
-def test_context():
-    s, t = jnp.asarray(np.random.default_rng(1).standard_normal((2, 3, 5, 4)), jnp.float32)
+def test_context(rng):
+    s, t = array(rng, 3, 5, 4), array(rng, 3, 5, 4)
 
     def similarity(x):
         x = np.float64(x)
@@ -286,7 +284,7 @@ def row_kl(p, q):
 
 
 N, K = 64, 8
-S, T = array(N, 5, seed=6), array(N, 9, seed=7)
+S, T = array(np.random.default_rng(6), N, 5), array(np.random.default_rng(7), N, 9)
 KNN = jax.jit(R.knn_affinity, static_argnames="k")
 
 
@@ -354,7 +352,7 @@ LOCAL = jax.jit(
 )
 
 
-def test_local_loss_and_its_gradient():
+def test_local_loss_and_its_gradient(rng):
     everything = jnp.ones(N, bool)
     (_, values), (gradient, to_teacher) = LOCAL(S, T, everything)
     assert not to_teacher.any()
@@ -366,7 +364,7 @@ def test_local_loss_and_its_gradient():
     def exact(x):
         return row_kl(t, scipy.special.softmax(affinities(x, K, sigma), 1)).sum()
 
-    direction, step = RNG.standard_normal(S.shape), 1e-6
+    direction, step = rng.standard_normal(S.shape), 1e-6
     slope = (exact(x + step * direction) - exact(x - step * direction)) / (2 * step)
     close(np.sum(gradient * direction), slope, rtol=1e-3)
 
@@ -377,13 +375,13 @@ def test_local_loss_and_its_gradient():
     turn = jnp.asarray(ortho_group.rvs(5, random_state=2), jnp.float32)
     for changed in (S @ turn, S + 3, 5 * S):
         close(LOCAL(changed, T, everything)[0][1], values, rtol=1e-3)
-    order = jnp.asarray(RNG.permutation(N))
+    order = jnp.asarray(rng.permutation(N))
     close(LOCAL(S[order], T[order], everything)[0][1], values[order], rtol=1e-3)
     assert LOCAL(S[order], S, everything)[0][0] > 0.1 * values.sum()  # only one of them permuted
 
 
-def test_local_loss_without_some_nodes():
-    where = jnp.asarray(RNG.random(N) < 0.6)
+def test_local_loss_without_some_nodes(rng):
+    where = jnp.asarray(rng.random(N) < 0.6)
     count = int(where.sum())
     (_, values), (gradient, _) = LOCAL(S.at[~where].set(jnp.nan), T.at[~where].set(9.0), where)
     alone = jax.jit(local, static_argnames="k")
@@ -410,9 +408,9 @@ def test_repeated_and_dead_tokens():
         assert jnp.isfinite(gradient).all()
 
 
-def test_two_clusters():
+def test_two_clusters(rng):
     c, n = 6, 12
-    x = 1e-3 * array(n, 3) + jnp.where(jnp.arange(n)[:, None] < c, 0.0, 100.0)
+    x = 1e-3 * array(rng, n, 3) + jnp.where(jnp.arange(n)[:, None] < c, 0.0, 100.0)
     graph = KNN(x, c - 1, sigma=1.0)
     a = dense(graph, n)
     block = np.kron(np.eye(2), np.ones((c, c))) - np.eye(n)
@@ -420,12 +418,12 @@ def test_two_clusters():
     row = scipy.special.softmax(a, 1)
     close(row[block > 0], np.e / ((c - 1) * np.e + n - c + 1), rtol=1e-4)
     # The same clusters, so the same graph, whatever the width.
-    other = KNN(1e-3 * array(n, 7) + jnp.where(jnp.arange(n)[:, None] < c, 0.0, 50.0), c - 1, sigma=1.0)
+    other = KNN(1e-3 * array(rng, n, 7) + jnp.where(jnp.arange(n)[:, None] < c, 0.0, 50.0), c - 1, sigma=1.0)
     close(R.graph_kl(graph, other), 0, atol=1e-6)
 
 
-def test_node_infonce():
-    s, t = array(N, 9, seed=8), T
+def test_node_infonce(rng):
+    s, t = array(rng, N, 9), T
 
     def exact(s, t, tau):
         a, b = (np.float64(x) / np.linalg.norm(np.float64(x), axis=1, keepdims=True) for x in (s, t))
@@ -456,7 +454,7 @@ def test_node_infonce():
     assert jnp.isfinite(gradient).all()
 
 
-def test_settings_are_vmapped_and_nothing_is_compiled_twice(compilations):
+def test_settings_are_vmapped_and_nothing_is_compiled_twice(rng, compilations):
     @jax.jit
     def trg(key, s, t, tau):
         positions = R.sample_tokens(key, 4, 16, 4)
@@ -471,7 +469,7 @@ def test_settings_are_vmapped_and_nothing_is_compiled_twice(compilations):
             + R.node_infonce(nodes(s), nodes(t), temperature=tau).mean()
         )
 
-    s, t = array(4, 16, 5), array(4, 16, 5)
+    s, t = array(rng, 4, 16, 5), array(rng, 4, 16, 5)
     keys = jax.random.split(jax.random.key(0), 3)
     taus = jnp.asarray([0.1, 0.5, 1.0])
     singles = [trg(k, s, t, tau) for k, tau in zip(keys, taus, strict=True)]
@@ -482,9 +480,9 @@ def test_settings_are_vmapped_and_nothing_is_compiled_twice(compilations):
     )
 
 
-def test_batch_losses_lower_for_every_platform():
+def test_batch_losses_lower_for_every_platform(rng):
     def total(features):
         return sum(LOSSES[n][0](*features[n]) for n in LOSSES)
 
-    features = {n: (array(*LOSSES[n][2]), array(*LOSSES[n][3])) for n in LOSSES}
+    features = {n: (array(rng, *LOSSES[n][2]), array(rng, *LOSSES[n][3])) for n in LOSSES}
     jax.export.export(jax.jit(jax.grad(total)), platforms=("cpu", "cuda", "tpu"))(features)

@@ -42,11 +42,10 @@ from jgd.losses.sequence import (
 )
 
 close = np.testing.assert_allclose
-RNG = np.random.default_rng(0)
 N, L, V = 3, 5, 6
-S64, T64 = RNG.standard_normal((2, N, L, V)) * 2
+S64, T64 = np.random.default_rng(0).standard_normal((2, N, L, V)) * 2
 S, T = jnp.asarray(S64, jnp.float32), jnp.asarray(T64, jnp.float32)
-TOKENS = jnp.asarray(RNG.integers(0, V, (N, L)))
+TOKENS = jnp.asarray(np.random.default_rng(1).integers(0, V, (N, L)))
 WHERE = jnp.asarray(np.arange(L) < np.asarray([5, 3, 1])[:, None])
 LOG_Q64 = scipy.special.log_softmax(S64, -1)
 
@@ -172,7 +171,7 @@ def language(params):
     return jnp.stack([params[s] for s in states], axis=1)
 
 
-PARAMS = RNG.standard_normal((2, 13, WORDS))
+PARAMS = np.random.default_rng(2).standard_normal((2, 13, WORDS))
 
 
 def test_chain_rule_of_sequences():
@@ -218,8 +217,8 @@ def test_importance_weights():
     assert not jax.grad(lambda q: importance_weight(q, log_p).sum())(log_q).any()
 
 
-def test_reward_to_go():
-    rewards, where = RNG.standard_normal((N, L)), np.asarray(WHERE)
+def test_reward_to_go(rng):
+    rewards, where = rng.standard_normal((N, L)), np.asarray(WHERE)
     for discount, normalize in ((1.0, False), (0.9, False), (0.9, True)):
         expected = np.zeros((N, L + 1))
         for i, t in itertools.product(range(N), range(L)):
@@ -235,8 +234,8 @@ def test_reward_to_go():
     assert not jax.grad(lambda r: reward_to_go(r).sum())(S[..., 0]).any()
 
 
-def test_whiten():
-    values = jnp.asarray(RNG.standard_normal((N, L)) * 4 + 7, jnp.float32)
+def test_whiten(rng):
+    values = jnp.asarray(rng.standard_normal((N, L)) * 4 + 7, jnp.float32)
     white = np.asarray(whiten(values, WHERE))
     inside = np.asarray(values, np.float64)[np.asarray(WHERE)]
     close(white[np.asarray(WHERE)], (inside - inside.mean()) / inside.std(), rtol=1e-4, atol=1e-5)
@@ -245,9 +244,9 @@ def test_whiten():
     close(whiten(values), scipy.stats.zscore(np.asarray(values, np.float64), None), rtol=1e-4, atol=1e-5)
 
 
-def test_clipped_surrogate():
+def test_clipped_surrogate(rng):
     gaps, advantages = (x.ravel() for x in np.meshgrid([-1.0, -0.1, 0.0, 0.1, 1.0], [-2.0, 0.0, 3.0]))
-    weights = RNG.uniform(0.5, 1.25, gaps.shape)
+    weights = rng.uniform(0.5, 1.25, gaps.shape)
     for w in (None, weights):
         ratio = np.exp(gaps) * (1 if w is None else w)
         expected = np.maximum(-advantages * ratio, -advantages * np.clip(ratio, 0.8, 1.2))
@@ -272,9 +271,9 @@ def test_clipped_surrogate():
 # Preferences
 
 
-def test_dpo():
-    policy = jnp.asarray(RNG.standard_normal((2, N)) * 5 - 20, jnp.float32)
-    reference = jnp.asarray(RNG.standard_normal((2, N)) * 5 - 20, jnp.float32)
+def test_dpo(rng):
+    policy = jnp.asarray(rng.standard_normal((2, N)) * 5 - 20, jnp.float32)
+    reference = jnp.asarray(rng.standard_normal((2, N)) * 5 - 20, jnp.float32)
     margin = (
         np.float64(policy[0]) - np.float64(reference[0]) - np.float64(policy[1]) + np.float64(reference[1])
     )
@@ -291,10 +290,10 @@ def test_dpo():
     assert np.isfinite(dpo(policy[0] - 1e4, policy[1], *reference, beta=1.0)).all()
 
 
-def test_optimum_of_dpo_and_of_rewards():
+def test_optimum_of_dpo_and_of_rewards(rng):
     """With all pairs of Bradley-Terry preferences the best policy is ``ref exp(r/β) / Z``."""
     beta, num = 0.5, 5
-    reward, reference = RNG.standard_normal(num), scipy.special.log_softmax(RNG.standard_normal(num))
+    reward, reference = rng.standard_normal(num), scipy.special.log_softmax(rng.standard_normal(num))
     best = scipy.special.log_softmax(reference + reward / beta)
     i, j = (jnp.asarray(x) for x in np.nonzero(~np.eye(num, dtype=bool)))
     with jax.enable_x64(True):
@@ -315,12 +314,12 @@ def test_optimum_of_dpo_and_of_rewards():
 
         top = beta * scipy.special.logsumexp(reference + reward / beta)
         close(value(jnp.asarray(best)), top, rtol=1e-12)
-        others = best + RNG.standard_normal((50, num))
+        others = best + rng.standard_normal((50, num))
         assert (jax.jit(jax.vmap(value))(jnp.asarray(others)) < top).all()
 
 
-def test_rrhf_and_pro():
-    p, r = RNG.standard_normal((2, N, 4))
+def test_rrhf_and_pro(rng):
+    p, r = rng.standard_normal((2, N, 4))
     log_probs, rewards = jnp.asarray(p, jnp.float32), jnp.asarray(r, jnp.float32)
     hinges, likelihoods = np.zeros(N), np.zeros(N)
     for n in range(N):

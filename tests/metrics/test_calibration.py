@@ -44,9 +44,8 @@ NAMES = (
     "negative_log_likelihood",
     "brier_score",
 )
-RNG = np.random.default_rng(0)
-LOGITS = RNG.normal(size=(60, 4)).astype(np.float32) * 2
-LABELS = RNG.integers(0, 4, 60)
+LOGITS = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32) * 2
+LABELS = np.random.default_rng(1).integers(0, 4, 60)
 
 
 def softmax(logits):

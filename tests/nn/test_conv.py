@@ -27,11 +27,10 @@ from jgd.nn import (
 from jgd.nn.mobile import _mean3, _shuffle
 
 close = np.testing.assert_allclose
-RNG = np.random.default_rng(0)
 
 
-def normal(*shape):
-    return jnp.asarray(RNG.normal(size=shape), jnp.float32)
+def normal(rng, *shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
 
 
 def native(x, kernel, stride=1, padding=1, groups=1):
@@ -55,9 +54,9 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_products_equal_convolutions(setting):
+def test_products_equal_convolutions(rng, setting):
     size, channels, features, stride, padding, groups = setting
-    x, kernel = normal(2, 7, 9, channels), normal(size, size, channels // groups, features)
+    x, kernel = normal(rng, 2, 7, 9, channels), normal(rng, size, size, channels // groups, features)
     sides = (size - 1) // 2 if padding is None else padding
 
     def ours(x, kernel):
@@ -75,8 +74,8 @@ def test_products_equal_convolutions(setting):
         close(a, b, atol=1e-3, rtol=1e-4)
 
 
-def test_against_a_loop():
-    x, kernel = normal(1, 4, 5, 2), normal(3, 3, 2, 3)
+def test_against_a_loop(rng):
+    x, kernel = normal(rng, 1, 4, 5, 2), normal(rng, 3, 3, 2, 3)
     wide = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     y = jax.jit(conv2d)(x, kernel)
     for i in range(4):
@@ -89,8 +88,8 @@ def test_against_a_loop():
             )
 
 
-def test_derivatives_of_all_orders():
-    x, kernel = normal(1, 4, 4, 2), normal(3, 3, 2, 2)
+def test_derivatives_of_all_orders(rng):
+    x, kernel = normal(rng, 1, 4, 4, 2), normal(rng, 3, 3, 2, 2)
 
     def wave(x, kernel):
         return jnp.sin(conv2d(jnp.asarray(x), jnp.asarray(kernel), stride=2))
@@ -98,8 +97,8 @@ def test_derivatives_of_all_orders():
     check_grads(jax.jit(wave), (x, kernel), order=2, modes=("fwd", "rev"), rtol=0.02)
 
 
-def test_vmapped_kernels_and_scan():
-    x, kernels = normal(2, 6, 6, 3), normal(3, 3, 3, 3, 3)
+def test_vmapped_kernels_and_scan(rng):
+    x, kernels = normal(rng, 2, 6, 6, 3), normal(rng, 3, 3, 3, 3, 3)
 
     @jax.jit
     def run(x, kernels):
@@ -117,10 +116,10 @@ def test_vmapped_kernels_and_scan():
     close(last, after, rtol=1e-4, atol=1e-3)
 
 
-def test_each_platform_gets_its_own():
+def test_each_platform_gets_its_own(rng):
     """Products on CPU, convolutions elsewhere, in one exported program."""
     step = jax.jit(jax.value_and_grad(lambda k, x: jnp.mean(conv2d(x, k, stride=2) ** 2)))
-    kernel, x = normal(3, 3, 2, 4), normal(2, 6, 6, 2)
+    kernel, x = normal(rng, 3, 3, 2, 4), normal(rng, 2, 6, 6, 2)
     assert "stablehlo.convolution" not in step.lower(kernel, x).as_text()
     for platform in ("cuda", "tpu"):
         assert (
@@ -132,15 +131,15 @@ def test_each_platform_gets_its_own():
         close(ours, theirs, rtol=1e-5)
 
 
-def test_bad_convolutions():
+def test_bad_convolutions(rng):
     with pytest.raises(ValueError, match="4 channels and 6 features in 1 groups"):
-        conv2d(normal(1, 4, 4, 4), normal(3, 3, 3, 6))
+        conv2d(normal(rng, 1, 4, 4, 4), normal(rng, 3, 3, 3, 6))
     with pytest.raises(ValueError, match="cannot be cut into 3 groups"):
-        Conv(6, groups=3).init(jax.random.key(0), normal(1, 4, 4, 4))
+        Conv(6, groups=3).init(jax.random.key(0), normal(rng, 1, 4, 4, 4))
 
 
-def test_pools():
-    x = normal(1, 5, 4, 2)
+def test_pools(rng):
+    x = normal(rng, 1, 5, 4, 2)
     blocks = np.asarray(x)[0, :4].reshape(2, 2, 2, 2, 2)
     close(max_pool(x)[0], blocks.max((1, 3)))
     close(avg_pool(x)[0], blocks.mean((1, 3)), rtol=1e-6)
@@ -257,9 +256,9 @@ SMALL = [
 
 
 @pytest.mark.parametrize("net", SMALL, ids=lambda net: type(net).__name__)
-def test_networks(net):
+def test_networks(rng, net):
     """Taps are what they say, the head reads the embedding, batch statistics are kept, gradients arrive."""
-    model, x = from_linen(net), normal(4, 16, 16, 1)
+    model, x = from_linen(net), normal(rng, 4, 16, 16, 1)
     params, state, _ = shapes(net, 16, 1)
     params, state = drawn(params), fresh(state)
 
@@ -284,21 +283,21 @@ def test_networks(net):
 
 
 @pytest.mark.slow
-def test_mobile_net():
+def test_mobile_net(rng):
     """Forward alone: seventeen blocks take long to compile."""
     net = MobileNetV2(5, 0.25, 2)
     params, state, _ = shapes(net, 16, 1)
     params = drawn(params)
-    outputs, _ = jax.jit(lambda p: from_linen(net).apply(p, fresh(state), normal(4, 16, 16, 1), train=True))(
-        params
-    )
+    outputs, _ = jax.jit(
+        lambda p: from_linen(net).apply(p, fresh(state), normal(rng, 4, 16, 16, 1), train=True)
+    )(params)
     head = params["Linear_0"]
     close(outputs.embedding @ head["kernel"] + head["bias"], outputs.logits, rtol=1e-4, atol=1e-5)
     assert outputs.taps["stage4"].min() < 0  # linear ends
 
 
-def test_wide_sums_are_what_the_next_block_normalises():
-    net, x = WideResNet(5, 10), normal(8, 16, 16, 1)
+def test_wide_sums_are_what_the_next_block_normalises(rng):
+    net, x = WideResNet(5, 10), normal(rng, 8, 16, 16, 1)
     params, state, _ = shapes(net, 16, 1)
     params = jax.tree_util.tree_map_with_path(
         lambda path, p: jnp.full(p.shape, path[-1].key == "scale", p.dtype) if p.ndim == 1 else p,
@@ -325,9 +324,9 @@ def test_bad_settings(net, message):
         shapes(net)
 
 
-def test_export():
+def test_export(rng):
     """A training step for every platform in one program."""
-    net, x = ConvNet(5, 4, 2, "batch"), normal(2, 8, 8, 3)
+    net, x = ConvNet(5, 4, 2, "batch"), normal(rng, 2, 8, 8, 3)
     model = from_linen(net)
     params, state, _ = shapes(net, 8, 3)
     params, state = drawn(params), fresh(state)

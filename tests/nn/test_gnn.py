@@ -37,17 +37,18 @@ from jgd.optim import adam_l2
 
 close = np.testing.assert_allclose
 N, F, C, H = 9, 5, 3, 4
-RNG = np.random.default_rng(0)
 
 
-def undirected(pairs):
+def undirected(rng, pairs):
     senders, receivers = np.asarray(pairs).T
-    x = (RNG.standard_normal((N, F)) * (RNG.random((N, F)) < 0.5)).astype(np.float32)
+    x = (rng.standard_normal((N, F)) * (rng.random((N, F)) < 0.5)).astype(np.float32)
     return from_edges(np.append(senders, receivers), np.append(receivers, senders), nodes=x)
 
 
-GRAPH = undirected([(0, 1), (0, 2), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (1, 6), (6, 7)])  # 8 is isolated
-OTHER = undirected([(0, 8), (8, 3), (3, 5), (5, 7), (7, 0), (1, 2)])
+GRAPH = undirected(
+    np.random.default_rng(0), [(0, 1), (0, 2), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6), (1, 6), (6, 7)]
+)  # 8 is isolated
+OTHER = undirected(np.random.default_rng(1), [(0, 8), (8, 3), (3, 5), (5, 7), (7, 0), (1, 2)])
 BATCH = pad([GRAPH, OTHER], budget_for([GRAPH, OTHER]))
 A = adjacency(GRAPH).toarray().astype(np.float64)
 X = np.asarray(GRAPH.nodes, np.float64)
@@ -165,7 +166,7 @@ def random_params(params, seed=0):
 
 
 @pytest.mark.parametrize("name", NETS)
-def test_network(name):
+def test_network(rng, name):
     net = NETS[name]
     model = from_linen(net)
     x, x_other = jnp.asarray(GRAPH.nodes), jnp.asarray(OTHER.nodes)
@@ -182,7 +183,7 @@ def test_network(name):
     }
     params, state = model.init(jax.random.key(0), operators["sparse"], x)
     params = random_params(params)
-    pull = jnp.asarray(RNG.standard_normal((N, C)), jnp.float32)
+    pull = jnp.asarray(rng.standard_normal((N, C)), jnp.float32)
 
     @jax.jit
     def everything(params, ops, bag):

@@ -19,9 +19,8 @@ from jgd.protocols.evaluate import Score
 from jgd.protocols.graphs import GraphScore
 from jgd.report import plot_reliability, plot_students, write_student_report
 
-RNG = np.random.default_rng(0)
 INDEX = np.arange(60)
-X = (np.eye(3, 4)[INDEX % 3] * 2 + 0.6 * RNG.standard_normal((60, 4))).astype(np.float32)
+X = (np.eye(3, 4)[INDEX % 3] * 2 + 0.6 * np.random.default_rng(0).standard_normal((60, 4))).astype(np.float32)
 TASK = ArrayTask(
     x=X, y=(INDEX % 3).astype(np.int32), train=INDEX < 40, test=INDEX >= 40, num_classes=3, name="blobs"
 )
