@@ -17,7 +17,6 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -90,9 +89,9 @@ def embedding(name: str, key: int):
     return gcn_embedding(jax.random.key(key), jgd.load(name))
 
 
-def sets_of(name: str, ratio: float) -> dict[str, Any]:
+def sets_of(task: Any, name: str, ratio: float) -> dict[str, Any]:
     """The sets of all methods and keys at one ratio, named ``method|key``."""
-    task, sets = jgd.load(name), {}
+    sets = {}
     for i in range(KEYS):
         key = jax.random.key(i)
         sets[f"clustgdd|{i}"] = official(name, ratio)(key, task)
@@ -114,19 +113,20 @@ def sets_of(name: str, ratio: float) -> dict[str, Any]:
     return sets
 
 
-def distances(task: Any, sets: dict[str, Any], methods: Iterable[str]) -> dict[str, float]:
-    """The mean over keys of the Fréchet distance between propagated features."""
+def distances(task: Any, sets: dict[str, Any]) -> dict[str, float]:
+    """The mean over keys of the Fréchet distance between propagated features, by method."""
     return {
         method: float(np.mean([propagated_distance(task, sets[f"{method}|{i}"]) for i in range(KEYS)]))
-        for method in methods
+        for method in dict.fromkeys(name.split("|")[0] for name in sets)
     }
 
 
 def table(name: str, ratio: float) -> dict[str, Any]:
     """All methods at one ratio."""
-    task, sets = jgd.load(name), sets_of(name, ratio)
+    task = jgd.load(name)
+    sets = sets_of(task, name, ratio)
     results = scored(sets, task)
-    for method, distance in distances(task, sets, results).items():
+    for method, distance in distances(task, sets).items():
         results[method]["fid"] = distance
     return {
         "nodes": len(sets["clustgdd|0"].targets),
@@ -346,18 +346,18 @@ def main() -> None:
         timing_child(options.timing_child)
         return
     path = measure.RESULTS / "foundation.json"
-    record = (
-        json.loads(path.read_text()) if path.exists() and (options.distances or not options.fresh) else {}
-    )
+    kept = path.exists() and (options.distances or not options.fresh)
+    record = json.loads(path.read_text()) if kept else {}
     record.setdefault("provenance", {})
     if options.distances:
         about = measure.provenance("scikit-learn")
         for name in ("cora", "citeseer"):
+            task = jgd.load(name)
             for ratio in RATIOS:
                 if f"{name}/{ratio} (FID)" in record["stamps"] and not options.fresh:
                     continue
                 methods = record[f"{name}/{ratio}"]["methods"]
-                for method, distance in distances(jgd.load(name), sets_of(name, ratio), methods).items():
+                for method, distance in distances(task, sets_of(task, name, ratio)).items():
                     print(name, ratio, method, methods[method]["fid"], distance, flush=True)
                     methods[method]["fid"] = distance
                 measure.note_within(record, f"{name}/{ratio}", "FID", about)

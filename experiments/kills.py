@@ -14,7 +14,6 @@ operations of Orbax around it are counted, and further processes are killed at t
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import shutil
 import signal
@@ -24,17 +23,22 @@ import time
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint  # noqa: F401  # imported once, before the forks
+from forks import forked
+
+import jgd
+import jgd.core.driver
+from jgd.core import Algorithm
+
 _OPERATIONS = ("rename", "remove", "rmdir", "mkdir", "truncate", "listdir", "scandir")
 _EVENTS = {"open", *(f"os.{name}" for name in _OPERATIONS)}
 
 
 def recipe(key: Any, task: Any, loop: Any = None) -> Any:
     """Two loops and plain work between them."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    from jgd.core import Algorithm
 
     def step(key, t, state, data, batch):
         state = 0.9 * state + jax.random.normal(key, state.shape) + data
@@ -47,13 +51,8 @@ def recipe(key: Any, task: Any, loop: Any = None) -> Any:
     return loop("second", noisy, k2, jnp.asarray(middle["double"]), 4)
 
 
-def child(folder: Path, seed: int, fresh: bool, at: int, pipe: Any) -> None:
-    """One run, which ends itself at a file operation; sends how many there were, or what went wrong."""
-    import jax
-    import numpy as np
-
-    import jgd
-
+def child(folder: Path, seed: int, fresh: bool, at: int) -> int | str:
+    """One run, which ends itself at a file operation: how many there were, or what went wrong."""
     jax.config.update("jax_compilation_cache_dir", str(folder.parent / "cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     out, count = str(folder / "run"), 0
@@ -75,30 +74,17 @@ def child(folder: Path, seed: int, fresh: bool, at: int, pipe: Any) -> None:
         options: dict[str, Any] = {"out": out, "fresh": fresh, "checkpoint_every": 2, "progress": False}
         found = jgd.run(recipe, jax.random.key(seed), np.ones(3, np.float32), **options)
         np.save(folder / "product.npy", np.asarray(found))
-        pipe.send(count)
     except BaseException as error:
-        pipe.send(f"{type(error).__name__}: {error}")
-    finally:
-        pipe.close()
+        return f"{type(error).__name__}: {error}"
+    return count
 
 
 def start(
     folder: Path, seed: int, fresh: bool, at: int = 0, seconds: float | None = None
 ) -> int | str | None:
     """Run a child: its file operations, what went wrong, or None where it was killed."""
-    context = multiprocessing.get_context("fork")  # of a process that has imported all, but not used JAX
-    mine, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=child, args=(folder, seed, fresh, at, theirs))
-    process.start()
-    theirs.close()
-    process.join(seconds)
-    if process.is_alive():
-        process.kill()
-        process.join()
-    try:
-        return mine.recv()
-    except EOFError:
-        return None if process.exitcode == -signal.SIGKILL else f"ended with {process.exitcode}"
+    found, code = forked(child, folder, seed, fresh, at, seconds=seconds)
+    return f"ended with {code}" if found is None and code != -signal.SIGKILL else found
 
 
 def kept(folder: Path) -> tuple[bytes, bytes]:
@@ -159,10 +145,6 @@ def rows(every: int = 1, timed: int = 10) -> list[dict[str, Any]]:
     Returns:
       Dicts of ``what``, ``tried``, ``held``, ``failed`` and ``failures`` (texts).
     """
-    import orbax.checkpoint  # noqa: F401
-
-    import jgd.core.driver  # noqa: F401
-
     with tempfile.TemporaryDirectory() as base:
         return [kill(Path(base), False, every, timed), kill(Path(base), True, every)]
 

@@ -14,15 +14,16 @@ import argparse
 import gzip
 import io
 import json
-import multiprocessing
 import os
 import pickle
 import re
 import signal
+import struct
 import sys
 import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import fuzz
 import kills
 import measure
+from forks import forked
 from fuzz import TARGETS, Target
 
 import jgd
@@ -180,8 +182,6 @@ def _external(root: Path) -> bytes:
 
 def _picture() -> bytes:
     """A PNG of 60 000 times 60 000 pixels in some hundred bytes."""
-    import struct
-    import zlib
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -198,17 +198,18 @@ def _header(change: Callable[[dict], None]) -> Callable[[Path], None]:
             arrays = {key: file[key] for key in file.files}
         header = json.loads(arrays.pop("header").tobytes())
         change(header)
-        _put("net.npz", _npz(header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays))(root)
+        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+        fuzz._put(root / "net.npz", _npz(header=text, **arrays))
 
     return changed
 
 
-def _own(path: Path) -> Any:
-    return jgd.load(path)
+def _relabel(root: Path) -> None:
+    path = root / "geom-gcn/texas/out1_node_feature_label.txt"
+    path.write_text(path.read_text().replace("\t1\n", "\t2000000000\n"))
 
 
 _PAGE = b"<!DOCTYPE html><html><head><title>404</title></head><body>gone</body></html>"
-_INT = np.int64
 
 HOSTILE: dict[str, Target] = {
     # code
@@ -223,7 +224,7 @@ HOSTILE: dict[str, Target] = {
         read_npz,
     ),
     "a PyG file that runs a command": _written(
-        "a.pt", lambda root: _zip({"a/data.pkl": _executing(root)}), _own
+        "a.pt", lambda root: _zip({"a/data.pkl": _executing(root)}), jgd.load
     ),
     "a network whose class is a module": _made("network", _header(lambda h: h["network"].update({"class": "os"}))),
     # memory
@@ -238,7 +239,7 @@ HOSTILE: dict[str, Target] = {
     "a shape whose product overflows": _written("a.npz", lambda root: _promising((2**33, 2**31)), read_npz),
     "a negative shape": _written("a.npz", lambda root: _promising((-4, -4)), read_npz),
     "an item of two gigabytes": _written("a.npz", lambda root: _promising((1,), "|V2147483647"), read_npz),
-    "own arrays that promise 10^12 rows": _written("a.npz", lambda root: _promising((10**12,)), _own),
+    "own arrays that promise 10^12 rows": _written("a.npz", lambda root: _promising((10**12,)), jgd.load),
     "MNIST images of two gigabytes of zeros": _made(
         "mnist",
         _put("mnist/train-images-idx3-ubyte.gz", lambda root: _nothing(2, b"\0\0\x08\x03" + b"\x7f" * 12)),
@@ -258,7 +259,7 @@ HOSTILE: dict[str, Target] = {
     "a torch file with a gigabyte of zeros": _made(
         "read_torch", _put("a.pt", lambda root: _zip({"a/data.pkl": b"\x80\x02N.", "a/data/0": bytes(2**30)}))
     ),
-    "a node id of GraphML of 10^9 letters": _written("a.graphml", lambda root: _entities(9), _own),
+    "a node id of GraphML of 10^9 letters": _written("a.graphml", lambda root: _entities(9), jgd.load),
     "a picture of 60 000 x 60 000 pixels": _made(
         "image folder", _put("images/train/cat/9.png", lambda root: _picture())
     ),
@@ -269,22 +270,22 @@ HOSTILE: dict[str, Target] = {
     "lists a hundred thousand deep": _written(
         "a.pkl", lambda root: b"})" + b"\x85" * 10**5 + b"Ns.", restricted_loads
     ),
-    "JSON a million deep": _written("a.json", lambda root: b"[" * 10**6, _own),
+    "JSON a million deep": _written("a.json", lambda root: b"[" * 10**6, jgd.load),
     "a number of a million digits in JSON": _written(
-        "a.json", lambda root: b'{"nodes": [{"id": ' + b"9" * 10**6 + b'}], "links": []}', _own
+        "a.json", lambda root: b'{"nodes": [{"id": ' + b"9" * 10**6 + b'}], "links": []}', jgd.load
     ),
-    "GraphML a million deep": _written("a.graphml", lambda root: b"<graphml>" * 10**6, _own),
+    "GraphML a million deep": _written("a.graphml", lambda root: b"<graphml>" * 10**6, jgd.load),
     "a table of one row and a million columns": _written(
-        "a.csv", lambda root: b",".join(b"c%d" % i for i in range(10**6)) + b"\n" + b"1," * 10**6, _own
+        "a.csv", lambda root: b",".join(b"c%d" % i for i in range(10**6)) + b"\n" + b"1," * 10**6, jgd.load
     ),
     "a network of a billion layers": _made(
         "network", _header(lambda h: h["network"]["settings"].update(layers=10**9))
     ),
-    "a label of two billion": _made("geom-gcn", lambda root: _relabel(root)),
+    "a label of two billion": _made("geom-gcn", _relabel),
     # memory of others
     "row pointers that fall": _made("cpf", _repacked("cpf/cora.npz", "adj_indptr", np.asarray([0, 9, 2] + [11] * 10))),
     "columns outside a sparse matrix": _made("cpf", _repacked("cpf/cora.npz", "adj_indices", np.full(11, 10**6))),
-    "a sparse matrix of 2^62 rows": _made("cpf", _repacked("cpf/cora.npz", "adj_shape", np.asarray([2**62, 3], _INT))),
+    "a sparse matrix of 2^62 rows": _made("cpf", _repacked("cpf/cora.npz", "adj_shape", np.asarray([2**62, 3], np.int64))),
     "an artefact whose senders lead outside": _made(
         "artifact", _repacked("c.npz", "data/senders", np.asarray([0, 10**9, -5], np.int32))
     ),
@@ -311,44 +312,31 @@ HOSTILE: dict[str, Target] = {
     "a zip that leads out of its folder": _written(
         "a.zip", lambda root: _zip({f"../../{SECRET}": b"changed"}), _unpacked
     ),
-    "GraphML that names another file": _written("a.graphml", _external, _own),
+    "GraphML that names another file": _written("a.graphml", _external, jgd.load),
     # what is something else
     "a web page as a planetoid part": _made("planetoid", _put("planetoid/ind.cora.graph", _PAGE)),
     "a web page as an edge list": _made("geom-gcn", _put("geom-gcn/texas/out1_graph_edges.txt", _PAGE)),
     "a web page as an archive": _made("cifar, binary", _put("cifar/cifar-10-binary.tar.gz", _PAGE)),
-    "a web page as a table": _written("a.csv", lambda root: _PAGE, _own),
+    "a web page as a table": _written("a.csv", lambda root: _PAGE, jgd.load),
     "a web page as a network": _made("network", _put("net.npz", _PAGE)),
 }  # fmt: skip
 
 
-def _relabel(root: Path) -> None:
-    path = root / "geom-gcn/texas/out1_node_feature_label.txt"
-    path.write_text(path.read_text().replace("\t1\n", "\t2000000000\n"))
-
-
-def _look(target: Target, root: str, pipe: Any) -> None:
-    fuzz.prepare(target, root)
+def _look(target: Target, root: Path) -> str:
+    fuzz.prepare(target, str(root))
     signal.alarm(SECONDS)
-    pipe.send(fuzz.outcome(target, Path(root)))
+    return fuzz.outcome(target, root)
 
 
 def look(name: str) -> str:
     """What becomes of a hostile file, read in a process with bounded memory: "refused", or what is wrong."""
-    context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as folder:
         root, secret = Path(folder) / "data", Path(folder) / SECRET
         root.mkdir()
         secret.write_text(SECRET)
-        mine, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_look, args=(HOSTILE[name], str(root), theirs))
-        process.start()
-        theirs.close()
-        try:
-            found = mine.recv()
-        except EOFError:
-            process.join()
-            return f"ended with {process.exitcode}"
-        process.join()
+        found, code = forked(_look, HOSTILE[name], root)
+        if found is None:
+            return f"ended with {code}"
         if _marked(root).exists():
             return "its command was run"
         if secret.read_text() != SECRET:
@@ -427,8 +415,7 @@ def main() -> int:
     options = parser.parse_args()
     file = measure.RESULTS / f"{NAME}.json"
     record = json.loads(file.read_text()) if file.exists() else {"provenance": {}, "stamps": {}}
-    with multiprocessing.get_context("fork").Pool(1) as pool:  # JAX does not survive a fork: not here
-        about = pool.apply(measure.provenance)
+    about, _ = forked(measure.provenance)  # it asks JAX for its devices, which does not survive a fork
     failed = 0
     for part in options.only:
         record["stamps"] = {k: v for k, v in record["stamps"].items() if not k.startswith(f"{part}/")}

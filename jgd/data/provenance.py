@@ -334,7 +334,6 @@ def streamspot(
     path = Path(path)
     log = EventLog(actor=[], action=[], object=[], time=np.zeros(0), name=name)
     group: list[int] = []
-    names: dict[str, str] = {}  # one string for each node and action, because there are millions of edges
     words: dict[str, tuple[str, ...]] = {}
     try:
         for number, line in _lines(path, limit):
@@ -353,10 +352,10 @@ def streamspot(
             if graphs is not None and graph not in graphs:
                 continue
             for i, events in ((0, log.actor), (2, log.object)):
-                node = f"{graph}:{columns[i]}"
-                events.append(names.setdefault(node, node))
+                node = sys.intern(f"{graph}:{columns[i]}")  # once in memory: there are millions of edges
+                events.append(node)
                 log.types[node] = columns[i + 1]
-            action = names.setdefault(columns[4], columns[4])
+            action = sys.intern(columns[4])
             log.action.append(action)
             log.words.append(words.setdefault(action, (action,)))
             group.append(graph)

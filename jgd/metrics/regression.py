@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from jgd.losses.classification import mean
-from jgd.losses.common import checked
+from jgd.losses.common import checked, widened
 
 __all__ = ["mean_absolute_error", "mean_squared_error", "r2_score"]
 
@@ -15,9 +15,7 @@ Numbers = Shaped[Array, " N"] | Shaped[Array, "N D"]
 
 def _gaps(name, predictions, targets, where) -> tuple[Array, Array, Array]:
     """Differences, targets ``[N, D]`` and weights ``[N, D]``; numbers that do not count are zeros."""
-    predictions, targets = (
-        jnp.asarray(x, jnp.promote_types(jnp.result_type(x), jnp.float32)) for x in (predictions, targets)
-    )
+    predictions, targets = widened(predictions), widened(targets)
     shapes = predictions.shape, targets.shape
     predictions, targets = (x[:, None] if x.ndim == 1 else x for x in (predictions, targets))
     if predictions.shape != targets.shape:

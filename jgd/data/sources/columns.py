@@ -140,9 +140,8 @@ def _parse(
     rows = _rows(path, reader)
     _, header = next(rows)
     names = [name.strip() or f"column {i + 1}" for i, name in enumerate(header)]
-    if len(set(names)) < len(names):
-        twice = next(name for name, number in Counter(names).items() if number > 1)
-        raise DataError(f"{path}, line 1: two columns are called {twice!r}")
+    if twice := [name for name, number in Counter(names).items() if number > 1]:
+        raise DataError(f"{path}, line 1: two columns are called {twice[0]!r}")
     if all(is_number(name) for name in names):
         raise DataError(f"{path}, line 1: the first line must name the columns, got {','.join(header)[:60]}")
     columns: list[list[np.ndarray]] = [[] for _ in names]
