@@ -1,9 +1,8 @@
 """All condensers on Cora and Citeseer under one protocol, beside what their papers report.
 
-    JGD_DATA_DIR=... python experiments/condensation_table.py                  # what is missing (a few hours
-    on CPU) JGD_DATA_DIR=... python experiments/condensation_table.py --only cgc-x     # one method
-    JGD_DATA_DIR=... python experiments/condensation_table.py --golden DIR     # and graphs saved by other
-    code
+    JGD_DATA_DIR=... python experiments/condensation_table.py                  # what is missing, hours on CPU
+    JGD_DATA_DIR=... python experiments/condensation_table.py --only cgc-x     # one method
+    JGD_DATA_DIR=... python experiments/condensation_table.py --golden DIR     # and graphs saved by other code
 
 A row (dataset, method, ratio) runs in a process of its own, which tells its peak memory; rows that are in
 ``results/condensation.json`` are not run again (``--fresh`` does), nor are those of

@@ -241,7 +241,7 @@ def _algorithms(settings: GEOM, num_classes: int) -> tuple[Algorithm, Algorithm,
 
 
 _CITESEER = {
-    "student_lr": 0.3,  # see `jgd.condense.sfgc.OFFICIAL`
+    "student_lr": 0.6,  # see `jgd.condense.sfgc.OFFICIAL`
     "expert_optimizer": "adam",
     "expert_lr": 1e-3,
     "expert_decay": 5e-4,
