@@ -16,6 +16,7 @@ import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ __all__ = [
     "aside",
     "atomic_folder",
     "atomic_write",
+    "digests",
     "lock",
     "read_record",
     "remove",
@@ -112,6 +114,22 @@ def _delete(path: Path) -> None:
 
 
 # --- records ------------------------------------------------------------------------------------
+
+
+def digests(folder: str | os.PathLike, *names: str) -> dict[str, str]:
+    """Checksums of the files of a folder, by their path in it.
+
+    Args:
+      folder: where they are.
+      names: files and folders in it; all of it by default. What is not there is left out.
+    """
+    folder, found = Path(folder), {}
+    places = [folder / name for name in names] or [folder]
+    for path in sorted(p for place in places for p in (place, *place.rglob("*")) if p.is_file()):
+        with path.open("rb") as file:
+            total = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16))
+        found[path.relative_to(folder).as_posix()] = total.hexdigest()
+    return found
 
 
 def write_record(path: str | os.PathLike, record: dict[str, Any]) -> None:

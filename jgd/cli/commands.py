@@ -73,7 +73,6 @@ class Condense:
     def __call__(self, command: str) -> int:
         """Run it."""
         from jgd.cli.job import check_writable, conduct, load_nodes
-        from jgd.cli.results import conclude
         from jgd.protocols.experiment import default_experiment
 
         size: dict[str, Any] = {"label_ratio": self.label_ratio, "nodes": self.nodes}
@@ -84,7 +83,7 @@ class Condense:
         options = self.reading.options(self.dataset)
         task = load_nodes(self.dataset, self.setting, options, quiet=self.quiet)
         experiment = self._experiment(default_experiment(self.dataset, self.method, **size, task=task))
-        comparison, out = conduct(
+        conduct(
             experiment,
             self.out,
             command=command,
@@ -93,7 +92,6 @@ class Condense:
             task=task,
             source=self.reading.source(self.dataset),
         )
-        conclude(comparison, out)
         return 0
 
     def _experiment(self, usual: Any) -> Any:
@@ -134,13 +132,9 @@ class RunOptions:
         """Run it."""
         from jgd.cli.config import one_size
         from jgd.cli.job import conduct
-        from jgd.cli.results import conclude
 
         experiment = one_size(self.config, self.experiment)
-        comparison, out = conduct(
-            experiment, self.out, command=command, resume=not self.no_resume, quiet=self.quiet
-        )
-        conclude(comparison, out)
+        conduct(experiment, self.out, command=command, resume=not self.no_resume, quiet=self.quiet)
         return 0
 
 

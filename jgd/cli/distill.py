@@ -69,11 +69,10 @@ class Distill:
     def __call__(self, command: str) -> int:
         """Run it."""
         import jax
-        import numpy as np
         import optax
 
-        from jgd.cli.job import check_writable, claimed, done, driver, short_dataset, teller, write_json
-        from jgd.cli.tables import show
+        from jgd.cli.job import check_writable, claimed, driver, finish, short_dataset, teller
+        from jgd.cli.results import student_table
         from jgd.core import Bound, Loop
         from jgd.data import checksum, subset
         from jgd.distill import scratch
@@ -82,7 +81,6 @@ class Distill:
         from jgd.protocols import compare_students
         from jgd.protocols.methods import named
         from jgd.protocols.objectives import OBJECTIVES, network
-        from jgd.protocols.text import spread
         from jgd.report import write_student_report
 
         say = teller(self.quiet)
@@ -150,23 +148,17 @@ class Distill:
                 at_once=1 if jax.default_backend() == "cpu" and not small.startswith("mlp") else None,
             )
             write_student_report(out / "report.html", found, command=command)
-            metrics = found.metrics(command=command)
-            write_json(out / "metrics.json", metrics | {"experiment": settings, "checksum": data})
-            done(out)
-        rows = []
-        for row in found.rows():
-            cells = [row["name"]]
-            for what, scale, digits in (
-                ("accuracy", 100, 1), ("ece", 100, 1), ("nll", 1, 3), ("agreement", 100, 1),
-            ):  # fmt: skip
-                value = row.get(what)
-                cells.append("-" if value is None else spread(np.squeeze(value), scale, digits))
-            rows.append([*cells, "-" if row["seconds"] is None else f"{row['seconds']:.1f}"])
-        show(["", "accuracy %", "ECE %", "NLL", "agreement %", "seconds"], rows)
-        print(
-            f"\ntest examples; {self.seeds} students {small} on {learned} of the {seen} that {large} has seen"
-        )
-        print(f"written to {out}: report.html, metrics.json, teacher.npz, students/")
+            metrics = found.metrics(command=command) | {"experiment": settings, "checksum": data}
+
+            def tell() -> None:
+                student_table(found)
+                print(
+                    f"\ntest examples; {self.seeds} students {small} on {learned} of the {seen} "
+                    f"that {large} has seen"
+                )
+                print(f"written to {out}: report.html, metrics.json, teacher.npz, students/")
+
+            finish(out, metrics, ("report.html", "teacher.npz", "students"), tell)
         return 0
 
     def _task(self):

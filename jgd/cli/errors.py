@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["Mistake", "Terminated", "mistakes", "told"]
+__all__ = ["Finished", "Mistake", "Terminated", "mistakes", "told"]
 
 
 class Mistake(Exception):
     """A user's mistake. The message is one line that says what to do; the exit code is 2."""
+
+
+class Finished(Exception):
+    """There is nothing to do: the folder holds this run. The message is what the run printed."""
 
 
 class Terminated(BaseException):

@@ -71,24 +71,13 @@ class CondenseGraphs:
         """Run it."""
         import jax
 
-        from jgd.cli.job import (
-            OUTPUTS,
-            check_writable,
-            claimed,
-            done,
-            driver,
-            load_data,
-            short_dataset,
-            teller,
-            write_json,
-        )
-        from jgd.cli.tables import human_bytes, show
+        from jgd.cli.job import check_writable, claimed, driver, finish, load_data, short_dataset, teller
+        from jgd.cli.results import OUTPUTS, graph_table
         from jgd.data import GraphTask, artifact, checksum
         from jgd.protocols.compare_graphs import compare_graphs
         from jgd.protocols.evaluate import NETWORKS
         from jgd.protocols.graphs import GraphProtocol
         from jgd.protocols.methods import GRAPH_BASELINES, named, preferred_for_graphs
-        from jgd.protocols.text import spread
         from jgd.report.graphs import write_graph_report
 
         say = teller(self.quiet)
@@ -147,22 +136,13 @@ class CondenseGraphs:
             )
             artifact.save(small, out / "condensed.npz")
             write_graph_report(out / "report.html", found, metrics)
-            write_json(out / "metrics.json", metrics)
-            done(out)
-        columns = ["", "graphs", "nodes", "edges", "size"]
-        columns += [f"{model} {what}" for model in self.models for what in ("%", "AUC")] + ["seconds"]
-        rows = []
-        for row in found.rows():
-            cells = ["all graphs" if row["name"] == "full" else row["name"]]
-            cells += [str(row["graphs"]), str(row["nodes"]), str(row["edges"]), human_bytes(row["bytes"])]
-            for model in self.models:
-                score = row["scores"][model]
-                cells += [spread(x) for x in (score.test, score.auc)]
-            cells.append("-" if row["seconds"] is None else f"{row['seconds']:.1f}")
-            rows.append(cells)
-        show(columns, rows, bold=self.method)
-        print(f"\ntest accuracy and ROC-AUC, both in % ± standard deviation over {self.seeds} seeds")
-        print(f"written to {out}: {', '.join(OUTPUTS)}")
+
+            def tell() -> None:
+                graph_table(found)
+                print(f"\ntest accuracy and ROC-AUC, both in % ± standard deviation over {self.seeds} seeds")
+                print(f"written to {out}: {', '.join(OUTPUTS)}")
+
+            finish(out, metrics, OUTPUTS[:-1], tell)
         return 0
 
     def _other(self, task: object) -> str:
@@ -214,11 +194,11 @@ class Detect:
         import numpy as np
 
         from jgd.apps.graphdart import GraphDART
-        from jgd.cli.job import check_writable, claimed, teller, write_json
+        from jgd.cli.job import check_writable, claimed, finish, teller
         from jgd.cli.tables import show
         from jgd.data.provenance import record, streamspot, subset
+        from jgd.files import digests
         from jgd.metrics import strict_scores, tolerant_scores
-        from jgd.protocols.compare import versions
         from jgd.protocols.methods import preferred
         from jgd.protocols.text import spread
 
@@ -246,9 +226,10 @@ class Detect:
                 number = {name: int(name) for name in log.graphs}
                 benign = subset(log, [n for n in log.graphs if number[n] < 300])
                 rest = subset(log, [n for n in log.graphs if 300 <= number[n] < 400 or number[n] >= 450])
-        settings = _settings(self)
+        settings, file = _settings(self), self.streamspot
+        data = "" if file is None else digests(file.parent, file.name)[file.name]
         resume = not self.no_resume
-        with claimed(out, "detect", settings, "", resume=resume, say=say), mistakes():
+        with claimed(out, "detect", settings, data, resume=resume, say=say), mistakes():
             rows, results = [], {}
             for name, dart in contestants.items():
                 scores: dict[str, list[dict[str, float]]] = {"strict": [], "tolerant": []}
@@ -277,14 +258,13 @@ class Detect:
                         f"{np.median(seconds[1:] or seconds):.1f}",
                     ]
                 )
-            value = {
-                "method": self.method,
-                "label_ratio": self.label_ratio,
-                "seed": self.seed,
-                "results": results,
-            }
-            write_json(out / "metrics.json", value | {"versions": versions(), "command": command})
-        show(["trained on", "precision", "recall", "F1", "F1 within 2 hops", "seconds"], rows)
-        print(f"\nalarms on {len(rest.graphs)} held-out runs; ± over {self.seeds} seeds")
-        print(f"written to {out}: metrics.json")
+            metrics = {"method": self.method, "label_ratio": self.label_ratio, "seed": self.seed}
+
+            def tell() -> None:
+                columns = ["trained on", "precision", "recall", "F1", "F1 within 2 hops", "seconds"]
+                show(columns, rows)
+                print(f"\nalarms on {len(rest.graphs)} held-out runs; ± over {self.seeds} seeds")
+                print(f"written to {out}: metrics.json")
+
+            finish(out, {**metrics, "results": results, "command": command}, (), tell)
         return 0

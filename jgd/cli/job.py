@@ -9,37 +9,38 @@ written.
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from jgd.cli.errors import Mistake, mistakes
+from jgd.cli.errors import Finished, Mistake, mistakes
+from jgd.cli.results import OUTPUTS, conclude
 from jgd.condense.common import size_of
 from jgd.core import Driver
 from jgd.core.driver import check_places
 from jgd.data import GraphTask, NodeTask, artifact, checksum
 from jgd.data.registry import is_path, load_with_notes
 from jgd.data.sources import short_name
-from jgd.files import atomic_write, lock, remove, tidy
+from jgd.files import atomic_write, digests, lock, remove, tidy
 from jgd.protocols import Comparison, compare
 from jgd.protocols.compare import versions
 from jgd.protocols.experiment import Experiment
 
 __all__ = [
-    "OUTPUTS",
     "check_writable",
     "claimed",
     "conduct",
     "default_folder",
-    "done",
     "driver",
+    "finish",
     "load_data",
     "load_nodes",
     "short_dataset",
@@ -48,7 +49,6 @@ __all__ = [
     "write_json",
 ]
 
-OUTPUTS = ("condensed.npz", "report.html", "metrics.json")
 _NETWORKS = ("teacher.npz", "students")
 _MARK, _CHECKPOINTS, _LOG = "experiment.json", "checkpoints", "log.jsonl"
 _OTHERS = (_CHECKPOINTS, "run.json", "cells", *_NETWORKS, *OUTPUTS)
@@ -172,7 +172,7 @@ def claimed(
 ) -> Iterator[bool]:
     """A folder that is that of a run, by its mark, and of this process alone while the context lasts.
 
-    `done` says that the run has ended.
+    `finish` ends the run.
 
     Args:
       out: the folder.
@@ -187,6 +187,7 @@ def claimed(
 
     Raises:
       Mistake: where the folder is in use, or belongs to something else, or to a run with other settings.
+      Finished: where the folder holds all of this run already.
     """
     record = {"command": command, "experiment": settings, "checksum": checksum}
     record = json.loads(json.dumps(record))
@@ -205,8 +206,27 @@ def claimed(
         yield resumed
 
 
-def done(out: Path) -> None:
-    """Remove the checkpoints of a run whose outputs are written."""
+def finish(out: Path, metrics: Mapping[str, Any], outputs: Sequence[str], tell: Callable[[], None]) -> None:
+    """Write ``metrics.json``, the sign that a run is done, remove its checkpoints, and say what was found.
+
+    The file keeps what is said and checksums of the outputs, because the same command then has nothing to do.
+
+    Args:
+      out: folder of the run.
+      metrics: what was measured.
+      outputs: files and folders that the run has written.
+      tell: prints the results.
+    """
+    text = io.StringIO()
+    with redirect_stdout(text):
+        tell()
+    said = {"versions": versions(), "printed": text.getvalue(), "outputs": digests(out, *outputs)}
+    write_json(out / "metrics.json", {**metrics, **said})
+    _tidy_up(out)
+    tell()
+
+
+def _tidy_up(out: Path) -> None:
     with suppress(OSError):
         remove(out / _CHECKPOINTS)
 
@@ -221,7 +241,7 @@ def conduct(
     task: NodeTask | None = None,
     source: Mapping[str, Any] | None = None,
 ) -> tuple[Comparison, Path]:
-    """Condense, compare, and write the outputs.
+    """Condense, compare, write the outputs, and print what was found.
 
     Args:
       experiment: what to do.
@@ -237,6 +257,7 @@ def conduct(
 
     Raises:
       Mistake: for whatever the user can put right; the folder is not made then.
+      Finished: where the folder holds all of this run already.
     """
     out = default_folder(experiment) if out is None else out
     say = teller(quiet)
@@ -299,10 +320,10 @@ def _look(out: Path, record: dict[str, Any], say: Callable[[str], None]) -> bool
             f"{out} holds a run with other settings ({_difference(before, record)}): "
             "choose another folder with --out, or replace that run with --no-resume"
         )
-    if _is_complete(out / "metrics.json"):
-        done(out)  # where an earlier process was killed while it tidied up
-        say(f"{out} holds this run already: computing it again, and replacing its files")
-        return False
+    if (said := _finished(out)) is not None:
+        _tidy_up(out)  # where an earlier process was killed before it had
+        say(f"{out} holds this run already: --no-resume computes it again")
+        raise Finished(said)
     if (out / _CHECKPOINTS).exists():
         say(f"going on with the interrupted run in {out}")
         return True
@@ -314,11 +335,15 @@ def taken(out: Path) -> list[str]:
     return [name for name in _OTHERS if (out / name).exists()]
 
 
-def _is_complete(path: Path) -> bool:
+def _finished(out: Path) -> str | None:
+    """What a run printed that is done, whose outputs are as they were, and that these versions have made."""
     try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
-    except (OSError, ValueError, RecursionError):
-        return False
+        metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+        said, before = str(metrics["printed"]), dict(metrics["outputs"])
+        whole = before == digests(out, *before) and metrics["versions"] == versions()
+        return said if whole else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
 
 
 def _earlier(out: Path) -> dict[str, Any]:
@@ -379,5 +404,4 @@ def _write(out: Path, comparison: Comparison, metrics: dict[str, Any]) -> None:
 
     artifact.save(comparison.small, out / "condensed.npz")
     write_report(out / "report.html", comparison, metrics)
-    write_json(out / "metrics.json", metrics)
-    done(out)
+    finish(out, metrics, OUTPUTS[:-1], lambda: conclude(comparison, out))

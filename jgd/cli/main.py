@@ -32,7 +32,7 @@ from jgd.cli.commands import (
 )
 from jgd.cli.describe import Describe
 from jgd.cli.distill import Distill
-from jgd.cli.errors import Mistake, Terminated, mistakes, told
+from jgd.cli.errors import Finished, Mistake, Terminated, mistakes, told
 from jgd.cli.graphs import CondenseGraphs, Detect
 from jgd.cli.options import check_seed
 from jgd.cli.predict import Predict
@@ -85,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     hint = _GOES_ON.get(argv[0] if argv else "", "")
     try:
         return _dispatch(list(argv))
+    except Finished as run:
+        print(run, end="")
+        return 0
     except Mistake as error:
         return _said(str(error), 2)
     except KeyboardInterrupt:

@@ -6,12 +6,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jgd.cli.job import OUTPUTS
-from jgd.cli.tables import human_bytes, show
-from jgd.protocols import Comparison, Score
-from jgd.protocols.sweep import MethodComparison
+import numpy as np
 
-__all__ = ["comparison_table", "conclude", "methods_table", "percent", "score_table"]
+from jgd.cli.tables import human_bytes, show
+from jgd.protocols import Comparison, Score, StudentComparison
+from jgd.protocols.compare_graphs import GraphComparison
+from jgd.protocols.sweep import MethodComparison
+from jgd.protocols.text import spread
+
+__all__ = [
+    "OUTPUTS",
+    "comparison_table",
+    "conclude",
+    "graph_table",
+    "methods_table",
+    "percent",
+    "score_table",
+    "student_table",
+]
+
+OUTPUTS = ("condensed.npz", "report.html", "metrics.json")
+"""What a condenser leaves in its folder; the last one is the sign that all is done."""
 
 
 def percent(score: Score) -> str:
@@ -106,3 +121,31 @@ def methods_table(found: MethodComparison) -> None:
     for row in found.rows():
         for error in row.errors:
             print(f"{row.method} at {row.label_ratio:g} made no set: {error}")
+
+
+def student_table(found: StudentComparison) -> None:
+    """Print one row for each objective, the teacher first."""
+    columns = (("accuracy", 100, 1), ("ece", 100, 1), ("nll", 1, 3), ("agreement", 100, 1))
+    rows = []
+    for row in found.rows():
+        values = ((row.get(what), scale, digits) for what, scale, digits in columns)
+        cells = ["-" if value is None else spread(np.squeeze(value), *how) for value, *how in values]
+        rows.append([row["name"], *cells, "-" if row["seconds"] is None else f"{row['seconds']:.1f}"])
+    show(["", "accuracy %", "ECE %", "NLL", "agreement %", "seconds"], rows)
+
+
+def graph_table(found: GraphComparison) -> None:
+    """Print one row for each set of graphs, the whole one first."""
+    models = list(found.rows()[0]["scores"])
+    columns = ["", "graphs", "nodes", "edges", "size"]
+    columns += [f"{model} {what}" for model in models for what in ("%", "AUC")] + ["seconds"]
+    rows = []
+    for row in found.rows():
+        cells = ["all graphs" if row["name"] == "full" else row["name"]]
+        cells += [str(row["graphs"]), str(row["nodes"]), str(row["edges"]), human_bytes(row["bytes"])]
+        cells += [
+            spread(x) for model in models for x in (row["scores"][model].test, row["scores"][model].auc)
+        ]
+        cells.append("-" if row["seconds"] is None else f"{row['seconds']:.1f}")
+        rows.append(cells)
+    show(columns, rows, bold=found.method)

@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from jaxtyping import PyTree
 
 from jgd.core.loop import is_key
-from jgd.files import atomic_folder, read_record, remove, write_record
+from jgd.files import atomic_folder, digests, read_record, remove, write_record
 
 __all__ = ["Checkpoint", "checksum", "prune", "restore", "save", "shapes"]
 
@@ -60,7 +60,7 @@ def save(scope: Path, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
     try:
         with atomic_folder(scope / str(checkpoint.step)) as folder, _orbax() as orbax:
             orbax.save(folder / "default", args=ocp.args.StandardSave(arrays))
-            write_record(folder / "record.json", record | {"files": _files(folder / "default")})
+            write_record(folder / "record.json", record | {"files": digests(folder / "default")})
     except (OSError, MemoryError):
         raise
     except Exception as error:  # TensorStore tells a full disk by errors of several types
@@ -134,21 +134,11 @@ def _steps(scope: Path) -> set[int]:
     return {int(p.name) for p in scope.iterdir() if p.name.isascii() and p.name.isdigit()}
 
 
-def _files(folder: Path) -> dict[str, str]:
-    """Checksums of all files under a folder, by name."""
-    found = {}
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        with path.open("rb") as file:
-            total = hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=16))
-        found[path.relative_to(folder).as_posix()] = total.hexdigest()
-    return found
-
-
 def _read(path: Path, step: int, settings: dict[str, Any], like: PyTree, last: int) -> Checkpoint:
     record = read_record(path / "record.json")
     if record is None or (record["settings"], record["step"]) != (settings, step) or step > last:
         raise ValueError("not of this computation")
-    if _files(path / "default") != record["files"]:
+    if digests(path / "default") != record["files"]:
         raise ValueError("damaged")
     plain = jax.eval_shape(lambda tree: [_plain(x) for x in jax.tree.leaves(tree)], like)
     wanted = _NOTHING | {str(i): np.zeros(x.shape, x.dtype) for i, x in enumerate(plain) if x.size}

@@ -178,6 +178,7 @@ _LINE = 2**24  # characters of a record
 _CDM = re.compile(r"com\.bbn\.tc\.schema\.avro\.cdm\d+\.")
 _ENTITIES = ("Subject", "FileObject", "NetFlowObject", "UnnamedPipeObject", "MemoryObject")
 _ENTITIES += ("SrcSinkObject", "IpcObject", "RegistryKeyObject", "PacketSocketObject")
+_NO_RECORD = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 def _text(path: Path) -> Any:
@@ -260,31 +261,36 @@ def darpa_e3(
         actor=[], action=[], object=[], time=np.zeros(0), malicious=frozenset(malicious), name=name
     )
     times: list[int] = []
-    for path in map(Path, files):
-        for number, line in _lines(path, limit):
-            try:
-                ((kind, value),) = json.loads(line)["datum"].items()
-                kind = _CDM.sub("", kind)
-                if kind in _ENTITIES:
-                    log.types[_word(value["uuid"])] = _word(value.get("type") or kind)
-                elif kind == "Event":
-                    _add_event(log, times, value)
-            except (
-                ValueError,
-                KeyError,
-                TypeError,
-                AttributeError,
-                ArithmeticError,
-                RecursionError,
-            ) as error:
-                raise DataError(
-                    f"{path}, line {number}: no record of the Common Data Model "
-                    f"({type(error).__name__}: {one_line(error)}); the file may be cut off, download it again"
-                ) from error
+    try:
+        for path in map(Path, files):
+            for number, line in _lines(path, limit):
+                try:
+                    _add_record(log, times, line)
+                except _NO_RECORD as error:
+                    raise DataError(
+                        f"{path}, line {number}: no record of the Common Data Model ({type(error).__name__}: "
+                        f"{one_line(error)}); the file may be cut off, download it again"
+                    ) from error
+    except MemoryError:
+        held, times = len(times), []
+        log = EventLog(actor=[], action=[], object=[], time=np.zeros(0))  # room for what follows
+        raise DataError(
+            f"{', '.join(str(f) for f in files)} hold too many events for this machine, of which {held} were "
+            "read: give fewer files"
+        ) from None
     if not times:
         raise DataError(f"there is no event in {', '.join(str(f) for f in files) or 'no file at all'}")
     log.time = np.asarray(times, np.int64)
     return log
+
+
+def _add_record(log: EventLog, times: list[int], line: str) -> None:
+    ((kind, value),) = json.loads(line)["datum"].items()
+    kind = _CDM.sub("", kind)
+    if kind in _ENTITIES:
+        log.types[_word(value["uuid"])] = _word(value.get("type") or kind)
+    elif kind == "Event":
+        _add_event(log, times, value)
 
 
 def _add_event(log: EventLog, times: list[int], event: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ class Lelp(NamedTuple):
       mu: ``[C, D]`` mean embedding of each class, without the part that the head reads.
       V: ``[C, D, S]`` directions of each class, orthonormal; zero where a class has too few examples for
         more: over those the split is even.
-      scale: ``[C]`` mean deviation of a class's projections.
+      scale: ``[C]`` mean deviation of a class's projections, 0 where it has no direction.
     """
 
     mu: Float[Array, "C D"]
@@ -130,7 +130,7 @@ def lelp_fit(
             directions = _dot(directions, _rotation(key, S, rank).astype(h.dtype))
         deviation = jnp.sqrt(jnp.sum(_dot(centred, directions) ** 2, axis=0) / count)
         scale = jnp.sum(deviation) / jnp.maximum(rank, 1)
-        return mu, directions, jnp.where(scale > 0, scale, 1)
+        return mu, directions, scale
 
     return Lelp(*jax.lax.map(fit, (jax.random.split(key, classes), jnp.arange(classes))))
 
@@ -160,7 +160,8 @@ def lelp_targets(
     h, z = jax.lax.stop_gradient(ready(h, z))
     mu, directions, scale = jax.lax.stop_gradient(state)
     centred = h[..., None, :] - mu  # directions do not see the head's part of h
-    g = jnp.einsum("...cd,cds->...cs", centred, directions, precision="highest") / scale[:, None]
+    g = jnp.einsum("...cd,cds->...cs", centred, directions, precision="highest")
+    g = g / jnp.where(scale > 0, scale, 1)[:, None]  # 0 where there is no direction: the split is even
     return jax.nn.softmax(z / temperature)[..., None] * jax.nn.softmax(g / beta)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -133,18 +134,42 @@ def test_the_artefact_says_how_it_was_made(finished):
     assert said["command"].startswith("jgd condense")
 
 
-def test_a_finished_run_is_computed_again_and_other_settings_are_refused(finished, capsys):
-    out = finished[0]
-    before = json.loads((out / "metrics.json").read_text())
+def test_a_finished_run_is_shown_and_other_settings_are_refused(finished, capsys, monkeypatch):
+    out, printed, _ = finished
+    (out / "checkpoints" / "left").mkdir(parents=True)  # a process was killed before it had tidied up
+    before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
+    monkeypatch.setattr(job, "compare", lambda *_, **__: pytest.fail("computed again"))
     assert main(["condense", *SMALL, "--out", str(out)]) == 0
-    assert "holds this run already" in capsys.readouterr().err
-    after = json.loads((out / "metrics.json").read_text())
-    assert after["condensed"] == before["condensed"]
-    assert after["resumed"] is False
+    told = capsys.readouterr()
+    assert "holds this run already: --no-resume computes it again" in told.err
+    assert told.out == printed
+    assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+    after = json.loads(before["metrics.json"])
     told = _mistake(capsys, "condense", *SMALL, "--seed", 1, "--out", out)
     assert "seed 0, now 1" in told
     assert "--no-resume" in told
     assert json.loads((out / "metrics.json").read_text()) == after
+
+
+@pytest.mark.parametrize("what", ["damaged", "gone", "another version"])
+def test_a_run_whose_outputs_are_not_its_own_is_computed_again(what, finished, tmp_path, capsys):
+    out = shutil.copytree(finished[0], tmp_path / "copy")
+    whole = (out / "condensed.npz").read_bytes()
+    if what == "damaged":
+        (out / "condensed.npz").write_bytes(whole[:-1])
+    elif what == "gone":
+        (out / "report.html").unlink()
+    else:
+        metrics = json.loads((out / "metrics.json").read_text())
+        metrics["versions"]["jgd"] = "0"
+        (out / "metrics.json").write_text(json.dumps(metrics))
+    assert main(["condense", *SMALL, "--out", str(out)]) == 0
+    assert "holds this run already" not in capsys.readouterr().err
+    before = json.loads((finished[0] / "metrics.json").read_text())
+    after = json.loads((out / "metrics.json").read_text())
+    assert (after["condensed"], after["versions"]) == (before["condensed"], before["versions"])
+    assert (out / "report.html").exists()
+    artifact.load(out / "condensed.npz")
 
 
 def test_quiet_and_no_resume(tmp_path, capsys, monkeypatch):

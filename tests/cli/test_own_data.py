@@ -117,6 +117,18 @@ def test_the_examples_of_the_readme_run(ran):
     assert said["source"] == {"path": "papers/", "undirected": True}
 
 
+def test_what_is_done_is_shown_again(ran, capsys, monkeypatch):
+    folder, results = ran
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "80")
+    for line, (_, printed) in results.items():
+        if line.startswith(("jgd condense", "jgd distill")):
+            assert main(shlex.split(line)[1:]) == 0
+            told = capsys.readouterr()
+            assert "holds this run already" in told.err
+            assert told.out == printed  # with its seconds
+
+
 def test_describe_tells_what_was_understood(here, capsys):
     assert main(["describe", "papers"]) == 0
     printed = capsys.readouterr()

@@ -212,6 +212,18 @@ def test_truncated_files(tmp_path):
         darpa_e3(path)
 
 
+@pytest.mark.parametrize(("read", "lines"), [(darpa_e3, LINES[7:9]), (streamspot, ["1\ta\t2\tc\tr\t7"] * 3)])
+def test_more_than_memory_holds(read, lines, monkeypatch, tmp_path):
+    def some(path, limit):
+        yield from enumerate(lines, 1)
+        raise MemoryError
+
+    monkeypatch.setattr("jgd.data.provenance._lines", some)
+    with pytest.raises(DataError, match=r"too many e.* for this machine, of which 3 were read") as told:
+        read(tmp_path / "log")
+    assert "\n" not in str(told.value)
+
+
 # --- StreamSpot -----------------------------------------------------------------------------------
 
 EDGES = ["1\ta\t2\tc\tr\t7", "1\ta\t3\tb\tw\t7", "1\ta\t2\tc\tr\t9", "1\ta\t2\tc\tr\t9"]
