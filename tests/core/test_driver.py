@@ -376,6 +376,8 @@ def test_another_version_is_told(finished, tmp_path, expected):
     record["versions"]["jgd"] = "0.0.1"
     record["parts"]["recipe.code"] = "compiled by another Python"
     write_record(out / "run.json", record)
+    with pytest.raises(ValueError, match=r"holds another run \(key uint32 \[0, 1\], now uint32 \[0, 2\]\)"):
+        run(recipe, OTHER, TASK, out=out, **EVERY)  # what both versions have is compared
     with pytest.warns(UserWarning, match=rf"jgd 0.0.1, now {jgd.__version__}"):
         same(run(recipe, KEY, TASK, out=out, **EVERY), expected["key"])
     same(run(recipe, KEY, TASK, out=out, **EVERY), expected["key"])  # told once
