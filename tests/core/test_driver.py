@@ -342,6 +342,26 @@ def test_checkpoints_of_another_run_are_not_taken(finished, tmp_path, expected):
     whole(out, product, expected["key"])
 
 
+@pytest.mark.parametrize("what", ["files of another step", "later than the end"])
+def test_a_checkpoint_that_is_whole_and_does_not_count(what, tmp_path):
+    """Orbax would read it."""
+    for step in (2, 4, 6):
+        kept = checkpoints.Checkpoint(step, {"x": np.full(3, step, np.float32)}, [f"row {step}"])
+        checkpoints.save(tmp_path, {"key": "a"}, kept)
+    last = 6
+    if what == "later than the end":
+        last = 5
+    else:
+        remove(tmp_path / "6" / "default")
+        shutil.copytree(tmp_path / "2" / "default", tmp_path / "6" / "default")
+    said = []
+    found = checkpoints.restore(tmp_path, {"key": "a"}, {"x": np.zeros(3, np.float32)}, last, said.append)
+    assert found is not None
+    assert (found.step, found.state["x"].tolist(), found.rows) == (4, [4.0] * 3, ["row 4"])
+    assert len(said) == 1
+    assert said[0].startswith("checkpoint 6 in ")
+
+
 # --- the folder remembers its run ---------------------------------------------------------------
 
 
