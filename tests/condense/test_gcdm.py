@@ -31,7 +31,6 @@ SMALL = GCDM(
     turns=(1, 1),
     select_every=2,
 )
-rng = np.random.default_rng(0)
 LOSS = distribution_matching(3)
 
 
@@ -53,7 +52,7 @@ def distance(net, small, real):
 # --- check 6 --------------------------------------------------------------------------------------
 
 
-def test_loss_is_zero_where_means_match():
+def test_loss_is_zero_where_means_match(rng):
     """Zero for equal sets, for permutations inside classes, and where class means of embeddings agree."""
     x, y = rng.standard_normal((12, 5)).astype(np.float32), np.repeat(np.arange(3), 4)
     real = Examples((identity(12), jnp.asarray(x)), jnp.asarray(y))
@@ -71,7 +70,7 @@ def test_loss_is_zero_where_means_match():
     assert distance(net_of("gcn", 5), averages, real) > 1e-4  # and these are not
 
 
-def test_loss_by_hand():
+def test_loss_by_hand(rng):
     """Weighted by the sizes of the classes; nodes that count nothing do not count."""
     x, y = rng.standard_normal((8, 5)), np.asarray([0, 0, 0, 1, 1, 2, 2, 2])
     weights = np.asarray([1, 1, 0, 1, 1, 1, 1, 1.0])
@@ -92,7 +91,7 @@ def test_loss_by_hand():
     close(distance(net, small, real), expected, rtol=1e-4)
 
 
-def test_inner_steps():
+def test_inner_steps(rng):
     """They move the network, and nothing else, to make the matching loss smaller."""
     x, y = f32(rng.standard_normal((12, 5))), jnp.arange(12) % 3
     real = Examples((identity(12), x), y)
@@ -120,7 +119,7 @@ def test_descent_finds_the_class_means():
 # --- the generator: checks 4 and 12 ---------------------------------------------------------------
 
 
-def test_generator():
+def test_generator(rng):
     """Symmetric, without diagonal, in (0, 1), and it permutes with the nodes."""
     x = jnp.asarray(rng.standard_normal((7, 4)), jnp.float32)
     adj = pge(8)

@@ -37,7 +37,6 @@ SMALL = GDEM(
     nodes=9, start_hidden=8, start_steps=20, start_x_steps=20, steps=40, turns=(2, 3), alpha=1.0, beta=0.1
 )
 SMALL = replace(SMALL, lr_x=0.01, lr_u=0.01, select_every=20)
-rng = np.random.default_rng(0)
 # A connected graph, all of whose nodes are labelled.
 N = 20
 WHOLE = contextual_sbm(num_nodes=N, num_classes=2, num_features=5, mean_degree=8, fractions=(0.6, 0.2, 0.2))
@@ -92,7 +91,7 @@ def test_both_ends_of_the_spectrum():
         close(jnp.linalg.norm(found.subspaces, axis=1), 1, rtol=1e-5)
 
 
-def test_largest_component():
+def test_largest_component(rng):
     """Other components do not matter, nor labels that are not for training; a class outside is left out."""
     graph = WHOLE.graph
     keep = (graph.senders < 14) & (graph.receivers < 14)
@@ -148,7 +147,7 @@ def test_recipe(run):
     same(small, SMALL(KEY, TASK))
 
 
-def test_features_move_under_the_dropout_of_the_perceptron():
+def test_features_move_under_the_dropout_of_the_perceptron(rng):
     """Each step of X' has a mask of its own, drawn from the key; without dropout the key does not matter."""
     x = jnp.asarray(rng.standard_normal((4, 6)), jnp.float32)
     labels = jnp.asarray([0, 1, 0, 1])

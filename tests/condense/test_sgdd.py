@@ -41,11 +41,10 @@ SMALL = SGDD(
     lr_adj=1e-2,
     select_every=2,
 )
-rng = np.random.default_rng(0)
 N = 8
 
 
-def weights(n=N):
+def weights(rng, n=N):
     a = np.triu(rng.random((n, n)), 1)
     return a + a.T
 
@@ -73,7 +72,7 @@ f32 = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
 # --- the generator --------------------------------------------------------------------------------
 
 
-def test_graphon():
+def test_graphon(rng):
     """By hand on all ordered pairs; symmetric, without diagonal, in (0, 1)."""
     x = rng.standard_normal((N, 4))
     adj = graphon(6, mix=0.3)
@@ -102,7 +101,7 @@ def test_graphon():
     close(a, 1 / (1 + np.exp(-(scores + scores.T) / 2)) * (1 - np.eye(N)), rtol=1e-4, atol=1e-6)
 
 
-def test_graphon_mix():
+def test_graphon_mix(rng):
     """With all weight on the features it permutes with the nodes; else the order of the nodes is a place."""
     x, order = f32(rng.standard_normal((N, 4))), rng.permutation(N)
     for mix, equal in ((1.0, True), (0.5, False)):
@@ -118,7 +117,7 @@ def test_graphon_mix():
 # --- optimal transport ----------------------------------------------------------------------------
 
 
-def test_plan():
+def test_plan(rng):
     scores = f32(rng.standard_normal((5, 3)) * 3)
     plan = np.asarray(transport_plan(scores, 200))
     close(plan.sum(0), 1 / 3, rtol=1e-5)
@@ -129,7 +128,7 @@ def test_plan():
     close(transport_plan(100 * jnp.eye(4), 10), np.eye(4) / 4, atol=1e-6)
 
 
-def test_trace_sqrt():
+def test_trace_sqrt(rng):
     """Against SciPy; the derivative is S^-1/2 / 2, and finite for singular, repeated and zero matrices."""
     b = rng.standard_normal((5, 5))
     s = b @ b.T
@@ -144,14 +143,14 @@ def test_trace_sqrt():
     close(jax.grad(trace_sqrt)(f32(low)), (vectors * inverse) @ vectors.T, rtol=1e-2, atol=1e-3)
 
 
-def test_pseudo_inverse():
-    a = weights()
+def test_pseudo_inverse(rng):
+    a = weights(rng)
     close(pseudo_inverse(f32(normalised(a))), covariance(a), atol=1e-3)
 
 
-def test_distance():
+def test_distance(rng):
     """By hand; never negative; zero for isomorphic graphs at the right plan, and not at a wrong one."""
-    a, b = weights(), weights(6)
+    a, b = weights(rng), weights(rng, 6)
     plan = np.asarray(transport_plan(f32(rng.standard_normal((N, 6))), 100), np.float64)
     got = structure_distance(f32(covariance(a)), f32(normalised(b)), f32(plan))
     close(got, by_hand(covariance(a), b, plan), atol=5e-3)
@@ -168,9 +167,9 @@ def test_distance():
     assert far > 0.05
 
 
-def test_distance_gradient():
+def test_distance_gradient(rng):
     """In the adjacency and the plan, by finite differences."""
-    cov, a = covariance(weights()), weights(6)
+    cov, a = covariance(weights(rng)), weights(rng, 6)
     scores = rng.standard_normal((N, 6))
 
     def value(a, scores):

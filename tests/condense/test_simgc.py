@@ -27,10 +27,9 @@ KEY = jax.random.key(0)
 SMALL = SimGC(
     nodes=9, teacher_hidden=16, teacher_steps=50, pge_hidden=8, steps=30, turns=(1, 4), select_every=10
 )
-rng = np.random.default_rng(0)
 
 
-def test_statistics():
+def test_statistics(rng):
     x = rng.standard_normal((9, 4))
     y = np.asarray([0, 0, 0, 0, 1, 1, 1, 2, 2])
     weights = np.eye(4)[y]
@@ -44,7 +43,7 @@ def test_statistics():
     close(means[3], 0)
 
 
-def test_similarity():
+def test_similarity(rng):
     x, a = rng.standard_normal((6, 5)), np.triu(rng.random((6, 6)), 1)
     a = a + a.T
     expected = (
@@ -55,7 +54,7 @@ def test_similarity():
     assert neighbour_similarity(jnp.zeros((6, 6)), jnp.ones((6, 5))) == 0
 
 
-def test_loss_by_hand():
+def test_loss_by_hand(rng):
     """All three terms in float64; weights below the threshold are no edges, and a lone node has no spread."""
     n, f, c = 5, 4, 2
     y = np.asarray([0, 0, 0, 0, 1])

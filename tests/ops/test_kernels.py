@@ -12,10 +12,10 @@ from jgd.ops.kernels import deviations, gntk_score, graph_ntk, kappa0, kappa1, r
 
 close = np.testing.assert_allclose
 kernel = jax.jit(graph_ntk, static_argnames=("rounds", "layers"))
-rng = np.random.default_rng(0)
+_once = np.random.default_rng(0)
 N, F, C = 7, 5, 3
-X = rng.standard_normal((N, F)).astype(np.float32)
-EDGES = np.triu(rng.random((N, N)) < 0.4, 1)
+X = _once.standard_normal((N, F)).astype(np.float32)
+EDGES = np.triu(_once.random((N, N)) < 0.4, 1)
 A = (EDGES | EDGES.T).astype(np.float32)
 MEAN = operator(A, normalize="row", self_loops=True)
 
@@ -75,7 +75,7 @@ def test_kappa_gradients():
         assert np.isfinite(jax.vmap(jax.grad(jax.grad(f)))(grid)).all()
 
 
-def test_kappa_is_what_random_units_do():
+def test_kappa_is_what_random_units_do(rng):
     """Twice the mean of products of active units, and of their outputs."""
     rho, count = 0.6, 400_000
     u = rng.standard_normal((2, count))
@@ -88,7 +88,7 @@ def test_kappa_is_what_random_units_do():
 
 
 @pytest.mark.parametrize(("rounds", "layers"), [(1, 1), (2, 2), (3, 1)])
-def test_against_numpy(rounds, layers):
+def test_against_numpy(rounds, layers, rng):
     other = rng.standard_normal((4, F)).astype(np.float32)
     mean = np.asarray(MEAN.todense())
     got = kernel(MEAN, jnp.asarray(X), identity(4), jnp.asarray(other), rounds=rounds, layers=layers)
@@ -98,7 +98,7 @@ def test_against_numpy(rounds, layers):
     close(got, by_hand(total.todense(), X, mean, X, rounds, layers), rtol=5e-5, atol=1e-4)
 
 
-def test_diagonal_is_a_shortcut():
+def test_diagonal_is_a_shortcut(rng):
     a = DiagonalOperator(jnp.asarray(rng.random(N) + 0.5, jnp.float32))
     dense = operator(a.todense())
     close(deviations(a, jnp.asarray(X)), deviations(dense, jnp.asarray(X)), rtol=1e-5)
@@ -152,7 +152,7 @@ def test_wide_networks():
         close(np.trace(got), np.trace(limit), rtol=0.06)
 
 
-def test_gradients_are_finite():
+def test_gradients_are_finite(rng):
     """Through repeated and zero nodes, whose correlations are one and undefined."""
     x = jnp.asarray(X).at[1].set(X[0]).at[2].set(0.0)
 
@@ -171,7 +171,7 @@ def test_gradients_are_finite():
 # --- ridge regression ---------------------------------------------------------------------------
 
 
-def test_ridge():
+def test_ridge(rng):
     k = by_hand(np.eye(N), X, np.eye(N), X, 2, 2)
     y = np.eye(C)[rng.integers(0, C, N)]
     k32, y32 = jnp.asarray(k, jnp.float32), jnp.asarray(y, jnp.float32)
@@ -185,14 +185,14 @@ def test_ridge():
     assert np.isfinite(ridge_predict(singular, singular, y32, 0.0)).all()
 
 
-def test_interpolates_labels():
+def test_interpolates_labels(rng):
     """Check 8: without ridge, X' = X_train predicts the labels it has, on the real graph."""
     y = np.eye(C)[rng.integers(0, C, N)].astype(np.float32)
     k = kernel(MEAN, jnp.asarray(X), MEAN, jnp.asarray(X))
     close(ridge_predict(k, k, jnp.asarray(y), 0.0), y, atol=2e-2)
 
 
-def test_score():
+def test_score(rng):
     """SFGC's score: zero for a set that predicts perfectly, half the mean square for one without labels."""
     y = jnp.asarray(np.eye(C)[rng.integers(0, C, N)], jnp.float32)
     same = (MEAN, jnp.asarray(X), y)
