@@ -27,6 +27,7 @@ __all__ = [
     "atomic_write",
     "digests",
     "lock",
+    "named",
     "read_record",
     "remove",
     "tidy",
@@ -52,13 +53,25 @@ def aside(path: str | os.PathLike) -> Path:
 
 
 @contextmanager
+def named(path: str | os.PathLike) -> Iterator[None]:
+    """An `OSError` of this block that names no file, as those of writing do, names this one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.fspath(path)
+        raise
+
+
+@contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[Any]:
     """Open a temporary file beside ``path`` that takes its place if all goes well, else disappears."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = aside(path)
     try:
-        with temporary.open(mode.replace("w", "x"), encoding=None if "b" in mode else "utf-8") as file:
+        encoding = None if "b" in mode else "utf-8"
+        with named(path), temporary.open(mode.replace("w", "x"), encoding=encoding) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())

@@ -64,9 +64,9 @@ def save(scope: Path, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
     except (OSError, MemoryError):
         raise
     except Exception as error:  # TensorStore tells a full disk by errors of several types
-        told = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rpartition(": ")[2]  # what is before names its own files
         raise OSError(
-            f"the checkpoint after {checkpoint.step} steps cannot be written to {scope}: {told[-300:]}"
+            f"the checkpoint after {checkpoint.step} steps cannot be written to {scope}: {reason[:300]}"
         ) from error
 
 

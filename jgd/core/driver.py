@@ -47,7 +47,7 @@ from jgd.core.loop import (
     in_memory,
     product_of,
 )
-from jgd.files import atomic_write, lock, read_record, remove, tidy, write_record
+from jgd.files import atomic_write, lock, named, read_record, remove, tidy, write_record
 
 __all__ = ["Driver", "check_places", "run"]
 
@@ -241,7 +241,7 @@ class Driver:
             if (first + i) % every == 0 or first + i == num_steps - 1:
                 values = {name: _jsonable(column[i]) for name, column in metrics.items()}
                 rows.append(json.dumps({"stage": stage, "step": first + i, **values}))
-        with open(self._log_path, "a", encoding="utf-8") as file:
+        with named(self._log_path), open(self._log_path, "a", encoding="utf-8") as file:
             file.writelines(f"{row}\n" for row in rows)
         self.rows.setdefault(stage, []).extend(rows)
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -16,7 +18,7 @@ from core_faults import killed_at, recipe, short
 from core_toy import same
 
 import jgd
-from jgd.core import Driver, checkpoints, in_memory, run
+from jgd.core import Algorithm, Driver, checkpoints, in_memory, run
 from jgd.files import InUse, lock, read_record, remove, tidy, write_record
 
 KEY, OTHER = jax.random.key(1), jax.random.key(2)
@@ -509,6 +511,40 @@ def test_remove_and_tidy(tmp_path):
 
 
 # --- a disk that is full ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("limit", "told"),
+    [
+        (100, r"run\.json"),
+        (40_000, r"the checkpoint after 2 steps cannot be written to \S+: File too large"),
+        (120_000, r"product\.npz"),
+    ],
+)
+def test_a_file_that_becomes_too_large(limit, told, tmp_path, capfd):
+    """Where the system itself refuses to write on: one line, no noise of other threads, nothing lost."""
+    noise = Algorithm(  # 80 kB, which do not compress
+        lambda key, data, batch: jax.random.normal(key, (20_000,)),
+        lambda key, t, state, data, batch: (state + data, {"loss": state[0]}),
+        lambda state, data: state,
+    )
+
+    def large(key, task, loop=in_memory):
+        found = loop("first", noise, key, task, 6)
+        return loop.stage("twice", lambda x: {"both": np.stack([x, x])}, np.asarray(found))["both"]
+
+    task, (soft, hard) = np.float32(1), resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        with pytest.raises(OSError, match="File too large") as caught:
+            run(large, KEY, task, out=tmp_path, **EVERY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert re.search(told, str(caught.value))
+    assert "\n" not in str(caught.value)
+    assert capfd.readouterr().err == ""
+    same(run(large, KEY, task, out=tmp_path, **EVERY), large(KEY, task))
+    assert [row["step"] for row in log(tmp_path)] == [*range(6)]
 
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, expected):
