@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,6 +65,7 @@ def save(scope: Path, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
         raise
     except Exception as error:  # TensorStore tells a full disk by errors of several types
         reason = " ".join(str(error).split()).rpartition(": ")[2]  # what is before names its own files
+        reason = reason.partition(" [os_error")[0]
         raise OSError(
             f"the checkpoint after {checkpoint.step} steps cannot be written to {scope}: {reason[:300]}"
         ) from error
@@ -150,29 +151,30 @@ def _read(path: Path, step: int, settings: dict[str, Any], like: PyTree, last: i
 @contextmanager
 def _orbax() -> Iterator[ocp.Checkpointer]:
     """A checkpointer whose errors are raised, and not printed as well."""
-    logger = logging.getLogger("absl")
+    logger, hook = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level
     logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = partial(_unless_late, hook)
     try:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
             yield orbax
-    except Exception:
-        _hush()
+        sys.unraisablehook = hook
+    except Exception:  # the hook stays, because other threads and tasks go on to tell of the same error
+        logging.getLogger("asyncio").addFilter(_of_others)
         raise
     finally:
         logger.setLevel(level)
 
 
-@lru_cache(maxsize=1)
-def _hush() -> None:
-    """Print no tracebacks of writes that TensorStore finishes for an event loop that an error has closed."""
-    before = sys.unraisablehook
+def _unless_late(hook: Callable[[Any], Any], found: Any) -> None:
+    """Tell of what a thread cannot raise, but not of writes that end after an error closed their loop."""
+    if "Event loop is closed" not in str(found.exc_value):
+        hook(found)
 
-    def hook(found: Any) -> None:
-        if "Event loop is closed" not in str(found.exc_value):
-            before(found)
 
-    sys.unraisablehook = hook
+def _of_others(record: logging.LogRecord) -> bool:
+    """Whether a message is not about a write of Orbax, whose first error was raised."""
+    return "/orbax/" not in record.getMessage()
 
 
 def _plain(leaf: Any) -> Any:
