@@ -266,12 +266,12 @@ def test_learned_critic_in_full():
 # --- contrast with noise ------------------------------------------------------------------------
 
 
-def test_nce_by_hand():
-    positive, negative, n = 0.3, 0.02, 50
-    c = 1 / n
-    exact = -np.log(positive / (positive + c + 1e-7)) - np.log(c / (negative + c + 1e-7))
-    value = MI.nce(jnp.log(f32([positive])), jnp.log(f32([[negative]])), num_examples=n)
-    close(value, [exact], rtol=1e-5)
+def test_nce_by_hand(rng):
+    """The equation in float64, where eps counts as much as c."""
+    p, n = np.exp(rng.standard_normal(3)), np.exp(rng.standard_normal((3, 4)))
+    c, eps = 4 / 10, 0.25
+    expected = -np.log(p / (p + c + eps)) - np.log(c / (n + c + eps)).sum(1)
+    close(MI.nce(f32(np.log(p)), f32(np.log(n)), num_examples=10, eps=eps), expected, rtol=1e-5)
 
 
 def test_nce(rng):
