@@ -83,6 +83,12 @@ def test_errors():
     ):
         with pytest.raises(ValueError, match=message):
             laplacian(bad)
+    apart = np.zeros((5, 5))
+    apart[0, 1] = 1
+    for scale in (1e-4, 1e4):  # symmetric is what rounding leaves, whatever the unit
+        laplacian(scale * (w + 1e-8 * apart))
+        with pytest.raises(ValueError, match="not symmetric"):
+            laplacian(scale * (w + 1e-3 * apart))
     for k in (0, 6):
         with pytest.raises(ValueError, match="between 1 and 5"):
             eigenpairs(w, k)
