@@ -266,6 +266,16 @@ def _versions() -> str:
     return f"jgd {version('jgd')} (jax {version('jax')}, Python {platform.python_version()})"
 
 
+_noted: set[str] = set()
+
+
+def _note(message: Warning | str, *_: Any, **__: Any) -> None:
+    """A warning of Python's in one line, and once."""
+    if (line := _one_line(str(message))) not in _noted:
+        _noted.add(line)
+        print(f"jgd: note: {line}", file=sys.stderr, flush=True)
+
+
 def _set_up_process() -> None:
     """Quiet logs, streams that never fail on a character, and compiled code that is kept between runs."""
     import logging
@@ -278,6 +288,11 @@ def _set_up_process() -> None:
     signal.signal(signal.SIGTERM, end)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax
+    notes = logging.StreamHandler()
+    notes.setFormatter(logging.Formatter("jgd: note: %(message)s"))
+    logging.getLogger("jgd").addHandler(notes)
+    logging.getLogger("jgd").propagate = False  # Orbax gives the root a handler, too
+    warnings.showwarning = _note
     for stream in (sys.stdout, sys.stderr):
         reconfigure: Any = getattr(stream, "reconfigure", None)
         if reconfigure is not None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import jgd.cli.job as job
+import jgd.cli.main as main_module
 from jgd.cli.commands import Compare, Condense
 from jgd.cli.main import COMMANDS, main
 from jgd.cli.tables import human_bytes, listing, show
@@ -683,3 +684,10 @@ def test_the_entry_point(tmp_path):
     assert any((tmp_path / "cache" / "jgd" / "xla").iterdir())
     wrong = subprocess.run([*start, "condense", "digts"], capture_output=True, text=True, env=environment)
     assert (wrong.returncode, wrong.stdout, wrong.stderr.count("\n")) == (2, "", 1)
+
+
+def test_a_warning_is_one_line_and_once(capsys):
+    for _ in range(2):
+        main_module._note(UserWarning("a class has\nno examples"), UserWarning, "file.py", 3)
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("", "jgd: note: a class has no examples\n")
