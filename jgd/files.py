@@ -54,11 +54,11 @@ def aside(path: str | os.PathLike) -> Path:
 
 @contextmanager
 def named(path: str | os.PathLike) -> Iterator[None]:
-    """An `OSError` of this block that names no file, as those of writing do, names this one."""
+    """An error of the system in this block that names no file, as those of writing do, names this one."""
     try:
         yield
     except OSError as error:
-        if error.filename is None:
+        if error.errno is not None and error.filename is None:
             error.filename = os.fspath(path)
         raise
 
