@@ -316,9 +316,9 @@ TABLE = """
 cora .25 1500 400 1e-4 .5 500 sgd .4
 cora .5 1200 500 1e-4 .5 300 sgd .4
 cora 1 2000 500 1e-4 .5 300 sgd .4
-citeseer .25 500 200 5e-4 .3 30 adam 1e-3
-citeseer .5 500 200 1e-3 .3 30 adam 1e-3
-citeseer 1 400 300 1e-3 .3 30 adam 1e-3
+citeseer .25 500 200 5e-4 .6 30 adam 1e-3
+citeseer .5 500 200 1e-3 .6 30 adam 1e-3
+citeseer 1 400 300 1e-3 .6 30 adam 1e-3
 ogbn-arxiv .001 1800 600 .2 .2 30 sgd 1
 ogbn-arxiv .005 1900 1200 .1 .1 30 sgd 1
 ogbn-arxiv .01 1900 1000 .1 .1 10 sgd 1
