@@ -214,7 +214,7 @@ class Compare:
         with mistakes():  # names before data, which may be a download
             usual = self._check()
         setting = "" if self.setting == "transductive" else f"-{self.setting}"
-        name = f"compare-{short_dataset(self.dataset)}{setting}-seed{self.seed}".replace(":", "-")
+        name = f"compare-{short_dataset(self.dataset)}{setting}-seed{self.seed}"
         out = Path("runs") / name if self.out is None else self.out
         check_writable(out)
         if (out / "experiment.json").exists() or (taken(out) and not (out / "cells").is_dir()):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["Finished", "Mistake", "Terminated", "mistakes", "told"]
+__all__ = ["Finished", "Mistake", "Terminated", "mistakes", "note", "told"]
 
 
 class Mistake(Exception):
@@ -18,6 +19,11 @@ class Finished(Exception):
 
 class Terminated(BaseException):
     """The process was asked to end (SIGTERM). Nothing catches it but the entry point."""
+
+
+def note(text: str) -> None:
+    """Tell something in one line on standard error."""
+    print(f"jgd: note: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
 def told(error: OSError) -> str:

@@ -97,7 +97,7 @@ class CondenseGraphs:
             if self.seeds < 1 or not self.models:
                 raise ValueError("name at least one model and one seed")
             protocol = GraphProtocol(steps=self.steps)
-        named_so = f"{short_dataset(self.dataset)}-{self.method}-seed{self.seed}".replace(":", "-")
+        named_so = f"{short_dataset(self.dataset)}-{self.method}-seed{self.seed}"
         out = Path("runs") / named_so if self.out is None else self.out
         check_writable(out)
         with mistakes():

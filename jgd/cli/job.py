@@ -21,7 +21,7 @@ from typing import Any
 
 import jax
 
-from jgd.cli.errors import Finished, Mistake, mistakes
+from jgd.cli.errors import Finished, Mistake, mistakes, note
 from jgd.cli.results import OUTPUTS, conclude
 from jgd.condense.common import size_of
 from jgd.core import Driver
@@ -61,7 +61,7 @@ def default_folder(experiment: Experiment) -> Path:
     setting = "" if experiment.setting == "transductive" else f"-{experiment.setting}"
     dataset = short_dataset(experiment.dataset)
     name = f"{dataset}{setting}-{experiment.method}-{size}-seed{experiment.seed}"
-    return Path("runs") / name.replace(":", "-")
+    return Path("runs") / name
 
 
 def check_writable(folder: Path) -> None:
@@ -81,7 +81,7 @@ def check_writable(folder: Path) -> None:
 
 def short_dataset(dataset: str) -> str:
     """A name of a dataset, or what data of your own at a path are called, for names of folders."""
-    return short_name(dataset) if is_path(dataset) else dataset
+    return (short_name(dataset) if is_path(dataset) else dataset).replace(":", "-")
 
 
 def load_data(
@@ -153,10 +153,6 @@ def teller(quiet: bool) -> Callable[[str], None]:
 
 def driver(out: Path, quiet: bool) -> Driver:
     """The loop of a command, whose notes about damaged files are single lines on standard error."""
-
-    def note(text: str) -> None:
-        print(f"jgd: note: {text}", file=sys.stderr, flush=True)
-
     return Driver(out, progress=False if quiet else None, tell=note)
 
 

@@ -32,7 +32,7 @@ from jgd.cli.commands import (
 )
 from jgd.cli.describe import Describe
 from jgd.cli.distill import Distill
-from jgd.cli.errors import Finished, Mistake, Terminated, mistakes, told
+from jgd.cli.errors import Finished, Mistake, Terminated, mistakes, note, told
 from jgd.cli.graphs import CondenseGraphs, Detect
 from jgd.cli.options import check_seed
 from jgd.cli.predict import Predict
@@ -271,9 +271,9 @@ _noted: set[str] = set()
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning of Python's in one line, and once."""
-    if (line := _one_line(str(message))) not in _noted:
-        _noted.add(line)
-        print(f"jgd: note: {line}", file=sys.stderr, flush=True)
+    if (text := str(message)) not in _noted:
+        _noted.add(text)
+        note(text)
 
 
 def _set_up_process() -> None:
@@ -288,8 +288,8 @@ def _set_up_process() -> None:
     signal.signal(signal.SIGTERM, end)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # XLA
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax
-    notes = logging.StreamHandler()
-    notes.setFormatter(logging.Formatter("jgd: note: %(message)s"))
+    notes = logging.Handler()
+    notes.emit = lambda record: note(record.getMessage())
     logging.getLogger("jgd").addHandler(notes)
     logging.getLogger("jgd").propagate = False  # Orbax gives the root a handler, too
     warnings.showwarning = _note

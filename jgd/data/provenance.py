@@ -24,6 +24,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -219,6 +220,18 @@ def _lines(path: Path, limit: int | None) -> Iterator[tuple[int, str]]:
                     yield number, line.rstrip("\n")
 
 
+@contextmanager
+def _within_memory(log: EventLog, too_many: str, advice: str) -> Iterator[None]:
+    """One line where a log does not fit into memory. What was read is let go: the error needs room."""
+    try:
+        yield
+    except MemoryError:
+        held = len(log.actor)
+        for part in (log.actor, log.action, log.object, log.words, log.types):
+            part.clear()
+        raise DataError(f"{too_many} for this machine, of which {held} were read: {advice}") from None
+
+
 def _inner(value: Any) -> Any:
     """The value of an Avro union, ``{"type": value}`` or null."""
     if isinstance(value, dict) and len(value) == 1:
@@ -261,7 +274,8 @@ def darpa_e3(
         actor=[], action=[], object=[], time=np.zeros(0), malicious=frozenset(malicious), name=name
     )
     times: list[int] = []
-    try:
+    told = ", ".join(str(f) for f in files)
+    with _within_memory(log, f"{told} hold too many events", "give fewer files"):
         for path in map(Path, files):
             for number, line in _lines(path, limit):
                 try:
@@ -271,15 +285,8 @@ def darpa_e3(
                         f"{path}, line {number}: no record of the Common Data Model ({type(error).__name__}: "
                         f"{one_line(error)}); the file may be cut off, download it again"
                     ) from error
-    except MemoryError:
-        held, times = len(times), []
-        log = EventLog(actor=[], action=[], object=[], time=np.zeros(0))  # room for what follows
-        raise DataError(
-            f"{', '.join(str(f) for f in files)} hold too many events for this machine, of which {held} were "
-            "read: give fewer files"
-        ) from None
     if not times:
-        raise DataError(f"there is no event in {', '.join(str(f) for f in files) or 'no file at all'}")
+        raise DataError(f"there is no event in {told or 'no file at all'}")
     log.time = np.asarray(times, np.int64)
     return log
 
@@ -341,7 +348,7 @@ def streamspot(
     log = EventLog(actor=[], action=[], object=[], time=np.zeros(0), name=name)
     group: list[int] = []
     words: dict[str, tuple[str, ...]] = {}
-    try:
+    with _within_memory(log, f"{path} has too many edges", "choose graphs=..."):
         for number, line in _lines(path, limit):
             columns = line.split("\t")
             last = columns[-1].strip()
@@ -365,12 +372,6 @@ def streamspot(
             log.action.append(action)
             log.words.append(words.setdefault(action, (action,)))
             group.append(graph)
-    except MemoryError:
-        held, group = len(group), []
-        log = EventLog(actor=[], action=[], object=[], time=np.zeros(0))  # room for what follows
-        raise DataError(
-            f"{path} has too many edges for this machine, of which {held} were read: choose graphs=..."
-        ) from None
     if not group:
         raise DataError(f"there is no edge of the graphs asked for in {path}")
     numbers, log.graph_id = np.unique(group, return_inverse=True)

@@ -212,14 +212,17 @@ def test_truncated_files(tmp_path):
         darpa_e3(path)
 
 
-@pytest.mark.parametrize(("read", "lines"), [(darpa_e3, LINES[7:9]), (streamspot, ["1\ta\t2\tc\tr\t7"] * 3)])
-def test_more_than_memory_holds(read, lines, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("read", "lines", "what"),
+    [(darpa_e3, LINES[7:9], "events"), (streamspot, ["1\ta\t2\tc\tr\t7"] * 3, "edges")],
+)
+def test_more_than_memory_holds(read, lines, what, monkeypatch, tmp_path):
     def some(path, limit):
         yield from enumerate(lines, 1)
         raise MemoryError
 
     monkeypatch.setattr("jgd.data.provenance._lines", some)
-    with pytest.raises(DataError, match=r"too many e.* for this machine, of which 3 were read") as told:
+    with pytest.raises(DataError, match=f"too many {what} for this machine, of which 3 were read") as told:
         read(tmp_path / "log")
     assert "\n" not in str(told.value)
 
