@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -54,6 +53,7 @@ from jgd.condense.sntk import GCSNTK
 from jgd.condense.sntk import OFFICIAL as SNTK_SETTINGS
 from jgd.condense.vng import VNG
 from jgd.core import Recipe
+from jgd.registry import choose as named
 
 __all__ = [
     "BASELINES",
@@ -308,20 +308,6 @@ def preferred(
     """The named method with its authors' settings for a dataset (see `jgd.condense.common.preset`)."""
     method = METHODS[named("method", name, METHODS)]
     return preset(method.recipe, method.settings, dataset, label_ratio, nodes, near=near)
-
-
-def named(kind: str, name: str, known: Iterable[str] | Mapping[str, Any]) -> str:
-    """The name, if it is known.
-
-    Raises:
-      ValueError: else, saying which names are close.
-    """
-    known = list(known)
-    if name in known:
-        return name
-    close = difflib.get_close_matches(name.lower(), known, n=2, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
-    raise ValueError(f"no {kind} is called {name!r}: {hint}")
 
 
 def method_name(recipe: Any) -> str:

@@ -222,9 +222,9 @@ def test_more_than_memory_holds(read, lines, what, monkeypatch, tmp_path):
         raise MemoryError
 
     monkeypatch.setattr("jgd.data.provenance._lines", some)
-    with pytest.raises(DataError, match=f"too many {what} for this machine, of which 3 were read") as told:
+    with pytest.raises(DataError, match=f"too many {what} for this machine, of which 3 were read") as caught:
         read(tmp_path / "log")
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(caught.value)
 
 
 # --- StreamSpot -----------------------------------------------------------------------------------

@@ -1,0 +1,44 @@
+"""Catalogues: entries of the modules that declare them, clear errors, and no import before it is needed."""
+
+import sys
+from types import ModuleType
+
+import pytest
+
+from jgd.registry import Catalog, Entry
+
+
+@pytest.fixture
+def catalog(monkeypatch):
+    module = ModuleType("toy_entries")
+    usual = {"cora": {"size": 3}}
+    official = lambda dataset, **settings: dict(**{**usual.get(dataset, {}), **settings})  # noqa: E731
+    module.ENTRIES = (Entry("toy", dict, "A toy."), Entry("toy-x", dict, "Another toy.", official=official))
+    monkeypatch.setitem(sys.modules, "toy_entries", module)
+    return Catalog("toy", "", {"toy_entries": ("toy", "toy-x"), "missing_module": ("gone",)})
+
+
+def test_entries_are_those_of_their_modules(catalog):
+    assert list(catalog) == ["toy", "toy-x", "gone"]  # nothing is imported for the names
+    assert (len(catalog), "toy-x" in catalog, "toy-y" in catalog) == (3, True, False)
+    assert catalog["toy"].make(a=1) == {"a": 1}
+    assert list(catalog.of_module("toy_entries")) == ["toy", "toy-x"]
+    assert catalog.of_module("elsewhere") == {}
+    with pytest.raises(ModuleNotFoundError, match="missing_module"):
+        catalog["gone"]
+
+
+def test_official_settings_give_way(catalog):
+    assert catalog.official("toy-x", "cora") == {"size": 3}
+    assert catalog.official("toy-x", "cora", size=5) == {"size": 5}
+    assert catalog.official("toy-x", "elsewhere") == catalog.official("toy", "cora") == {}
+
+
+def test_errors_are_clear(catalog):
+    with pytest.raises(ValueError, match="no toy is called 'toyx': did you mean toy-x or toy"):
+        catalog["toyx"]
+    with pytest.raises(ValueError, match="two modules declare the toy 'toy'"):
+        catalog.add("elsewhere", "toy")
+    catalog.add("toy_entries", "toy-z")
+    with pytest.raises(ValueError, match=r"the catalogue names .*toy-z"):
+        catalog["toy"]
