@@ -34,11 +34,12 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
 import jgd
-from jgd.protocols.methods import METHODS, preferred
+from jgd.condense import METHODS
 
 DATASETS = ("cora", "citeseer")
 RATIOS = (0.25, 0.5, 1.0)
-PROTOCOL = jgd.Protocol(select_every=10)
+CONFIG = jgd.EvalConfig(select_every=10)
+NAMES = METHODS.of_kind("nodes")
 FILE = measure.RESULTS / "condensation.json"
 
 
@@ -172,7 +173,7 @@ def row(dataset: str, method: str, ratio: float) -> dict[str, Any]:
     """Condense with every key, evaluate, and measure."""
     given = budget(method)
     task = jgd.load(dataset)
-    recipe = replace(preferred(method, dataset, ratio), **given.changes)
+    recipe = replace(METHODS.official(method, dataset, label_ratio=ratio), **given.changes)
     sets, seconds, errors = {}, [], []
     for i in range(given.keys):
         start = time.process_time()
@@ -189,8 +190,8 @@ def row(dataset: str, method: str, ratio: float) -> dict[str, Any]:
     test, val = [], []
     for i, small in sets.items():
         key = jax.random.key(1000 + int(i))
-        score = jgd.evaluate(small, task, seeds=1, key=key, protocol=PROTOCOL)["gcn"]
-        test, val = [*test, float(score.test[0])], [*val, float(score.val[0])]
+        score = jgd.evaluate(small, task, seeds=1, key=key, config=CONFIG)["gcn"]
+        test, val = [*test, float(score.seeds()[0])], [*val, float(score.seeds("val")[0])]
     first = sets[min(sets)]
     return result | {
         "nodes": len(first.targets),
@@ -212,7 +213,7 @@ def taken_over(record: dict[str, Any]) -> list[dict[str, Any]]:
         for ratio in RATIOS:
             part = known.get(f"{dataset}/{ratio}", {"methods": {}})
             for method, entry in part["methods"].items():
-                if method in METHODS and found_row(record["rows"], dataset, method, ratio) is None:
+                if method in NAMES and found_row(record["rows"], dataset, method, ratio) is None:
                     row = {"dataset": dataset, "method": method, "ratio": ratio, "nodes": part["nodes"]}
                     rows.append(
                         row | {"test": entry["test"], "val": entry["val"], "note": "of foundation.md"}
@@ -241,8 +242,8 @@ def golden(folder: Path) -> list[dict[str, Any]]:
                         for what, prefix in (("labels", "label"), ("adjacency", "adj"))
                     }
                     small = import_condensed(file, task, **{k: p for k, p in others.items() if p.exists()})
-                    score = jgd.evaluate(small, task, seeds=1, key=jax.random.key(i), protocol=PROTOCOL)
-                    test.append(float(score["gcn"].test[0]))
+                    score = jgd.evaluate(small, task, seeds=1, key=jax.random.key(i), config=CONFIG)
+                    test.append(float(score["gcn"].seeds()[0]))
                 if test:
                     rows.append({"dataset": name, "method": method, "ratio": ratio, "test": test})
                     print(rows[-1], flush=True)
@@ -351,7 +352,7 @@ def sentence(rows: list[dict], dataset: str, method: str, ratio: float) -> str:
 def markdown(record: dict[str, Any]) -> str:
     """The tables."""
     rows = record["rows"]
-    methods = [m for m in METHODS if any(r["method"] == m for r in rows)]
+    methods = [m for m in NAMES if any(r["method"] == m for r in rows)]
     parts = ["# Graph condensation\n", measure.described(record), INTRODUCTION]
     parts += [table_of(record, dataset, methods) for dataset in record["full"]]
     below = [s for d in record["full"] for m in methods for r in RATIOS if (s := sentence(rows, d, m, r))]
@@ -406,9 +407,8 @@ def main() -> None:
     for dataset in options.datasets:
         task = jgd.load(dataset)  # a missing file is said at once, and not by every row
         if dataset not in record["full"]:
-            record["full"][dataset] = jgd.evaluate(task, task, seeds=5, protocol=PROTOCOL)[
-                "gcn"
-            ].test.tolist()
+            scores = jgd.evaluate(task, task, seeds=5, config=CONFIG)["gcn"]
+            record["full"][dataset] = scores.seeds().tolist()
             measure.note(record, f"{dataset}/whole graph", about)
             save()
     record["rows"] += taken_over(record)
@@ -416,7 +416,7 @@ def main() -> None:
         (d, m, r)
         for r in (0.5, 0.25, 1.0)
         for d in options.datasets
-        for m in options.only or METHODS
+        for m in options.only or NAMES
         if r in budget(m).ratios
     ]
     for n, wanted in enumerate(plan):

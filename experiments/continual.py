@@ -2,7 +2,7 @@
 
     JGD_DATA_DIR=... python experiments/continual.py            # about ten minutes on two cores
 
-See `jgd.protocols.continual`. A row that is in ``results/continual.json`` is not run again (``--fresh`` does).
+See `jgd.evaluation.continual`. A row that is in ``results/continual.json`` is not run again (``--fresh`` does).
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
 import jgd
+from jgd.condense import METHODS
 from jgd.core import atomic_write
-from jgd.protocols import average_accuracy, average_forgetting, continual
-from jgd.protocols.methods import preferred
+from jgd.evaluation import average_accuracy, average_forgetting, continual
 
 DATASETS = ("cora", "citeseer")
 RATIO = 0.5
 KEYS = 3
 NETWORKS = 2
-PROTOCOL = jgd.Protocol(epochs=300, hidden=64, select_every=10)
+CONFIG = jgd.EvalConfig(steps=300, hidden=64, select_every=10)
 FILE = measure.RESULTS / "continual.json"
 
 JOINT, NOTHING = "originals of all groups", "originals of the newest group"
@@ -48,9 +48,9 @@ ROWS: dict[str, tuple[str | None, str]] = {
 def measured(dataset: str, method: str | None, memory: Any) -> dict[str, Any]:
     """One row: every key gives its sets and its networks."""
     task, start = jgd.load(dataset), time.process_time()
-    recipe = None if method is None else preferred(method, dataset, RATIO)
+    recipe = None if method is None else METHODS.official(method, dataset, label_ratio=RATIO)
     found = [
-        continual(recipe, task, 2, memory=memory, seeds=NETWORKS, key=jax.random.key(i), protocol=PROTOCOL)
+        continual(recipe, task, 2, memory=memory, seeds=NETWORKS, key=jax.random.key(i), config=CONFIG)
         for i in range(KEYS)
     ]
     accuracy = np.stack([r.accuracy for r in found])

@@ -29,14 +29,13 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
 import jgd
-from jgd.condense import Average, ClustGDD, Herding, KCenter, Random
-from jgd.condense.clustgdd import official
-from jgd.condense.selection import gcn_embedding
-from jgd.protocols.compare import propagated_distance
+from jgd.condense import METHODS, Average, ClustGDD, Herding, KCenter, Random
+from jgd.condense.coresets import gcn_embedding
+from jgd.evaluation.kinds.nodes import propagated_distance
 
 RATIOS = (0.25, 0.5, 1.0)
 KEYS = 5
-PROTOCOL = jgd.Protocol(select_every=10)
+CONFIG = jgd.EvalConfig(select_every=10)
 TARGETS = {
     ("cora", 0.25): 76.5,
     ("cora", 0.5): 77.0,
@@ -59,16 +58,16 @@ CALIBRATION = {  # other implementations, one calibration
 }
 
 
-def scored(sets: dict[str, Any], task, trainings: int = 1, protocol=PROTOCOL) -> dict[str, dict[str, Any]]:
+def scored(sets: dict[str, Any], task, trainings: int = 1, config=CONFIG) -> dict[str, dict[str, Any]]:
     """Pool the scores of sets named ``method|key`` by method; networks of one key start alike."""
     pooled: dict[str, dict[str, list[float]]] = {}
     for key in sorted({int(name.split("|")[1]) for name in sets}):
         group = {name: small for name, small in sets.items() if name.endswith(f"|{key}")}
-        found = jgd.evaluate(group, task, seeds=trainings, key=jax.random.key(1000 + key), protocol=protocol)
+        found = jgd.evaluate(group, task, seeds=trainings, key=jax.random.key(1000 + key), config=config)
         for name, scores in found.items():
             entry = pooled.setdefault(name.split("|")[0], {"test": [], "val": []})
-            entry["test"] += [float(v) for v in scores["gcn"].test]
-            entry["val"] += [float(v) for v in scores["gcn"].val]
+            entry["test"] += [float(v) for v in scores["gcn"].seeds()]
+            entry["val"] += [float(v) for v in scores["gcn"].seeds("val")]
     return {
         name: {"test_mean": float(np.mean(e["test"])), "test_std": float(np.std(e["test"])), **e}
         | {"val_mean": float(np.mean(e["val"]))}
@@ -79,8 +78,14 @@ def scored(sets: dict[str, Any], task, trainings: int = 1, protocol=PROTOCOL) ->
 def full(name: str) -> dict[str, Any]:
     """The whole graph."""
     task = jgd.load(name)
-    score = jgd.evaluate(task, task, seeds=KEYS, protocol=PROTOCOL)["gcn"]
-    return score.summary() | {"test": score.test.tolist(), "seconds": score.seconds}
+    score = jgd.evaluate(task, task, seeds=KEYS, config=CONFIG)["gcn"]
+    assert score.curve is not None
+    return score.summary() | {"test": score.seeds().tolist(), "seconds": score.curve.seconds}
+
+
+def official(name: str, ratio: float) -> ClustGDD:
+    """ClustGDD with its official settings."""
+    return METHODS.official("clustgdd", name, label_ratio=ratio)
 
 
 @cache
@@ -139,7 +144,7 @@ def every_epoch(name: str, ratio: float) -> dict[str, Any]:
     """ClustGDD alone, with the evaluator looking at the validation nodes after every epoch, as the card says."""
     task = jgd.load(name)
     sets = {f"clustgdd|{i}": official(name, ratio)(jax.random.key(i), task) for i in range(KEYS)}
-    return scored(sets, task, protocol=replace(PROTOCOL, select_every=1))["clustgdd"]
+    return scored(sets, task, config=replace(CONFIG, select_every=1))["clustgdd"]
 
 
 GRID = [
@@ -153,13 +158,13 @@ GRID = [
 def challenge(name: str, ratio: float) -> dict[str, Any]:
     """Choose T, α, averaged features, A' and λ by validation accuracy alone, then test with other keys."""
     task = jgd.load(name)
-    quick = jgd.Protocol(epochs=200, hidden=64, select_every=20)  # for the search only
+    quick = jgd.EvalConfig(steps=200, hidden=64, select_every=20)  # for the search only
     base = replace(official(name, ratio), restarts=4)
     sets = {}
     for g, setting in enumerate(GRID):
         # a key that the test below does not use
         sets[f"{g}|100"] = replace(base, **setting, refine_steps=0)(jax.random.key(100), task)
-    found = scored(sets, task, trainings=2, protocol=quick)
+    found = scored(sets, task, trainings=2, config=quick)
     best = GRID[int(max(found, key=lambda g: found[g]["val_mean"]))]
     # With and without the correction Δ, at the best of the above.
     sets = {
@@ -169,7 +174,7 @@ def challenge(name: str, ratio: float) -> dict[str, Any]:
         for scale in (0.0, 0.01, 1.0)
         for i in (100,)
     }
-    scales = scored(sets, task, trainings=2, protocol=quick)
+    scales = scored(sets, task, trainings=2, config=quick)
     scale = float(max(scales, key=lambda s: scales[s]["val_mean"]))
     chosen = replace(base, **best, scale=scale, refine_steps=200 if scale else 0, restarts=10)
     sets = {f"chosen|{i}": chosen(jax.random.key(i), task) for i in range(KEYS)}
@@ -249,7 +254,7 @@ def markdown(record: dict[str, Any]) -> str:
     lines.append(
         f"Test accuracy in per cent, mean ± deviation over {KEYS} keys of the condenser with one network each. "
         "Evaluator: GCN, 256 hidden, dropout 0.5, Adam 0.01 (a tenth from half), L2 5e-4, 600 epochs; the best "
-        f"state on the 500 original validation nodes (looked at every {PROTOCOL.select_every} epochs) is tested "
+        f"state on the 500 original validation nodes (looked at every {CONFIG.select_every} epochs) is tested "
         "on the original graph. *Calibration*: what a separate re-implementation measured (GCN 64, 300 steps)."
     )
     for name in ("cora", "citeseer"):

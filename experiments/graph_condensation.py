@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -27,16 +28,16 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
-from jgd.condense.graph_selection import RandomGraphs
+import jgd
+from jgd.condense import METHODS, RandomGraphs
 from jgd.data.tu import tu
-from jgd.protocols.graphs import GraphProtocol, evaluate_graphs
-from jgd.protocols.methods import preferred_for_graphs
+from jgd.evaluation import KINDS
 
 DATASETS = ("MUTAG", "PROTEINS", "NCI1", "IMDB-BINARY")
 KEYS = 3
 NETWORKS = 2
 GRAPHS = 10
-PROTOCOL = GraphProtocol(steps=300, select="accuracy")
+CONFIG = replace(KINDS["graphs"].make().config, steps=300, select="accuracy")
 FILE = measure.RESULTS / "graph_condensation.json"
 RANDOM = "random-graphs"
 
@@ -46,20 +47,20 @@ class Row(NamedTuple):
 
     Attributes:
       make: ``(key, task, dataset) -> Condensed``, or the task itself.
-      models: students.
+      networks: Architectures that are trained on it.
       keys: splits and sets.
       note: what differs from the authors' settings, or what the budget is.
     """
 
     make: Callable[..., Any]
-    models: tuple[str, ...] = ("gin",)
+    networks: tuple[str, ...] = ("gin",)
     keys: int = KEYS
     note: str = ""
 
 
 def given(name: str, **changes: Any) -> Callable[..., Any]:
     """The named method at its authors' settings with changes."""
-    return lambda key, task, dataset: preferred_for_graphs(name, dataset, **changes)(key, task)
+    return lambda key, task, dataset: METHODS.official(name, dataset, **changes)(key, task)
 
 
 @lru_cache(maxsize=4)
@@ -76,7 +77,7 @@ def random_nodes(key: Any, task: Any) -> int:
 def mirage(key: Any, task: Any, dataset: str) -> Any:
     """Mirage within the nodes of ten random graphs of each class."""
     changes = {"nodes": random_nodes(key, task), **MIRAGE.get(dataset, {})}
-    return preferred_for_graphs("mirage", dataset, **changes)(key, task)
+    return METHODS.official("mirage", dataset, **changes)(key, task)
 
 
 def as_many_nodes(method: Callable[..., Any]) -> Callable[..., Any]:
@@ -134,13 +135,13 @@ def plan(dataset: str) -> dict[str, Row]:
         name = f"mirage, support {SUPPORT[dataset]:.0%}"
         rows |= {name: Row(method), f"{RANDOM}, nodes of {name}": Row(as_many_nodes(method))}
     for name, (changes, keys, note) in ((n, each[dataset]) for n, each in LEARNED.items()):
-        models = both if name == "doscond-graphs" else ("gin",)
-        rows[name] = Row(given(name, graphs_per_class=GRAPHS, **changes), models, keys, note)
+        networks = both if name == "doscond-graphs" else ("gin",)
+        rows[name] = Row(given(name, graphs_per_class=GRAPHS, **changes), networks, keys, note)
         if name == "kidd" and dataset in UNPADDED:
             changes = {**changes, "padding": "none"}
             note = "; ".join(filter(None, [note, "graphs keep the size that they start with"]))
             rows[f"{name}, not padded"] = Row(
-                given(name, graphs_per_class=GRAPHS, **changes), models, keys, note
+                given(name, graphs_per_class=GRAPHS, **changes), networks, keys, note
             )
     return rows
 
@@ -176,18 +177,19 @@ def measured(dataset: str, row: Row) -> dict[str, Any]:
             graphs, nodes = small.provenance["graphs"], small.provenance["nodes"]
         record["graphs"].append(int(graphs))
         record["nodes"].append(int(nodes))
-        scores = evaluate_graphs(
+        scores = jgd.evaluate(
             small,
             task,
-            models=row.models,
+            networks=row.networks,
             seeds=NETWORKS,
             key=jax.random.key(1000 + i),
-            protocol=PROTOCOL,
+            config=CONFIG,
         )
-        for model, score in scores.items():
-            into = record.setdefault(model, {"test": [], "auc": [], "val": []})
-            for name, values in into.items():
-                values.append(getattr(score, name).tolist())
+        for network, score in scores.items():
+            into = record.setdefault(network, {"test": [], "auc": [], "val": []})
+            into["test"].append(score["accuracy"].seeds().tolist())
+            into["auc"].append(score["auc"].seeds().tolist())
+            into["val"].append(score["accuracy"].seeds("val").tolist())
     return record
 
 
@@ -206,8 +208,8 @@ HEADER = [
 
 INTRODUCTION = f"""
 Mean ± standard deviation over keys; a key is a split (80/10/10 within classes), a condensed set and {NETWORKS}
-networks trained on it. One protocol for all rows: {PROTOCOL.layers} layers of {PROTOCOL.hidden}, {PROTOCOL.steps} steps of Adam on
-batches of {PROTOCOL.batch_size} graphs, the state with the best validation accuracy is tested; pooling is by sum, of DosCond's
+networks trained on it. One protocol for all rows: {CONFIG.layers} layers of {CONFIG.hidden}, {CONFIG.steps} steps of Adam on
+batches of {CONFIG.batch_size} graphs, the state with the best validation accuracy is tested; pooling is by sum, of DosCond's
 sets by mean, of Mirage's over roots. Test graphs are never looked at before. Where the paper of DosCond reports a GCN, its
 value is in parentheses. Seconds are CPU seconds of one condensation (both cores): the median of later keys, which
 mostly find their programs compiled, and after the slash of the first. Nodes include those that DosCond and KIDD pad

@@ -2,7 +2,7 @@
 
     python experiments/graphdart.py            # a few minutes on two cores
 
-Seventy small programs run under an audit hook (`jgd.data.provenance.record`): twenty everyday kinds in three sizes,
+Seventy small programs run under an audit hook (`jgd.data.system_logs.record`): twenty everyday kinds in three sizes,
 and ten harmless scripts that do what intrusions do. The detector learns from the smallest and the largest size of
 each kind, and is tested on the middle one and the intrusions. A part that is on disk already is not run again
 (``--fresh`` does). What was recorded stays in memory only.
@@ -30,7 +30,7 @@ import measure
 
 from jgd.apps.graphdart import GraphDART, alarms, count_threshold, graph_alarms, type_task
 from jgd.condense import Average, Clustering, ClustGDD, Herding, KCenter, Random
-from jgd.data.provenance import ProvenanceGraph, events_to_graph, record, subset
+from jgd.data.system_logs import ProvenanceGraph, events_to_graph, record, subset
 from jgd.data.tasks import EventLog, NodeTask
 from jgd.metrics.detection import strict_scores, tolerant_scores
 from jgd.text import ppmi_vectors

@@ -121,13 +121,15 @@ def students(members: int):
     def prepare(key, t, data, batch):
         pick = jax.random.randint(key, (BATCH,), 0, data.index.shape[0])
         x = data.x[data.index[pick]]
-        return Examples((x,), data.labels[pick], None, pick), {"student": (x,)}
+        return Examples((x,), data.labels[pick], None, pick), {"model": (x,)}
 
     def loss(ctx):
-        teacher = ctx.data.teacher[ctx.batch.index]
-        student = ctx.outputs["student"].logits
+        teacher = ctx.examples.teacher[ctx.batch.index]
+        student = ctx.outputs["model"].logits
         return losses.mean(
-            losses.hinton(student, teacher, ctx.batch.targets, alpha=ctx.data.alpha, temperature=TEMPERATURE)
+            losses.hinton(
+                student, teacher, ctx.batch.targets, alpha=ctx.examples.alpha, temperature=TEMPERATURE
+            )
         )
 
     alg = train(from_linen(NETS["big"]), objective(loss), TX, prepare=prepare)

@@ -36,10 +36,10 @@ from jgd.core import Objective, weighted
 from jgd.data.digits import digits_images
 from jgd.data.subsets import noisy_labels, subset
 from jgd.distill import offline, online, scratch, supervised, term
+from jgd.distill.scores import classified
+from jgd.metrics.spread import spread
 from jgd.nn import GCN, MLP, ResNet, TextTransformer, VisionTransformer
 from jgd.nn.perceptron import Perceptron
-from jgd.protocols.classifiers import classified
-from jgd.protocols.text import spread
 
 KEY, SEEDS = jax.random.key(0), 8
 ROW: list[str] = []
@@ -261,12 +261,12 @@ def peers(rate: float) -> dict[str, Any]:
     """Two networks that learn together on 300 digits with wrong labels, and alternatives."""
     task = noisy_labels(subset(digits_images(1000, seed=0), 300, seed=0), rate)
     student, teacher = Perceptron(10, (64,)), Perceptron(10, (128, 128))
-    hard = {f"{p}_ce": (1.0, supervised(player=p)) for p in ("student", "teacher")}
+    hard = {f"{p}_ce": (1.0, supervised(player=p)) for p in ("model", "teacher")}
     mutual = {
         t: weighted(
             **hard,
             to_student=(1.0, term(losses.peer, temperature=t)),
-            to_teacher=(1.0, term(losses.peer, temperature=t, student="teacher", teacher="student")),
+            to_teacher=(1.0, term(losses.peer, temperature=t, student="teacher", teacher="model")),
         )
         for t in (1.0, 3.0)
     }
@@ -278,14 +278,14 @@ def peers(rate: float) -> dict[str, Any]:
         "BD-KD (delta 2, T 3)": distill.bd_kd(),
         "BD-KD (delta 2, T 1)": distill.bd_kd(temperature=1.0),
         "BD-KD (delta 4, T 3)": distill.bd_kd(delta=4.0),
-        "KDCL (min logit, T 2)": distill.kdcl(("student", "teacher")),
+        "KDCL (min logit, T 2)": distill.kdcl(("model", "teacher")),
     }
     found = {}
     for name, objective in rows.items():
-        players = {"student": student, "teacher": teacher}
+        players = {"model": student, "teacher": teacher}
         recipe = online(players, objective, adamw(3e-3, 900), steps=900, seeds=SEEDS)
         nets, seconds = timed(partial(recipe, KEY, task))
-        found[name] = {**scores(nets["student"], task), "seconds": seconds}
+        found[name] = {**scores(nets["model"], task), "seconds": seconds}
         found[name]["teacher_accuracy"] = scores(nets["teacher"], task)["accuracy"]
         print(f"  {name}: {100 * np.mean(found[name]['accuracy']):.1f}", flush=True)
     return found
@@ -378,7 +378,7 @@ def _known_subclasses(subclass: jax.Array) -> Any:
         classes = jax.nn.softmax(ctx.outputs["teacher"].logits / 4)
         within = jax.nn.one_hot(subclass[ctx.batch.index], 5)
         targets = classes[..., None] * within[:, None]
-        return jnp.mean(losses.subclass_kd(ctx.outputs["student"].taps["subclasses"], targets))
+        return jnp.mean(losses.subclass_kd(ctx.outputs["model"].taps["subclasses"], targets))
 
     return jgd.core.objective(value)
 
@@ -386,7 +386,8 @@ def _known_subclasses(subclass: jax.Array) -> Any:
 @cache
 def sentiments():
     """SST-2 as 32 word pieces of a vocabulary of 4096."""
-    from jgd.data.texts import sst2, tokenized, word_piece_tokenizer
+    from jgd.data.sst2 import sst2
+    from jgd.data.texts import tokenized, word_piece_tokenizer
 
     corpus = sst2()
     task = tokenized(corpus, word_piece_tokenizer(corpus, 4096), 32)
@@ -431,7 +432,8 @@ def _with_information(alpha: float, shuffled: bool = False) -> Any:
 
 def feelings() -> dict[str, Any]:
     """Tweets in four unequal classes: bags of words, 500 labelled."""
-    from jgd.data.texts import bag_of_words, tweets
+    from jgd.data.texts import bag_of_words
+    from jgd.data.tweets import tweets
 
     whole = bag_of_words(tweets(), 2048)
     task = subset(whole, 500, seed=0)
@@ -537,11 +539,11 @@ def graphs() -> dict[str, Any]:
     recipe = scratch(GCN(7, hidden=64), tx, steps=200, select_every=1)
     teacher = recipe(jax.random.fold_in(KEY, 93), task)
     found = {"teacher": scores(teacher, task, several=False)}
-    everywhere = term(losses.kd, temperature=1.0, everywhere=True)
+    all_nodes = term(losses.kd, temperature=1.0, on="all")
     for net_name, net in {"GCN": GCN(7, hidden=16), "MLP": MLP(7, hidden=64)}.items():
         objectives = {
             "CE": HARD,
-            "KD on all nodes": weighted(ce=(0.1, HARD), kd=(0.9, everywhere)),
+            "KD on all nodes": weighted(ce=(0.1, HARD), kd=(0.9, all_nodes)),
             "KD on labelled nodes": distill.hinton(temperature=1.0),
             "PLD on labelled nodes": distill.pld(temperature=1.0),
         }

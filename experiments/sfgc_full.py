@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
 import jgd
-from jgd.condense.sfgc import official
+from jgd.condense import METHODS
 
 
 def folder_bytes(folder: Path) -> int:
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="folder of the run; a temporary one by default")
     options = parser.parse_args()
     task = jgd.load("cora")
-    recipe = official("cora", 0.5)
+    recipe = METHODS.official("sfgc", "cora", label_ratio=0.5)
     with tempfile.TemporaryDirectory() as temporary:
         out = options.out or Path(temporary)
         most, done = [0], threading.Event()
@@ -61,12 +61,12 @@ def main() -> None:
         done.set()
         watcher.join()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    score = jgd.evaluate(small, task, seeds=5, protocol=jgd.Protocol(select_every=10))["gcn"]
+    score = jgd.evaluate(small, task, seeds=5, config=jgd.EvalConfig(select_every=10))["gcn"].seeds()
     command = "python experiments/sfgc_full.py" + (" --out DIR" if options.out else "")
     record = measure.provenance() | {
         "command": command,
         "config": small.provenance["config"],
-        "test": score.test.tolist(),
+        "test": score.tolist(),
         "wall_seconds": wall,
         "cpu_seconds": cpu,
         "peak_gib": peak,
@@ -76,7 +76,7 @@ def main() -> None:
         "# SFGC on Cora, 70 nodes, with all its experts\n",
         measure.described(record),
         f"\n{recipe.experts} experts in groups of {recipe.group}, {recipe.steps} matching steps, one key. Test accuracy of "
-        f"five GCNs trained on the result: {100 * np.mean(score.test):.1f} ± {100 * np.std(score.test):.1f} %.\n",
+        f"five GCNs trained on the result: {100 * np.mean(score):.1f} ± {100 * np.std(score):.1f} %.\n",
         measure.table(
             ["wall clock, s", "CPU, s", "peak memory, GiB", "most on disk, GiB"],
             [[f"{wall:.0f}", f"{cpu:.0f}", f"{peak:.2f}", f"{most[0] / 2**30:.2f}"]],

@@ -19,20 +19,21 @@ if TYPE_CHECKING:
         core,
         data,
         distill,
+        evaluation,
         graph,
         losses,
         metrics,
         nn,
         ops,
         optim,
-        protocols,
         report,
         text,
+        training,
     )
     from jgd.core import objective, run, weighted
     from jgd.data import describe, load
+    from jgd.evaluation import EvalConfig, compare, evaluate
     from jgd.nn.saved import load_model, save
-    from jgd.protocols import Protocol, compare, evaluate
 
 __version__ = "0.1.0"
 
@@ -42,25 +43,26 @@ _PARTS = (
     "core",
     "data",
     "distill",
+    "evaluation",
     "graph",
     "losses",
     "metrics",
     "nn",
     "ops",
     "optim",
-    "protocols",
     "report",
     "text",
+    "training",
 )
 _HOMES = {
     **dict.fromkeys(("objective", "run", "weighted"), "core"),
     **dict.fromkeys(("describe", "load"), "data"),
     **dict.fromkeys(("load_model", "save"), "nn.saved"),
-    **dict.fromkeys(("Protocol", "compare", "evaluate"), "protocols"),
+    **dict.fromkeys(("EvalConfig", "compare", "evaluate"), "evaluation"),
 }
 
 __all__ = [
-    "Protocol",
+    "EvalConfig",
     "apps",
     "compare",
     "condense",
@@ -69,6 +71,7 @@ __all__ = [
     "describe",
     "distill",
     "evaluate",
+    "evaluation",
     "graph",
     "load",
     "load_model",
@@ -78,11 +81,11 @@ __all__ = [
     "objective",
     "ops",
     "optim",
-    "protocols",
     "report",
     "run",
     "save",
     "text",
+    "training",
     "weighted",
 ]
 

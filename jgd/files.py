@@ -1,7 +1,8 @@
-"""Files and folders that are there whole or not at all, and belong to one run at a time.
+"""Files and folders that are complete or absent, and belong to one run at a time.
 
-Whatever is not there yet, or not any more, has a name that `aside` gives: a process that is killed at any
-moment leaves nothing else half done, and `tidy` removes it. Standard library only: everything may import it.
+What does not exist yet, or is about to be removed, has a name from `aside`: a process that is killed at any
+moment leaves nothing else incomplete, and `tidy` removes it. The module needs the standard library only, so
+that every other one may import it.
 """
 
 from __future__ import annotations
@@ -39,14 +40,14 @@ _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.
 
 
 class InUse(ValueError):
-    """Another process, or another thread, is at work in the folder."""
+    """Error: another process or thread uses the folder."""
 
 
-# --- whole or not at all ------------------------------------------------------------------------
+# --- complete or absent -------------------------------------------------------------------------
 
 
 def aside(path: str | os.PathLike) -> Path:
-    """A name beside ``path`` for what is not there yet, or not any more."""
+    """Return a name beside ``path`` for what does not exist yet, or is about to be removed."""
     path = Path(path)
     name = path.name.encode(errors="surrogateescape")[:100].decode(errors="ignore")  # names have 255 bytes
     return path.with_name(f".{name}.{uuid.uuid4().hex}.part")
@@ -54,7 +55,7 @@ def aside(path: str | os.PathLike) -> Path:
 
 @contextmanager
 def named(path: str | os.PathLike) -> Iterator[None]:
-    """An error of the system in this block that names no file, as those of writing do, names this one."""
+    """Name this file in errors of the system in the block that name none, such as those of writing."""
     try:
         yield
     except OSError as error:
@@ -65,7 +66,12 @@ def named(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[Any]:
-    """Open a temporary file beside ``path`` that takes its place if all goes well, else disappears."""
+    """Open a temporary file beside ``path`` that replaces it if all goes well and is removed otherwise.
+
+    Args:
+      path: Path of the file.
+      mode: Mode of `open`, ``"wb"`` or ``"w"``.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = aside(path)
@@ -82,9 +88,9 @@ def atomic_write(path: str | os.PathLike, mode: str = "wb") -> Iterator[Any]:
 
 @contextmanager
 def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place if all goes well, else disappears.
+    """Open a temporary folder beside ``path`` that replaces it if all goes well and is removed otherwise.
 
-    What is at ``path`` before is removed first, whole as well.
+    An earlier file or folder at ``path`` is removed first, completely as well.
     """
     path = Path(path)
     temporary = aside(path)
@@ -99,7 +105,7 @@ def atomic_folder(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def remove(path: str | os.PathLike) -> None:
-    """Remove a file or a folder, if there is one: a folder disappears at once, and is emptied afterwards."""
+    """Remove a file or a folder, if it exists: a folder disappears at once and is emptied afterwards."""
     path = Path(path)
     gone = aside(path)
     try:
@@ -110,7 +116,7 @@ def remove(path: str | os.PathLike) -> None:
 
 
 def tidy(folder: str | os.PathLike) -> None:
-    """Remove what killed processes left in a folder. Only for whoever holds its `lock`."""
+    """Remove what killed processes left in a folder. The caller must hold its `lock`."""
     folder = Path(folder)
     if not folder.is_dir():
         return
@@ -130,11 +136,11 @@ def _delete(path: Path) -> None:
 
 
 def digests(folder: str | os.PathLike, *names: str) -> dict[str, str]:
-    """Checksums of the files of a folder, by their path in it.
+    """Compute checksums of the files of a folder, by their path in it.
 
     Args:
-      folder: where they are.
-      names: files and folders in it; all of it by default. What is not there is left out.
+      folder: Folder that holds them.
+      names: Files and folders in it, all by default; missing ones are left out.
     """
     folder, found = Path(folder), {}
     places = [folder / name for name in names] or [folder]
@@ -153,7 +159,7 @@ def write_record(path: str | os.PathLike, record: dict[str, Any]) -> None:
 
 
 def read_record(path: str | os.PathLike) -> dict[str, Any] | None:
-    """What `write_record` wrote; None where there is nothing, or anything else."""
+    """Read what `write_record` wrote; return None for a missing or damaged record."""
     try:
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         return record if record.pop("checksum") == _checksum(record) else None
@@ -171,17 +177,17 @@ def _checksum(record: dict[str, Any]) -> str:
 
 @contextmanager
 def lock(folder: str | os.PathLike) -> Iterator[None]:
-    """Have a folder to oneself. The system ends the lock of a process that was killed.
+    """Hold a folder exclusively. The system releases the lock of a process that was killed.
 
     Raises:
-      InUse: where another process or thread has it.
+      InUse: If another process or thread holds it.
     """
     path = Path(folder) / ".lock"
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _take(file)
-            if _is_at(file, path):  # and not one that its last owner has just removed
+            if _is_at(file, path):  # its last owner may just have removed it
                 break
         except OSError as error:
             if error.errno in _NO_LOCKS:  # a file system without locks

@@ -22,6 +22,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 __all__ = ["Catalog", "Entry", "choose"]
@@ -40,6 +41,7 @@ class Entry(NamedTuple):
         second), ``"seconds"`` (a minute), ``"minutes"`` (ten), ``"hours"``; empty where that says nothing.
       official: ``(dataset, **settings) -> product``, ``make`` with its authors' settings for a dataset as
         defaults; None where the authors have one setting for all.
+      facts: Further facts by name, whose meaning the catalogue's package states.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Entry(NamedTuple):
     kinds: tuple[str, ...] = ()
     cost: str = ""
     official: Callable[..., Any] | None = None
+    facts: Mapping[str, Any] = MappingProxyType({})
 
 
 class Catalog:
@@ -80,8 +83,17 @@ class Catalog:
             if self._homes.setdefault(name, module) != module:
                 raise ValueError(f"two modules declare the {self.what} {name!r}")
 
+    def remove(self, *names: str) -> None:
+        """Remove names; what they stand for stays importable.
+
+        Args:
+          *names: Names of the catalogue.
+        """
+        for name in names:
+            del self._homes[choose(self.what, name, self)]
+
     def __getitem__(self, name: str) -> Entry:
-        """The entry of a name.
+        """Return the entry of a name.
 
         Raises:
           ValueError: For an unknown name; the message says which are close.
@@ -89,7 +101,7 @@ class Catalog:
         return self.of_module(self._homes[choose(self.what, name, self)])[name]
 
     def of_module(self, module: str) -> dict[str, Entry]:
-        """The entries that a module declares, by name; none of a module that is not in the catalogue.
+        """Return the entries that a module declares, by name; none for a module outside of the catalogue.
 
         Args:
           module: Its full name.
@@ -106,7 +118,7 @@ class Catalog:
         return {name: found[name] for name in names}
 
     def official(self, name: str, dataset: str, **settings: Any) -> Any:
-        """What a name stands for, with the settings that its authors used for a dataset.
+        """Return what a name makes with the settings that its authors used for a dataset.
 
         Args:
           name: Its name.
@@ -116,8 +128,16 @@ class Catalog:
         entry = self[name]
         return entry.make(**settings) if entry.official is None else entry.official(dataset, **settings)
 
+    def of_kind(self, kind: str) -> list[str]:
+        """Return the names of the entries that are made for a kind of data.
+
+        Args:
+          kind: Name of the kind.
+        """
+        return [entry.name for entry in self.entries() if kind in entry.kinds]
+
     def entries(self) -> list[Entry]:
-        """All entries, in the order of the catalogue."""
+        """Return all entries, in the order of the catalogue."""
         return [self[name] for name in self]
 
     def __contains__(self, name: object) -> bool:
@@ -134,7 +154,7 @@ class Catalog:
 
 
 def choose(what: str, name: str, known: Iterable[str]) -> str:
-    """A name, if it is known.
+    """Return a name, if it is known.
 
     Args:
       what: What is named, for the message.

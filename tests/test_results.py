@@ -183,13 +183,15 @@ def test_mirage_beats_random_graphs_of_as_many_nodes():
 
 
 def test_condensers_of_sets_of_graphs_are_complete():
-    from jgd.protocols import GRAPH_METHODS
+    from jgd.condense import METHODS
 
+    methods = [entry.name for entry in METHODS.entries() if entry.kinds == ("graphs",)]
+    assert len(methods) == 6
     record = load("graph_condensation")
     page = (RESULTS / "graph_condensation.md").read_text()
     for dataset in ("MUTAG", "PROTEINS", "NCI1", "IMDB-BINARY"):
         rows = record[dataset]
-        assert {*GRAPH_METHODS, "all graphs", "random-graphs, nodes of mirage"} <= set(rows)
+        assert {*methods, "all graphs", "random-graphs, nodes of mirage"} <= set(rows)
         for name, row in rows.items():
             scores = row["gin"]
             assert len(row["nodes"]) == len(row["seconds"]) == len(scores["test"]) == len(scores["auc"]) >= 2
@@ -338,14 +340,14 @@ def test_a_claim_needs_its_interval(monkeypatch, values, least, most, verdict):
 
 def test_methods_take_as_long_as_their_class_says():
     """Median seconds on Cora; "hours" are those of schedules that the table shortens."""
-    from jgd.protocols.methods import METHODS
+    from jgd.condense import METHODS
 
     most, seen = {"none": 1, "seconds": 60, "minutes": 600}, set()
     for row in load("condensation")["rows"]:
-        method = METHODS.get(row["method"])
-        if (row["dataset"], row["ratio"]) == ("cora", 0.5) and method and row.get("seconds"):
+        if (row["dataset"], row["ratio"]) == ("cora", 0.5) and row.get("seconds"):
             seen.add(row["method"])
-            assert np.median(row["seconds"]) <= most.get(method.cost, np.inf), row["method"]
+            cost = METHODS[row["method"]].cost
+            assert np.median(row["seconds"]) <= most.get(cost, np.inf), row["method"]
     assert len(seen) > 25
 
 

@@ -31,8 +31,9 @@ import measure
 import numpy as np
 
 import jgd
-from jgd.condense.gcond import DosCondX, GCond, GCondX
-from jgd.condense.learned import real_examples, start_from
+from jgd.condense._gcond import DosCondX, GCond, GCondX
+from jgd.condense.backbones import real_examples
+from jgd.condense.start import start_from
 from jgd.core import in_memory
 
 METHODS: dict[str, Any] = {
@@ -231,12 +232,12 @@ def our_experts(task, experts: int, epochs: int):
     """The same experts, as SFGC trains a group of them."""
     import optax
 
-    from jgd.condense.experts import expert, several, trajectory
-    from jgd.condense.sfgc import gcn, real_nodes
+    from jgd.condense._sfgc import gcn, real_nodes
+    from jgd.condense.trajectories import expert, train_several, trajectory
 
     way = trajectory(expert(gcn(task.num_classes, 256), optax.sgd(0.4)), at=(0, epochs))
     keys, data = jax.random.split(jax.random.key(0), experts), real_nodes(task)
-    run = jax.jit(several(way))
+    run = jax.jit(train_several(way))
     return lambda: run(keys, data)
 
 
@@ -275,10 +276,10 @@ def our_trajectory(task, steps: int):
     """The same step, as SFGC takes it, and the seconds of its compilation."""
     import optax
 
+    from jgd.condense._sfgc import gcn, trajectory_matching
     from jgd.condense.bilevel import Matching, match
-    from jgd.condense.experts import Window
-    from jgd.condense.sfgc import gcn, trajectory_matching
     from jgd.condense.synthesizers import node_set, seen
+    from jgd.condense.trajectories import Segment
     from jgd.graph import identity
     from jgd.optim import by_part
 
@@ -288,7 +289,7 @@ def our_trajectory(task, steps: int):
     alg = match(node_set(learning_rate=0.5), trajectory_matching(model, steps), tx, see=seen)
     inputs = identity(SIZE), start.inputs[0]
     begin, end = (model.init(jax.random.key(i), *inputs)[0] for i in (0, 1))
-    window = Window(begin, end, end)
+    window = Segment(begin, end, end)
     data, key = Matching(start, None), jax.random.key(0)
     state = alg.init(key, data, window)
     clock = time.perf_counter()

@@ -24,8 +24,8 @@ from jgd import distill
 from jgd.data.mnist import mnist
 from jgd.data.subsets import subset
 from jgd.distill import offline, scratch
+from jgd.distill.scores import classified
 from jgd.nn import ConvNet, Perceptron
-from jgd.protocols.classifiers import classified
 
 SEEDS, BATCH = 8, 64
 

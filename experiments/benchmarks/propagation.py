@@ -62,9 +62,9 @@ def contestants(graph, features: int, models: int):
 
     matrix = adjacency(graph._replace(edges=None))
     matrix.data[:] = 1
-    from jgd.condense.common import symmetric_normalization
+    from jgd.condense.common import normalize_adjacency
 
-    matrix = symmetric_normalization(matrix)
+    matrix = normalize_adjacency(matrix)
     wide = np.ascontiguousarray(np.moveaxis(x, 0, 1).reshape(size, -1)) if models > 1 else x
     found["SciPy CSR"] = (lambda: matrix @ wide, None)
     found |= torch_contestants(matrix, x, wide, models)

@@ -25,13 +25,14 @@ from jgd.core import Examples, InMemory, ensemble, from_linen, objective, train
 from jgd.graph import operator
 from jgd.graph.build import adjacency
 from jgd.losses import cross_entropy, mean
-from jgd.nn import GCN, features_for
+from jgd.nn import GCN
 from jgd.optim import adam_l2
+from jgd.training import features_for
 
 
 def loss(ctx):
     """Cross-entropy of the training nodes."""
-    return mean(cross_entropy(ctx.outputs["student"].logits, ctx.batch.targets), ctx.batch.weights)
+    return mean(cross_entropy(ctx.outputs["model"].logits, ctx.batch.targets), ctx.batch.weights)
 
 
 def ours(task, hidden: int, seeds: int, epochs: int):

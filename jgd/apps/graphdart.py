@@ -3,10 +3,10 @@ r"""GraphDART: intrusion detection on provenance graphs, trained on a distilled 
 Rabooki et al., "GraphDART: Graph Distillation for Efficient Advanced Persistent Threat Detection", 2025
 (arXiv 2501.02796), with the detector of FLASH (Rehman, Ahmadi and Hassan, IEEE S&P 2024).
 
-The one new idea: a detector learns what is normal from a huge benign graph, and any condenser of node
-classification can shrink that graph first, for the detector's task *is* node classification: predict what
-kind of thing a node is (process, file, socket, ...) from what happened to it. A node whose kind no model can
-predict is an alarm.
+The one new idea: a detector learns normal behaviour from a huge benign graph, and any condenser of node
+classification can shrink that graph first, because the detector's task *is* node classification: predict the
+kind of a node (process, file, socket, ...) from its events. A node whose kind no model can predict is an
+alarm.
 
 1. graph       entities and their events, ``A[object, actor]`` the number of events (`events_to_graph`)
 2. features    ``x_v = mean_t (word vector + PE(t))`` over the words of the node's events (`jgd.text`)
@@ -17,20 +17,20 @@ predict is an alarm.
                scaled to 0..1 over the nodes that are not, is at least .9
 6. detect      alarm(v) iff no θ_m predicts y_v;  graph alarm iff it holds more alarms than a threshold
 
-A distilled graph has so few nodes that boosting on them would end after a round or two. So the rounds are
-decided by the benign nodes of the original graph, as inference: each is represented by the nearest condensed
-node of its own kind, and a condensed node counts in the loss as many times as it represents nodes that are
-not explained. Edges between condensed nodes are, unless told otherwise, the sums of those between the nodes
-they represent: neighbours of a process are files, so A' = I, or a coreset that lost its neighbours, trains
-W_2 on what never comes. A node that was kept represents itself, so a coreset of all nodes is the full
-detector, to the bit.
+A distilled graph has so few nodes that boosting on them would end after one or two rounds. Therefore the
+benign nodes of the original graph decide the rounds, by inference: each is represented by the nearest
+condensed node of its kind, and the weight of a condensed node in the loss is the number of unexplained nodes
+that it represents. Edges between condensed nodes are, by default, the sums of those between the nodes that
+they represent: neighbours of a process are files, so A' = I, or a coreset that lost its neighbours, would
+train W_2 on inputs that do not occur. A node that was kept represents itself, so a coreset of all nodes is
+the full detector, to the bit.
 
-Departures. FLASH applies softmax in the network and again in the loss: here the network gives logits. It
-scales confidence within each mini-batch, by the maximum of what is not yet shifted: here over all nodes, to
-0..1. One epoch of mini-batches of 5000 with whole neighbourhoods is a number of full-batch steps here, and
-the loss is that of the nodes of the round only, not of their neighbours too. A kind that a condenser loses
-gets back the mean of its nodes. Weights that a condenser gives are not used: counting takes their place. No
-code of GraphDART is public: its pipeline is rebuilt from the paper's account.
+Departures. FLASH applies softmax in the network and again in the loss; here the network returns logits. FLASH
+scales confidence within each mini-batch, by the maximum before the shift; here it is scaled over all nodes,
+to 0..1. One epoch of mini-batches of 5000 with whole neighbourhoods becomes a number of full-batch steps, and
+the loss covers the nodes of the round only, without their neighbours. If a condenser loses a kind, the mean
+of its nodes is added. Weights of a condenser are replaced by the counts. No code of GraphDART is public, so
+the pipeline follows the paper's description.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from jgd.core import (
     train,
 )
 from jgd.data.condensed import Condensed
-from jgd.data.provenance import ProvenanceGraph, events_to_graph
+from jgd.data.system_logs import ProvenanceGraph, events_to_graph
 from jgd.data.tasks import EventLog, NodeTask
 from jgd.graph import Operator, induced_subgraph, operator
 from jgd.graph.build import adjacency, from_adjacency
@@ -91,14 +91,14 @@ __all__ = [
 Rule = Literal["or", "and"]
 Edges = Literal["coarsened", "own"]
 
-_DENSE = 1024  # nodes up to which a graph is dense: quicker, and one compilation for all graphs of a size
+_DENSE = 1024  # nodes up to which a graph is dense: faster, and one compilation for all graphs of a size
 
 
 # --- the network --------------------------------------------------------------------------------
 
 
 class _Layer(nn.Module):
-    """``normalize(W_1 x_v + W_2 mean_{u -> v} x_u + b)``; a row of zeros stays one."""
+    """Layer ``normalize(W_1 x_v + W_2 mean_{u -> v} x_u + b)``; a row of zeros stays zero."""
 
     features: int
 
@@ -114,9 +114,9 @@ class TypeNet(nn.Module):
     """FLASH's network: two GraphSAGE layers with normalised outputs, so logits are between -1 and 1.
 
     Attributes:
-      num_classes: kinds of nodes.
-      hidden: width of the first layer.
-      dropout: rate between the layers.
+      num_classes: Number of kinds of nodes.
+      hidden: Width of the first layer.
+      dropout: Dropout rate between the layers.
     """
 
     num_classes: int
@@ -141,14 +141,14 @@ def explained(
     rule: Rule = "or",
     confidence: ArrayLike = 0.9,
 ) -> Bool[Array, " N"]:
-    """Nodes that a model explains: their kind is predicted, or (and) the prediction is confident.
+    """Return the nodes that a model explains: their kind is predicted, or (and) the prediction is confident.
 
     Args:
-      logits: of the model.
-      types: the kinds.
-      mask: nodes that were not explained before, over which confidence is scaled to 0..1.
-      rule: how the two conditions join.
-      confidence: the least that counts; above 1 for the prediction alone (rule ``"or"``).
+      logits: Logits of the model.
+      types: Kind of each node.
+      mask: Mask of the nodes not explained before, over which confidence is scaled to 0..1.
+      rule: Combination of the two conditions.
+      confidence: Least scaled confidence that counts; above 1 only the prediction counts (rule ``"or"``).
     """
     right = jnp.argmax(logits, -1) == types
     top = jax.lax.top_k(jax.nn.softmax(logits), min(2, logits.shape[-1]))[0]
@@ -164,9 +164,9 @@ class Benign(NamedTuple):
     """Data of the rounds.
 
     Attributes:
-      small: what is trained on.
-      real: the original benign nodes.
-      represents: ``[N]`` the node of ``small`` that stands for each original one.
+      small: Examples to train on.
+      real: Original benign nodes.
+      represents: ``[N]`` node of ``small`` that represents each original node.
     """
 
     small: Examples
@@ -175,7 +175,7 @@ class Benign(NamedTuple):
 
 
 class Rounds(NamedTuple):
-    """State of the boosted rounds: the training, the nodes not yet explained, and θ_1 .. θ_M."""
+    """State of the boosted rounds: the training state, the nodes not yet explained, and θ_1 .. θ_M."""
 
     inner: Any
     mask: Bool[Array, " N"]
@@ -183,28 +183,28 @@ class Rounds(NamedTuple):
 
 
 def _loss(ctx: Context) -> Array:
-    return mean(cross_entropy(ctx.outputs["student"].logits, ctx.batch.targets), ctx.batch.weights)
+    return mean(cross_entropy(ctx.outputs["model"].logits, ctx.batch.targets), ctx.batch.weights)
 
 
-@lru_cache(maxsize=64)  # the same functions for the same settings: nothing is compiled twice
+@lru_cache(maxsize=64)  # equal settings share functions, so that nothing is compiled twice
 def _boosted(settings: _Settings) -> Algorithm:
-    """Train one network on what it has not explained, and keep its state after every round.
+    """Train one network on the nodes that it has not explained, and keep its state after every round.
 
-    The product is a `Bound` whose parameters have a leading axis of rounds. It ends early once all is
-    explained; the remaining rounds then repeat the last model, which changes no alarm.
+    The product is a `Bound` whose parameters have a leading axis of rounds. Training ends early once all
+    nodes are explained; the remaining rounds then repeat the last model, which changes no alarm.
     """
     model = from_linen(TypeNet(settings.num_classes, settings.hidden, settings.dropout))
     l2: Any = optax.add_decayed_weights(settings.weight_decay)
     alg = train(model, objective(_loss), optax.chain(l2, optax.adam(settings.learning_rate)))
 
     def weighted(data, mask):
-        """The condensed examples, each as often as it stands for a node of ``mask``."""
+        """Return the condensed examples, weighted by the number of nodes of ``mask`` that each represents."""
         left = jax.ops.segment_sum(mask.astype(float), data.represents, data.small.targets.shape[0])
         return data.small._replace(weights=left)
 
     def init(key, data, batch):
         inner = alg.init(key, data.small, batch)
-        first = inner.params["student"]
+        first = inner.params["model"]
         models = jax.tree.map(lambda p: jnp.broadcast_to(p, (settings.rounds, *p.shape)) + 0, first)
         return Rounds(inner, data.real.targets >= 0, models)
 
@@ -217,7 +217,7 @@ def _boosted(settings: _Settings) -> Algorithm:
             seen = explained(
                 net(*data.real.inputs).logits, data.real.targets, mask, settings.rule, settings.confidence
             )
-            # This round and those to come, as long as there was something to explain.
+            # This round and later ones, as long as some nodes were not explained.
             due = (jnp.arange(settings.rounds) >= t // settings.steps) & jnp.any(mask)
             models = jax.tree.map(
                 lambda old, new: jnp.where(due.reshape(-1, *(1,) * new.ndim), new, old), models, net.params
@@ -249,7 +249,7 @@ class _Settings(NamedTuple):
 
 @jax.jit
 def _cleared(models: Bound, a: Operator, x: Array, types: Array, confidence: Array) -> Array:
-    """Whether any of the models predicts each node's kind; one after the other, for memory."""
+    """Return whether any of the models predicts each node's kind; one after the other, to save memory."""
 
     def one(found, params):
         logits = models.model.apply(params, models.state, a, x)[0].logits
@@ -261,13 +261,13 @@ def _cleared(models: Bound, a: Operator, x: Array, types: Array, confidence: Arr
 def alarms(
     models: Bound, graph: jraph.GraphsTuple, types: Shaped[np.ndarray, " N"], clear: float = 0.0
 ) -> Bool[np.ndarray, " N"]:
-    """Nodes whose kind no model predicts. A negative kind (unknown, or padding) never is an alarm.
+    """Return the nodes whose kind no model predicts. A negative kind (unknown, or padding) is never an alarm.
 
     Args:
-      models: parameters with a leading axis of rounds, as `GraphDART.fit` returns them.
-      graph: with features as nodes and weights as edges; may be padded.
-      types: kind of each node.
-      clear: scaled confidence that a right prediction must reach, see `explained`.
+      models: Parameters with a leading axis of rounds, as `GraphDART.fit` returns them.
+      graph: Graph with features as nodes and weights as edges; may be padded.
+      types: Kind of each node.
+      clear: Scaled confidence that a right prediction must reach, see `explained`.
     """
     cleared = _cleared(
         models, _mean_operator(graph), jnp.asarray(graph.nodes), jnp.asarray(types), jnp.asarray(clear)
@@ -278,20 +278,25 @@ def alarms(
 def graph_alarms(
     alarm: Shaped[np.ndarray, " N"], graph_id: Shaped[np.ndarray, " N"], threshold: float, count: int = 0
 ) -> tuple[Bool[np.ndarray, " G"], Int[np.ndarray, " G"]]:
-    """Graphs that hold more alarms than ``threshold``, and how many each holds.
+    """Return the graphs that hold more alarms than ``threshold``, and the number of alarms of each.
 
     Args:
-      alarm: of the nodes.
-      graph_id: number of each node's graph.
-      threshold: alarms that a graph may hold.
-      count: number of graphs, where the last ones may have no node.
+      alarm: Mask of the nodes that are alarms.
+      graph_id: Number of each node's graph.
+      threshold: Largest number of alarms of a graph that is no alarm itself.
+      count: Number of graphs, required if the last ones have no node.
     """
     counts = np.bincount(np.asarray(graph_id)[np.asarray(alarm)], minlength=max(count, graph_id.max() + 1))
     return counts > threshold, counts
 
 
 def count_threshold(counts: Shaped[np.ndarray, " G"], false_alarms: float = 0.0) -> float:
-    """The least number of alarms that all but a share ``false_alarms`` of benign graphs keep to."""
+    """Return the least number of alarms that only a share ``false_alarms`` of benign graphs exceeds.
+
+    Args:
+      counts: Number of alarms of each benign graph.
+      false_alarms: Share of the graphs that may exceed the threshold.
+    """
     return float(np.quantile(counts, 1 - false_alarms, method="inverted_cdf"))
 
 
@@ -307,15 +312,15 @@ def type_task(
     directed: bool = True,
     name: str = "provenance",
 ) -> NodeTask:
-    """The task of predicting what kind of thing each node is; all nodes are training nodes.
+    """Build the task of predicting the kind of each node; all nodes are training nodes.
 
     Args:
-      found: the graph with its documents.
-      vectors: of the words, learned from benign documents only.
-      kinds: names of the classes; a node of another kind has label -1 and is in no split.
-      positions: whether to encode positions.
-      directed: whether edges run from actor to object only, or back as well.
-      name: of the task.
+      found: Graph with its documents.
+      vectors: Vectors of the words, learned from benign documents only.
+      kinds: Names of the classes; a node of another kind has label -1 and is in no split.
+      positions: Whether to encode positions.
+      directed: Whether edges run from actor to object only; if false, they run back as well.
+      name: Name of the task.
     """
     number = {kind: i for i, kind in enumerate(kinds)}
     labels = np.asarray([number.get(kind, -1) for kind in found.types], np.int32)
@@ -334,7 +339,7 @@ def type_task(
 
 
 def _mean_operator(graph: jraph.GraphsTuple) -> Operator:
-    """Averages over senders, dense where the graph is small."""
+    """Return the operator that averages over senders, dense where the graph is small."""
     matrix: Any = adjacency(graph)
     if matrix.shape[0] <= _DENSE:
         matrix = np.asarray(matrix.toarray(), np.float32)
@@ -351,14 +356,14 @@ def representatives(
     small_types: Int[np.ndarray, " n"],
     index: Int[np.ndarray, " m"] | None = None,
 ) -> Int[np.ndarray, " N"]:
-    """The condensed node that stands for each original one: the nearest of its kind; a kept node, itself.
+    """Find the condensed node that represents each original one: itself if kept, else the nearest of a kind.
 
     Args:
-      x: original features.
-      types: original kinds; a node of unknown kind (-1) is stood for by the nearest of any kind.
-      small_x: condensed features.
-      small_types: condensed kinds, among them every kind of ``types``.
-      index: original nodes that the first condensed ones are, where they were chosen.
+      x: Original features.
+      types: Original kinds; a node of unknown kind (-1) is stood for by the nearest of any kind.
+      small_x: Condensed features.
+      small_types: Condensed kinds, among them every kind of ``types``.
+      index: Original node of each of the first condensed ones, if the condenser chose nodes.
     """
     result = np.zeros(len(x), np.int64)
     for kind in np.unique(types):
@@ -373,7 +378,7 @@ def representatives(
 
 
 class Distilled(NamedTuple):
-    """A condensed graph as the detector takes it, the kinds of its nodes, and whom they stand for."""
+    """Condensed graph of the detector, kinds of its nodes, and the node that represents each original."""
 
     graph: jraph.GraphsTuple
     targets: np.ndarray
@@ -381,7 +386,7 @@ class Distilled(NamedTuple):
 
 
 def _distilled(small: Condensed, task: NodeTask, edges: Edges) -> Distilled:
-    """What a condenser returned, with every kind, and with whom each node stands for."""
+    """Return a condensed graph with nodes of every kind, and the node that represents each original one."""
     if small.preprocess or "predictor" in small.train:
         raise ValueError(
             "this condensed set is meant for changed data or its own predictor, not for GraphSAGE"
@@ -398,7 +403,7 @@ def _distilled(small: Condensed, task: NodeTask, edges: Edges) -> Distilled:
     own: Any = sp.eye_array(len(hard)) if small.train.get("structure") == "identity" else adjacency(graph)
     nodes = np.asarray(graph.nodes, np.float32)
     lost = np.setdiff1d(types[types >= 0], hard)
-    if lost.size:  # a node for every kind, without edges
+    if lost.size:  # one node for every lost kind, without edges
         means = np.stack([x[types == kind].mean(0) for kind in lost])
         extra = lost if targets.ndim == 1 else np.eye(task.num_classes)[lost]
         nodes = np.concatenate([nodes, means]).astype(np.float32)
@@ -418,13 +423,13 @@ def _distilled(small: Condensed, task: NodeTask, edges: Edges) -> Distilled:
 
 
 class Findings(NamedTuple):
-    """What a detector found in a log.
+    """Findings of a detector in a log.
 
     Attributes:
       alarm: ``[N]`` nodes whose kind no model predicts.
       graph_alarm: ``[G]`` graphs with more alarms than the detector's threshold.
       counts: ``[G]`` alarms in each graph.
-      found: the graph, its documents and the names of its nodes.
+      found: Graph, its documents and the names of its nodes.
     """
 
     alarm: Bool[np.ndarray, " N"]
@@ -440,17 +445,17 @@ class Findings(NamedTuple):
 
 @dataclass(frozen=True)
 class Detector:
-    """A trained detector: call it with a log.
+    """Trained detector, called with a log.
 
     Attributes:
-      models: networks, with a leading axis of rounds.
-      vectors: of words.
-      kinds: names of the classes.
-      positions: whether features encode positions.
-      directed: whether edges run from actor to object only.
-      clear: scaled confidence that clears a node whose kind is predicted.
-      threshold: alarms that a graph may hold.
-      condensed: what it was trained on, or None for the whole graph.
+      models: Networks, with a leading axis of rounds.
+      vectors: Vectors of the words.
+      kinds: Names of the classes.
+      positions: Whether features encode positions.
+      directed: Whether edges run from actor to object only.
+      clear: Scaled confidence that clears a node whose kind is predicted.
+      threshold: Largest number of alarms of a graph that is no alarm itself.
+      condensed: Condensed graph that it was trained on, or None for the whole graph.
     """
 
     models: Bound
@@ -463,7 +468,7 @@ class Detector:
     condensed: Condensed | None = None
 
     def __call__(self, events: EventLog) -> Findings:
-        """Look for alarms in a log; entities of a kind that training did not have are left out."""
+        """Find alarms in a log; entities of a kind that training did not have are left out."""
         found = events_to_graph(events, self.kinds)
         task = type_task(found, self.vectors, self.kinds, positions=self.positions, directed=self.directed)
         alarm = alarms(self.models, task.graph, task.labels, self.clear)
@@ -473,28 +478,29 @@ class Detector:
 
 @dataclass(frozen=True)
 class GraphDART:
-    """Distil a benign log with any condenser and train FLASH's detector on the result.
+    """Recipe that distils a benign log with any condenser and trains FLASH's detector on the result.
 
     Attributes:
-      condenser: a recipe of `jgd.condense`, or None for the whole graph.
-      edges: of the condensed graph: ``"coarsened"`` sums the original edges between those that condensed
-        nodes stand for, so that means over neighbours survive whatever the condenser says of edges; ``"own"``
-        takes the condenser's.
-      size: length of a word vector.
-      window: context of a word.
-      positions: encode positions of words.
-      directed: edges run from actor to object only, as in FLASH; else back as well.
-      hidden: width of the detector.
-      dropout: rate between its layers.
-      learning_rate: of Adam.
-      weight_decay: L2 coefficient.
-      rounds: ``M``, at most. FLASH has 13 to 22 for hundreds of thousands of nodes and one for many small
-        graphs; every further round explains more, attacks too, so small logs want few.
-      steps: full-batch steps in a round.
-      rule: how prediction and confidence join: ``"or"``, or ``"and"`` as FLASH has it for Trace.
-      confidence: least scaled confidence that explains a node.
-      clear: scaled confidence that a right prediction must reach in detection.
-      false_alarms: share of the benign validation graphs that may be an alarm.
+      condenser: Recipe of `jgd.condense`, or None for the whole graph.
+      edges: Edges of the condensed graph: ``"coarsened"`` sums the original edges between the nodes that
+        condensed nodes represent, so that means over neighbours survive whatever edges the condenser returns;
+        ``"own"`` takes the condenser's.
+      size: Length of a word vector.
+      window: Number of words on either side that count as context.
+      positions: Whether to encode positions of words.
+      directed: Whether edges run from actor to object only, as in FLASH; if false, they run back as well.
+      hidden: Width of the detector.
+      dropout: Dropout rate between the layers of the detector.
+      learning_rate: Learning rate of Adam.
+      weight_decay: Coefficient of the L2 term.
+      rounds: Largest number ``M`` of rounds. FLASH uses 13 to 22 for hundreds of thousands of nodes and one
+        for many small graphs; every further round explains more nodes, attacks included, so small logs need
+        few.
+      steps: Number of full-batch steps in a round.
+      rule: Combination of prediction and confidence: ``"or"``, or ``"and"`` as FLASH has it for Trace.
+      confidence: Least scaled confidence that explains a node.
+      clear: Scaled confidence that a right prediction must reach in detection.
+      false_alarms: Share of the benign validation graphs that may be alarms.
     """
 
     condenser: Any = None
@@ -518,7 +524,6 @@ class GraphDART:
         """Refuse impossible settings."""
         check_settings(
             self,
-            choices={"rule": Rule, "edges": Edges},
             at_least_one=("size", "window", "hidden", "rounds", "steps"),
         )
         for name in ("dropout", "false_alarms"):
@@ -535,11 +540,11 @@ class GraphDART:
         """Train a detector.
 
         Args:
-          key: random key.
-          benign: events before any attack; words, kinds and networks come from them alone.
-          validation: further benign events, by which the threshold of a graph is chosen: the least number of
-            alarms that all but a share ``false_alarms`` of its graphs keep to. Without any it is 0.
-          loop: what runs the stages.
+          key: Random key.
+          benign: Events before any attack, the only source of words, kinds and networks.
+          validation: Further benign events, by which the threshold of a graph is chosen: the least number of
+            alarms that all but a share ``false_alarms`` of its graphs do not exceed. Without them it is 0.
+          loop: Loop that runs the stages.
         """
         found = events_to_graph(benign)
         kinds = tuple(sorted(set(found.types)))
@@ -559,8 +564,13 @@ class GraphDART:
 
         The key of the rounds does not depend on the condenser.
 
+        Args:
+          key: Random key.
+          task: Task of the benign graph.
+          loop: Loop that runs the stages.
+
         Returns:
-          The networks, and what they were trained on (None for the whole graph).
+          The networks, and the condensed graph that they were trained on (None for the whole graph).
         """
         k_condense, k_train = jax.random.split(key)
         small = None if self.condenser is None else self._condense(k_condense, task, loop)
@@ -573,7 +583,7 @@ class GraphDART:
     def train(
         self, key: Array, task: NodeTask, small: Condensed | None = None, loop: Loop = in_memory
     ) -> Bound:
-        """Train the rounds on a condensed set, or on the whole task."""
+        """Train the rounds on a condensed set or on the whole task."""
         types = np.asarray(task.labels)
         if small is None:
             whole = Distilled(task.graph, types.astype(np.int32), np.arange(len(types)))
@@ -608,18 +618,22 @@ class GraphDART:
 OFFICIAL: dict[str, dict[str, Any]] = {
     "cadets": {"rounds": 22, "steps": 50},
     "theia": {"rounds": 20, "steps": 50, "clear": 0.53},
-    "trace": {"rounds": 10, "steps": 50, "rule": "and"},  # twenty are trained, ten are used
+    "trace": {"rounds": 10, "steps": 50, "rule": "and"},  # twenty rounds are trained, ten are used
     "fivedirections": {"rounds": 13, "steps": 50, "clear": 0.94},
     "streamspot": {"window": 10, "rounds": 1, "steps": 300},
 }
-"""Settings of FLASH that differ from the defaults, by data set; ``steps`` are its mini-batches, about."""
+"""Settings of FLASH that differ from the defaults, by data set; ``steps`` is about its mini-batches."""
 
 
 def official(dataset: str, condenser: Any = None) -> GraphDART:
-    """FLASH's settings for a data set.
+    """Return GraphDART with FLASH's settings for a data set.
+
+    Args:
+      dataset: Name of the data set.
+      condenser: Recipe of `jgd.condense`, or None for the whole graph.
 
     Raises:
-      ValueError: for a data set that it has no settings for.
+      ValueError: Unknown data set.
     """
     if dataset not in OFFICIAL:
         raise ValueError(f"there are settings for {', '.join(OFFICIAL)}, not for {dataset!r}")

@@ -1,1 +1,1 @@
-"""The command line: a thin layer over `jgd.protocols` and `jgd.data`."""
+"""The command line: a thin layer over `jgd.evaluation` and `jgd.data`."""

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import runpy
+import sys
+import types
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
-from jgd.cli.commands import RunOptions
 from jgd.cli.errors import Mistake
-from jgd.protocols.experiment import Experiment
+from jgd.cli.run import RunOptions
+from jgd.evaluation.experiment import Experiment
 
 __all__ = ["load_config", "one_size", "run_type"]
+
+_MODULE = "jgd_config"
 
 
 def run_type(config: Experiment) -> type:
@@ -29,22 +32,26 @@ def run_type(config: Experiment) -> type:
 
 
 def load_config(path: Path) -> Experiment:
-    """The experiment of a config file.
+    """Load the experiment of a config file.
 
     Raises:
       Mistake: where there is none, or the file itself fails.
     """
     if not path.is_file():
         raise Mistake(f"there is no config file {path}")
+    module = types.ModuleType(_MODULE)
+    module.__file__ = str(path)
+    sys.modules[_MODULE] = module  # where the help finds the docstrings of its classes
     try:
-        found = runpy.run_path(str(path))
+        exec(compile(path.read_bytes(), str(path), "exec"), vars(module))
     except Exception as error:
         raise Mistake(f"{path}{_line(error, path)}: {type(error).__name__}: {error}") from error
+    found = vars(module)
     if "config" not in found:
-        raise Mistake(f"{path} does not say `config = Experiment(...)` (from jgd.protocols.experiment)")
+        raise Mistake(f"{path} does not say `config = Experiment(...)` (from jgd.evaluation.experiment)")
     if not isinstance(found["config"], Experiment):
         kind = type(found["config"]).__name__
-        raise Mistake(f"`config` in {path} is a {kind}, not an Experiment (from jgd.protocols.experiment)")
+        raise Mistake(f"`config` in {path} is a {kind}, not an Experiment (from jgd.evaluation.experiment)")
     return found["config"]
 
 
@@ -61,8 +68,10 @@ def _line(error: BaseException, path: Path) -> str:
 
 
 def one_size(before: Experiment, now: Experiment) -> Experiment:
-    """The size that was said last: a ratio on the command line takes the place of nodes in the file."""
+    """Keep the size that was given last: a ratio on the command line replaces nodes of the file."""
     old, new = before.recipe, now.recipe
+    if not all(hasattr(r, name) for r in (old, new) for name in ("label_ratio", "nodes")):
+        return now
     ratio, nodes = (getattr(old, name) != getattr(new, name) for name in ("label_ratio", "nodes"))
     if ratio and nodes and new.label_ratio is not None and new.nodes is not None:
         raise Mistake("say --recipe.label-ratio or --recipe.nodes, not both")

@@ -37,7 +37,7 @@ class Describe:
     def __call__(self, command: str) -> int:
         """Run it."""
         del command
-        from jgd.data.describe import describe
+        from jgd.data import describe
 
         with mistakes():
             found = describe(self.data, **self.reading.options(self.data))
@@ -50,7 +50,7 @@ class Describe:
 
 def _show(found: Any) -> None:
     """Facts, then the table of classes and splits, then the notes."""
-    from jgd.cli.tables import show
+    from jgd.report.table import show
 
     print(f"{found.name}: {found.kind}\n")
     width = max(len(what) for what in found.facts)

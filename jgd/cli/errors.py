@@ -27,14 +27,14 @@ def note(text: str) -> None:
 
 
 def told(error: OSError) -> str:
-    """What the system refused, and where."""
+    """Return what the system refused, and where."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
 
 
 @contextmanager
 def mistakes() -> Iterator[None]:
-    """What the library refuses in this block is the user's mistake, and not a bug.
+    """Turn what the library refuses in this block into a mistake of the user.
 
     Raises:
       Mistake: for a `ValueError`, `ImportError` or `OSError`.

@@ -22,46 +22,71 @@ from typing import Any
 import jax
 
 from jgd.cli.errors import Finished, Mistake, mistakes, note
-from jgd.cli.results import OUTPUTS, conclude
-from jgd.condense.common import size_of
+from jgd.cli.options import Folder, Reading
 from jgd.core import Driver
 from jgd.core.driver import check_places
-from jgd.data import GraphTask, NodeTask, artifact, checksum
-from jgd.data.registry import is_path, load_with_notes
+from jgd.data import Corpus, NodeTask, artifact, checksum, tokenized, word_tokenizer
+from jgd.data.condensed import Condensed
+from jgd.data.registry import is_known, is_path, load_with_notes
 from jgd.data.sources import short_name
+from jgd.evaluation import compare, kind_of
+from jgd.evaluation.compare import versions
+from jgd.evaluation.experiment import Experiment
 from jgd.files import atomic_write, digests, lock, remove, tidy
-from jgd.protocols import Comparison, compare
-from jgd.protocols.compare import versions
-from jgd.protocols.experiment import Experiment
+from jgd.report import Comparison
+from jgd.report.page import finite
 
 __all__ = [
+    "OUTPUTS",
+    "check_file",
     "check_writable",
     "claimed",
     "conduct",
     "default_folder",
     "driver",
     "finish",
-    "load_data",
-    "load_nodes",
+    "load_task",
+    "run_settings",
+    "original",
     "short_dataset",
     "taken",
     "teller",
     "write_json",
 ]
 
+OUTPUTS = ("condensed.npz", "report.html", "metrics.json")
+"""What a condenser leaves in its folder; the last one is the sign that all is done."""
 _NETWORKS = ("teacher.npz", "students")
 _MARK, _CHECKPOINTS, _LOG = "experiment.json", "checkpoints", "log.jsonl"
 _OTHERS = (_CHECKPOINTS, "run.json", "cells", *_NETWORKS, *OUTPUTS)
 
 
 def default_folder(experiment: Experiment) -> Path:
-    """``runs/<dataset>-<method>-<size>-seed<k>``, under the folder one is in."""
-    recipe = experiment.recipe
-    size = f"{recipe.nodes}nodes" if recipe.nodes is not None else f"{recipe.label_ratio:g}"
+    """Return ``runs/<dataset>-<method>-<size>-seed<k>``, under the working directory."""
+    size = ""
+    for name, text in (("nodes", "{}nodes"), ("per_class", "{}each"), ("graphs_per_class", "{}each")):
+        value = getattr(experiment.recipe, name, None)
+        if value is not None:
+            size = f"-{text.format(value)}"
+            break
+    ratio = getattr(experiment.recipe, "label_ratio", None)
+    size = f"-{ratio:g}" if not size and ratio is not None else size
     setting = "" if experiment.setting == "transductive" else f"-{experiment.setting}"
     dataset = short_dataset(experiment.dataset)
-    name = f"{dataset}{setting}-{experiment.method}-{size}-seed{experiment.seed}"
-    return Path("runs") / name
+    return Path("runs") / f"{dataset}{setting}-{experiment.method}{size}-seed{experiment.seed}"
+
+
+def check_file(path: Path | None) -> None:
+    """See, without touching anything, that a file can be written.
+
+    Raises:
+      Mistake: Where it cannot.
+    """
+    if path is None:
+        return
+    check_writable(path.parent)
+    if path.is_dir():
+        raise Mistake(f"{path} is a folder: name a file")
 
 
 def check_writable(folder: Path) -> None:
@@ -80,79 +105,109 @@ def check_writable(folder: Path) -> None:
 
 
 def short_dataset(dataset: str) -> str:
-    """A name of a dataset, or what data of your own at a path are called, for names of folders."""
+    """Return the name of a dataset, or of your own data at a path, for names of folders."""
     return (short_name(dataset) if is_path(dataset) else dataset).replace(":", "-")
 
 
-def load_data(
+def load_task(
     dataset: str,
-    options: Mapping[str, Any] | None = None,
+    reading: Reading | Mapping[str, Any],
     *,
-    refuse: Callable[[Any], str | None] = lambda task: None,
+    setting: str = "transductive",
     quiet: bool = False,
+    length: int = 32,
+    refuse: Callable[[Any], str | None] = lambda task: None,
 ) -> Any:
-    """A dataset by name or path; tells on standard error what was done to read a path.
+    """Load a dataset by name or path; texts become tokens.
+
+    Notes about how a path was read go to standard error.
 
     Args:
-      dataset: name or path.
-      options: of `jgd.load`.
-      refuse: why a command cannot take a task, or None.
-      quiet: tell nothing.
+      dataset: Name or path.
+      reading: How data of the user's own are read: options of a command, or of `jgd.load`.
+      setting: Setting of a task of nodes.
+      quiet: Say nothing.
+      length: Tokens of a text that are read.
+      refuse: Returns why a command cannot take a task, or None.
 
     Raises:
-      Mistake: where it is unknown, missing, damaged, or refused.
+      Mistake: Where it is unknown, missing, damaged or refused.
     """
+    options = reading.options(dataset) if isinstance(reading, Reading) else reading
     with mistakes():
-        task, notes = load_with_notes(dataset, **(options or {}))
+        task, notes = load_with_notes(dataset, **options)
+        if isinstance(task, Corpus):
+            task = tokenized(task, word_tokenizer(task), length)
     if (why := refuse(task)) is not None:
         raise Mistake(why)
     if not quiet:
-        for note in notes:
-            print(f"{dataset}: {note}", file=sys.stderr, flush=True)
+        for text in notes:
+            print(f"{dataset}: {text}", file=sys.stderr, flush=True)
+    if isinstance(task, NodeTask):
+        return dataclasses.replace(task, setting=setting)
+    if setting != "transductive":
+        raise Mistake(f"--setting is for graphs with classes of nodes, and {dataset} is none")
     return task
 
 
-def load_nodes(
-    dataset: str, setting: str, options: Mapping[str, Any] | None = None, *, quiet: bool = False
-) -> NodeTask:
-    """A dataset with one graph.
+def original(
+    small: Condensed, file: Path, dataset: str | None, reading: Reading
+) -> tuple[str, Reading | dict[str, Any]]:
+    """Return the data that a condensed set was made from, and how they are read.
+
+    Args:
+      small: The condensed set.
+      file: Its file, for messages.
+      dataset: Name or path that was given, or None.
+      reading: Options that were given.
 
     Raises:
-      Mistake: where it is unknown, missing, damaged, or of another kind.
+      Mistake: Where the set does not say, or the data are not here.
     """
-
-    def refuse(task: Any) -> str | None:
-        if isinstance(task, NodeTask):
-            return None
-        takes = "(this command takes kind 'node' of `jgd datasets`)"
-        if isinstance(task, GraphTask):
-            return f"{dataset} is a set of graphs: `jgd condense-graphs {dataset}` condenses it {takes}"
-        return f"{dataset} is no graph: `jgd distill {dataset}` distils a teacher of it {takes}"
-
-    task = load_data(dataset, options, refuse=refuse, quiet=quiet)
-    return dataclasses.replace(task, setting=setting)
+    source = dict(small.provenance.get("source") or {})
+    path = source.pop("path", None)
+    found = dataset or path or small.provenance.get("dataset")
+    if not found:
+        raise Mistake(f"{file} does not say what it was made from: give --dataset")
+    if dataset is None and not is_known(found) and not (is_path(found) and Path(found).exists()):
+        raise Mistake(f"{file} was made from {found}, which is not here: say where with --dataset PATH")
+    if reading.options(found) or path is None:
+        return found, reading
+    return found, source
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file, all of it or nothing."""
     with atomic_write(path, "w") as file:
-        json.dump(value, file, indent=1)
+        json.dump(finite(value), file, indent=1)
         file.write("\n")
 
 
+def run_settings(command: Any) -> dict[str, Any]:
+    """Return what distinguishes a run of a command from others, as plain values.
+
+    Args:
+      command: The command with its options; how data are read is not among them because their checksum is.
+    """
+    settings = dataclasses.asdict(command)
+    for name in ("folder", "reading"):
+        settings.pop(name, None)
+    return {name: str(value) if isinstance(value, Path) else value for name, value in settings.items()}
+
+
 def teller(quiet: bool) -> Callable[[str], None]:
-    """What says on standard error what is being done, after how many seconds."""
+    """Return a function that logs lines on standard error, with the seconds since now."""
     start = time.perf_counter()
 
-    def say(text: str) -> None:
+    def log(text: str) -> None:
         if not quiet:
             print(f"{time.perf_counter() - start:6.1f} s  {text}", file=sys.stderr, flush=True)
 
-    return say
+    return log
 
 
 def driver(out: Path, quiet: bool) -> Driver:
-    """The loop of a command, whose notes about damaged files are single lines on standard error."""
+    """Return the loop of a command, which notes damaged files in single lines on standard error."""
     return Driver(out, progress=False if quiet else None, tell=note)
 
 
@@ -164,9 +219,9 @@ def claimed(
     checksum: str,
     *,
     resume: bool,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> Iterator[bool]:
-    """A folder that is that of a run, by its mark, and of this process alone while the context lasts.
+    """Claim a folder for a run, by its mark, and for this process alone while the context lasts.
 
     `finish` ends the run.
 
@@ -176,7 +231,7 @@ def claimed(
       settings: by name.
       checksum: of the data.
       resume: go on with what an interrupted run with the same settings left; else remove the earlier run.
-      say: is told which it is.
+      log: Called with a line that says which it is.
 
     Yields:
       Whether there is something to go on with.
@@ -196,7 +251,7 @@ def claimed(
             check_places(out)
         if not resume:
             _remove(out)
-        resumed = resume and _look(out, record, say)
+        resumed = resume and _look(out, record, log)
         with mistakes():
             write_json(out / _MARK, record)
         yield resumed
@@ -229,56 +284,51 @@ def _tidy_up(out: Path) -> None:
 
 def conduct(
     experiment: Experiment,
-    out: Path | None,
+    folder: Folder,
     *,
     command: str,
-    resume: bool = True,
-    quiet: bool = False,
-    task: NodeTask | None = None,
+    task: Any,
     source: Mapping[str, Any] | None = None,
 ) -> tuple[Comparison, Path]:
     """Condense, compare, write the outputs, and print what was found.
 
     Args:
-      experiment: what to do.
-      out: the folder; None for `default_folder`.
-      command: what the user typed, for the record.
-      resume: go on with what an interrupted run left in the folder; else remove the earlier run.
-      quiet: no progress on standard error.
-      task: the dataset of the experiment, if it is loaded already.
-      source: path of data of the user's own, and the options they were read with, for the record.
+      experiment: What to do.
+      folder: Where to write.
+      command: What the user typed, for the record.
+      task: The dataset of the experiment.
+      source: Path of data of the user's own, and the options they were read with, for the record.
 
     Returns:
       The comparison, and the folder.
 
     Raises:
-      Mistake: for whatever the user can put right; the folder is not made then.
-      Finished: where the folder holds all of this run already.
+      Mistake: For whatever the user can put right; the folder is not made then.
+      Finished: Where the folder holds all of this run already.
     """
-    out = default_folder(experiment) if out is None else out
-    say = teller(quiet)
-    with mistakes():
-        experiment.check()
+    out = default_folder(experiment) if folder.out is None else folder.out
+    kind, log = kind_of(task), teller(folder.quiet)
     check_writable(out)
-    if task is None:
-        task = load_nodes(experiment.dataset, experiment.setting)
     with mistakes():
-        size_of(task, experiment.recipe.label_ratio, experiment.recipe.nodes)
-    digest = checksum(task)
-    settings = experiment.settings()
-    with claimed(out, "condense", settings, digest, resume=resume, say=say) as resumed:
+        experiment.check(kind)
+        kind.check_size(task, vars(experiment.recipe))
+        for name in experiment.networks:
+            kind.network(name, task, experiment.config)
+    digest, settings = checksum(task), experiment.settings()
+    resume = not folder.no_resume
+    with claimed(out, "condense", settings, digest, resume=resume, log=log) as resumed, mistakes():
         try:
-            comparison = compare(
+            found = compare(
                 experiment.recipe,
                 task,
                 key=jax.random.key(experiment.seed),
                 method=experiment.method,
                 baselines=experiment.baselines,
-                models=experiment.models,
+                networks=experiment.networks,
                 seeds=experiment.seeds,
-                protocol=experiment.protocol,
-                loop=driver(out, quiet),
-                say=say,
+                config=experiment.config,
+                loop=driver(out, folder.quiet),
+                log=log,
             )
         except ValueError as error:
             if "of another run" in str(error):  # the checkpoints of another version of the method
@@ -286,18 +336,35 @@ def conduct(
                     f"{out} holds checkpoints that this version cannot use: start over with --no-resume"
                 ) from error
             raise
-        metrics = comparison.metrics(command=command, seed=experiment.seed)
-        metrics |= {"checksum": digest, "experiment": settings, "resumed": resumed}
-        if source:
-            metrics["source"] = dict(source)
-        comparison = _with_provenance(comparison, metrics)
-        say("writing the report")
-        with mistakes():
-            _write(out, comparison, metrics)
-    return comparison, out
+        said = {"command": command, "seed": experiment.seed, "checksum": digest}
+        said |= {"experiment": settings, "resumed": resumed} | ({"source": dict(source)} if source else {})
+        found = found.recorded(**said)
+        log("writing the report")
+        artifact.save(_with_provenance(found, experiment.method), out / "condensed.npz")
+        found.save(out / "report.html")
+
+        def show() -> None:
+            found.show()
+            print(f"\nwritten to {out}: {', '.join(OUTPUTS)}")
+
+        finish(out, found.record, OUTPUTS[:-1], show)
+    return found, out
 
 
-def _look(out: Path, record: dict[str, Any], say: Callable[[str], None]) -> bool:
+def _with_provenance(found: Comparison, method: str) -> Condensed:
+    """Return the condensed set with a record of how it was made."""
+    small, record = found.products[method], found.record
+    provenance = {
+        **small.provenance,
+        "method": method,
+        "seconds": record["seconds"]["condense"],
+        "metrics": {"condensed": record["condensed"], "full": record["full"]},
+        **{k: record[k] for k in ("seed", "checksum", "versions", "command", "source") if k in record},
+    }
+    return dataclasses.replace(small, provenance=provenance)
+
+
+def _look(out: Path, record: dict[str, Any], log: Callable[[str], None]) -> bool:
     """See whose run is in a folder, and whether this one goes on with it."""
     if not (out / _MARK).exists():
         if there := taken(out):
@@ -318,21 +385,21 @@ def _look(out: Path, record: dict[str, Any], say: Callable[[str], None]) -> bool
         )
     if (said := _finished(out)) is not None:
         _tidy_up(out)  # where an earlier process was killed before it had
-        say(f"{out} holds this run already: --no-resume computes it again")
+        log(f"{out} holds this run already: --no-resume computes it again")
         raise Finished(said)
     if (out / _CHECKPOINTS).exists():
-        say(f"going on with the interrupted run in {out}")
+        log(f"going on with the interrupted run in {out}")
         return True
     return False
 
 
 def taken(out: Path) -> list[str]:
-    """What a folder holds of any run."""
+    """Return the outputs of any run that a folder holds."""
     return [name for name in _OTHERS if (out / name).exists()]
 
 
 def _finished(out: Path) -> str | None:
-    """What a run printed that is done, whose outputs are as they were, and that these versions have made."""
+    """Return what a finished run printed, if its outputs and versions are the same; else None."""
     try:
         metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
         said, before = str(metrics["printed"]), dict(metrics["outputs"])
@@ -375,29 +442,3 @@ def _remove(out: Path) -> None:
     with mistakes():
         for name in (*reversed(OUTPUTS), *_NETWORKS, _LOG, _CHECKPOINTS, _MARK):
             remove(out / name)
-
-
-def _with_provenance(comparison: Comparison, metrics: dict[str, Any]) -> Comparison:
-    """The comparison, whose condensed set says how it was made."""
-    small = comparison.small
-    provenance = {
-        **small.provenance,
-        "method": comparison.method,
-        "seed": metrics["seed"],
-        "seconds": metrics["seconds"]["condense"],
-        "checksum": metrics["checksum"],
-        "versions": versions(),
-        "command": metrics["command"],
-        "metrics": {"condensed": metrics["condensed"], "full": metrics["full"]},
-        **({"source": metrics["source"]} if "source" in metrics else {}),
-    }
-    small = dataclasses.replace(small, provenance=provenance)
-    return dataclasses.replace(comparison, condensed={**comparison.condensed, comparison.method: small})
-
-
-def _write(out: Path, comparison: Comparison, metrics: dict[str, Any]) -> None:
-    from jgd.report import write_report
-
-    artifact.save(comparison.small, out / "condensed.npz")
-    write_report(out / "report.html", comparison, metrics)
-    finish(out, metrics, OUTPUTS[:-1], lambda: conclude(comparison, out))

@@ -20,28 +20,25 @@ from typing import Any
 
 import tyro
 
-from jgd.cli.commands import (
-    Compare,
-    Condense,
-    Datasets,
-    Evaluate,
-    Export,
-    Import,
-    Methods,
-    RunOptions,
-)
+from jgd.cli.compare import Compare
+from jgd.cli.condense import Condense
+from jgd.cli.datasets import Datasets
 from jgd.cli.describe import Describe
+from jgd.cli.detect import Detect
 from jgd.cli.distill import Distill
 from jgd.cli.errors import Finished, Mistake, Terminated, mistakes, note, told
-from jgd.cli.graphs import CondenseGraphs, Detect
+from jgd.cli.evaluate import Evaluate
+from jgd.cli.export import Export
+from jgd.cli.imports import Import
+from jgd.cli.methods import Methods
 from jgd.cli.options import check_seed
 from jgd.cli.predict import Predict
+from jgd.cli.run import RunOptions
 
 __all__ = ["main"]
 
 COMMANDS: dict[str, type] = {
     "condense": Condense,
-    "condense-graphs": CondenseGraphs,
     "compare": Compare,
     "distill": Distill,
     "evaluate": Evaluate,
@@ -82,9 +79,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if argv is None:
         argv = sys.argv[1:]
         _set_up_process()
-    hint = _GOES_ON.get(argv[0] if argv else "", "")
+    hint = _CONTINUES.get(argv[0] if argv else "", "")
     try:
-        return _dispatch(list(argv))
+        return _dispatch(_renamed(list(argv)))
     except Finished as run:
         print(run, end="")
         return 0
@@ -109,13 +106,52 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise
 
 
-_GOES_ON = {
+_CONTINUES = {
     **dict.fromkeys(
         ("condense", "condense-graphs", "run", "distill"),
-        ": the same command goes on from the last checkpoint",
+        ": the same command continues from the last checkpoint",
     ),
-    "compare": ": the same command goes on with the sets that are missing",
+    "compare": ": the same command continues with the missing sets",
 }
+_OLD_OPTIONS = {"--models": "--networks", "--epochs": "--steps"}
+_OLD = {
+    "condense": _OLD_OPTIONS,
+    "evaluate": _OLD_OPTIONS,
+    "compare": {**_OLD_OPTIONS, "--label-ratios": "--sizes"},
+}
+_OLD_OF_GRAPHS = {"--graphs-per-class": "--per-class", "--models": "--networks"}
+_OLD_OF_GRAPHS |= {"--support": "support", "--epochs": "steps"}  # settings of methods
+
+
+def _renamed(argv: list[str]) -> list[str]:
+    """Translate earlier names of options, and of ``condense-graphs``, which is ``condense``."""
+    if argv[:1] != ["condense-graphs"]:
+        known, found = _OLD.get(argv[0] if argv else "", {}), []
+        for i, given in enumerate(argv):
+            option, equals, value = given.partition("=")
+            if (
+                argv[0] == "compare"
+                and option == "--networks"
+                and (value or "".join(argv[i + 1 : i + 2])).isdigit()
+            ):
+                option, known = "--networks N", {**known, "--networks N": "--repeats"}
+            if option in known:
+                note(f"{option} is {known[option]} now")
+            found.append(f"{known.get(option, option)}{equals}{value}")
+        return found
+    note("`jgd condense-graphs` is `jgd condense` now; settings of a method are given by --set NAME=VALUE")
+    found, settings = ["condense"], []
+    rest = [
+        part for given in argv[1:] for part in (given.split("=", 1) if given.startswith("--") else [given])
+    ]
+    while rest:
+        option = rest.pop(0)
+        new = _OLD_OF_GRAPHS.get(option, option)
+        if new.startswith("-") or new == option:
+            found.append(new)
+        elif rest:
+            settings.append(f"{new}={rest.pop(0)}")
+    return [*found, *(["--set", *settings] if settings else [])]
 
 
 def _said(text: str, code: int) -> int:
@@ -127,7 +163,7 @@ def _said(text: str, code: int) -> int:
 
 
 def _missing_device(error: Exception) -> str | None:
-    """What to do where an error comes from JAX, which finds no device of the kind that is asked for."""
+    """Return advice where JAX finds no device of the kind that is requested; else None."""
     asked = os.environ.get("JAX_PLATFORMS", "")
     if not asked or "jax" not in sys.modules:
         return None
@@ -175,7 +211,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _run(rest: list[str]) -> tuple[type, str, list[str]]:
-    """What to parse for ``jgd run FILE ...``: the fields of the experiment in the file."""
+    """Return what to parse for ``jgd run FILE ...``: the fields of the experiment in the file."""
     if rest and rest[0] in ("-h", "--help"):
         return RunOptions, "jgd run FILE [--FIELD VALUE ...]", ["--help"]
     if not rest or rest[0].startswith("-"):
@@ -186,7 +222,7 @@ def _run(rest: list[str]) -> tuple[type, str, list[str]]:
 
 
 def _parse(kind: type, prog: str, args: list[str]) -> Callable[[str], int] | int:
-    """The arguments of a command, or the exit code where only help was asked for."""
+    """Parse the arguments of a command; return the exit code where only help is requested."""
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told), mistakes():
@@ -204,15 +240,15 @@ def _parse(kind: type, prog: str, args: list[str]) -> Callable[[str], int] | int
 
 
 def _description(kind: type) -> str:
-    """The docstring of a command up to its attributes; tyro breaks no lines, and keeps indented ones."""
+    """Return the docstring of a command up to its attributes, in lines that tyro keeps."""
     text = inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:")[0]
     first, *others = text.split("\n\n")
-    indented = {"width": 78, "initial_indent": "  ", "subsequent_indent": "  "}
+    indented = {"width": 78, "initial_indent": "  ", "subsequent_indent": "  ", "break_on_hyphens": False}
     return "\n".join([_one_line(first), *(textwrap.fill(_one_line(p), **indented) for p in others)])
 
 
 def _told(box: str) -> str:
-    """What tyro says in a box of several lines, in one line."""
+    """Return the message of tyro's box in one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     parts: list[list[str]] = [[]]
     for line in (line.strip(" │┃|") for line in plain.splitlines()):
@@ -270,7 +306,7 @@ _noted: set[str] = set()
 
 
 def _note(message: Warning | str, *_: Any, **__: Any) -> None:
-    """A warning of Python's in one line, and once."""
+    """Print a warning of Python in one line, and once."""
     if (text := str(message)) not in _noted:
         _noted.add(text)
         note(text)

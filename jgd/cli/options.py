@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,11 +10,33 @@ import tyro
 
 from jgd.cli.errors import Mistake
 
-__all__ = ["Flag", "Names", "Number", "Out", "OwnData", "Reading", "check_seed"]
+__all__ = [
+    "Data",
+    "File",
+    "Flag",
+    "Float",
+    "Folder",
+    "FolderOptions",
+    "Name",
+    "Names",
+    "Number",
+    "Out",
+    "OwnData",
+    "Reading",
+    "SomeNames",
+    "Train",
+    "Training",
+    "check_seed",
+]
 
+Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATASET")]
+File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+Float = Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint="")]
+Name = Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")]
 Out = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")]
 Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
+SomeNames = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
 
@@ -35,17 +57,17 @@ class Reading:
     """How data of your own are read.
 
     Attributes:
-      label_column: column, attribute or array of the labels; the one called label, y, class or target by
-        default.
-      split: fractions of training, validation and test rows, instead of the split in the file; what a file
-        lacks is made of 60, 20 and 20 % of each class by default.
-      split_seed: of a split that is made; 0 by default.
-      undirected: add the reverse of every edge.
-      missing: refuse missing values, or impute them (mean of the training rows).
-      standardize: subtract the mean of each number and divide by its deviation, over the training rows.
-      ignore: columns or attributes to leave out.
-      image_size: pixels that images are resized to, in each direction.
-      grey: one channel of images instead of three.
+      label_column: Column, attribute or array of the labels; by default the one called label, y, class or
+        target.
+      split: Fractions of training, validation and test rows, in place of the split in the file. A file
+        without a split gets 60, 20 and 20 % of each class by default.
+      split_seed: Random seed of a split that is made; 0 by default.
+      undirected: Add the reverse of every edge.
+      missing: Refuse missing values, or impute them by the mean of the training rows.
+      standardize: Subtract the mean of each number and divide by its deviation, over the training rows.
+      ignore: Columns or attributes to leave out.
+      image_size: Pixels in each direction that images are resized to.
+      grey: Read images with one channel in place of three.
     """
 
     label_column: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
@@ -78,7 +100,7 @@ class Reading:
         return {renamed.get(name, name): value for name, value in given.items()}
 
     def source(self, data: str) -> dict[str, Any]:
-        """The path of data of your own and how they are read, for the record; nothing for a name."""
+        """Return the path of your own data and how they are read, for the record; nothing for a name."""
         from jgd.data.registry import is_path
 
         return {"path": data, **self.options(data)} if is_path(data) else {}
@@ -86,3 +108,62 @@ class Reading:
 
 OwnData = tyro.conf.OmitArgPrefixes[Reading]
 """`Reading` as options of a command, beside its others."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """Where a run writes.
+
+    Attributes:
+      out: Folder for the outputs; a folder under runs/ that is named after the run by default.
+      no_resume: Replace an earlier run in the folder in place of continuing it.
+      quiet: Print the table only.
+    """
+
+    out: Out = None
+    no_resume: Flag = False
+    quiet: Flag = False
+
+    def check(self) -> None:
+        """See that the folder can be written, where one is given.
+
+        Raises:
+          Mistake: Where it cannot.
+        """
+        if self.out is not None:
+            from jgd.cli.job import check_writable
+
+            check_writable(self.out)
+
+
+FolderOptions = tyro.conf.OmitArgPrefixes[Folder]
+"""`Folder` as options of a command."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Networks that are trained on each set.
+
+    Attributes:
+      networks: Architectures, see `jgd methods`; by default the usual one of the kind of data.
+      steps: Training steps of each network; by default as usual for the kind of data.
+    """
+
+    networks: SomeNames = None
+    steps: Number = None
+
+    def applied(self, networks: tuple[str, ...], config: Any) -> tuple[tuple[str, ...], Any]:
+        """Return networks and configuration, with what was given in place of the usual ones.
+
+        Args:
+          networks: Usual networks.
+          config: Usual configuration.
+        """
+        if self.steps is not None:  # the last step is a validation check at the latest
+            every = min(config.select_every, max(1, self.steps))
+            config = replace(config, steps=self.steps, select_every=every)
+        return networks if self.networks is None else self.networks, config
+
+
+Train = tyro.conf.OmitArgPrefixes[Training]
+"""`Training` as options of a command."""

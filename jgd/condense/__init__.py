@@ -1,151 +1,66 @@
 """Condense: a dataset into a tiny synthetic dataset.
 
-Every method is a recipe: ``small = jgd.condense.clustgdd(label_ratio=0.5)(key, task)``. Where a method has
-the name of its module, what a user calls wins.
+Every method is a recipe: ``small = jgd.condense.clustgdd(label_ratio=0.5)(key, task)``. `METHODS` is the
+catalogue of their names; a name with underscores is what it makes (``gcond_x`` for ``"gcond-x"``), and the
+classes are here too (``GCondX``). README.md of this package shows how a method is put together.
 """
 
-from jgd.condense.averaging import Average, Clustering
-from jgd.condense.cgc import CGC, CGCX
-from jgd.condense.clustgdd import ClustGDD
-from jgd.condense.coarsening import (
-    AffinityGS,
-    AlgebraicJC,
-    HeavyEdge,
-    Kron,
-    VariationCliques,
-    VariationEdges,
-    VariationNeighborhoods,
+from importlib import import_module
+from typing import Any
+
+from jgd.registry import Catalog
+
+__all__ = ["METHODS"]
+
+METHODS = Catalog(
+    "method",
+    "jgd.condense",
+    {
+        "_clustgdd": ("clustgdd",),
+        "coresets": (
+            *("random", "herding", "k-center", "degree", "pagerank"),
+            *("random-graphs", "herding-graphs", "k-center-graphs"),
+        ),
+        "_averaging": ("average", "average-sgc", "clustering"),
+        "_coarsening": (
+            *("variation-neighborhoods", "variation-edges", "variation-cliques"),
+            *("heavy-edge", "algebraic-jc", "affinity-gs", "kron"),
+        ),
+        "_vng": ("vng",),
+        "_cgc": ("cgc", "cgc-x"),
+        "_gcond": ("gcond", "gcond-x", "doscond", "doscond-x"),
+        "_sgdd": ("sgdd",),
+        "_gcdm": ("gcdm", "gcdm-x", "dm"),
+        "_simgc": ("simgc",),
+        "_sfgc": ("sfgc",),
+        "_geom": ("geom",),
+        "_gcsr": ("gcsr",),
+        "_sntk": ("gc-sntk",),
+        "_gdem": ("gdem",),
+        "_mirage": ("mirage",),
+        "_doscond_graphs": ("doscond-graphs",),
+        "_kidd": ("kidd",),
+    },
 )
-from jgd.condense.doscond_graphs import DosCondGraphs
-from jgd.condense.gcdm import DM, GCDM, GCDMX
-from jgd.condense.gcond import DosCond, DosCondX, GCond, GCondX
-from jgd.condense.gcsr import GCSR
-from jgd.condense.gdem import GDEM
-from jgd.condense.geom import GEOM
-from jgd.condense.graph_selection import HerdingGraphs, KCenterGraphs, RandomGraphs
-from jgd.condense.kidd import KIDD
-from jgd.condense.mirage import Mirage
-from jgd.condense.selection import Degree, Herding, KCenter, PageRank, Random
-from jgd.condense.sfgc import SFGC
-from jgd.condense.sgdd import SGDD
-from jgd.condense.simgc import SimGC
-from jgd.condense.sntk import GCSNTK
-from jgd.condense.vng import VNG
 
-affinity_gs = AffinityGS
-algebraic_jc = AlgebraicJC
-average = Average
-cgc = CGC
-cgc_x = CGCX
-clustering = Clustering
-clustgdd = ClustGDD
-degree = Degree
-dm = DM
-doscond = DosCond
-doscond_graphs = DosCondGraphs
-doscond_x = DosCondX
-gc_sntk = GCSNTK
-gcdm = GCDM
-gcdm_x = GCDMX
-gcond = GCond
-gcond_x = GCondX
-gcsr = GCSR
-gdem = GDEM
-geom = GEOM
-heavy_edge = HeavyEdge
-herding = Herding
-herding_graphs = HerdingGraphs
-k_center = KCenter
-k_center_graphs = KCenterGraphs
-kidd = KIDD
-kron = Kron
-mirage = Mirage
-pagerank = PageRank
-random = Random
-random_graphs = RandomGraphs
-sfgc = SFGC
-sgdd = SGDD
-simgc = SimGC
-variation_cliques = VariationCliques
-variation_edges = VariationEdges
-variation_neighborhoods = VariationNeighborhoods
-vng = VNG
 
-__all__ = [
-    "AffinityGS",
-    "AlgebraicJC",
-    "Average",
-    "CGC",
-    "CGCX",
-    "ClustGDD",
-    "Clustering",
-    "DM",
-    "Degree",
-    "DosCond",
-    "DosCondGraphs",
-    "DosCondX",
-    "GCDM",
-    "GCDMX",
-    "GCSNTK",
-    "GCSR",
-    "GCond",
-    "GCondX",
-    "GDEM",
-    "GEOM",
-    "HeavyEdge",
-    "Herding",
-    "HerdingGraphs",
-    "KCenter",
-    "KCenterGraphs",
-    "KIDD",
-    "Kron",
-    "Mirage",
-    "PageRank",
-    "Random",
-    "RandomGraphs",
-    "SFGC",
-    "SGDD",
-    "SimGC",
-    "VNG",
-    "VariationCliques",
-    "VariationEdges",
-    "VariationNeighborhoods",
-    "affinity_gs",
-    "algebraic_jc",
-    "average",
-    "cgc",
-    "cgc_x",
-    "clustering",
-    "clustgdd",
-    "degree",
-    "dm",
-    "doscond",
-    "doscond_graphs",
-    "doscond_x",
-    "gc_sntk",
-    "gcdm",
-    "gcdm_x",
-    "gcond",
-    "gcond_x",
-    "gcsr",
-    "gdem",
-    "geom",
-    "heavy_edge",
-    "herding",
-    "herding_graphs",
-    "k_center",
-    "k_center_graphs",
-    "kidd",
-    "kron",
-    "mirage",
-    "pagerank",
-    "random",
-    "random_graphs",
-    "sfgc",
-    "sgdd",
-    "simgc",
-    "variation_cliques",
-    "variation_edges",
-    "variation_neighborhoods",
-    "vng",
-]
+def __getattr__(name: str) -> Any:
+    """Return what a method of the catalogue makes, by its name or as a class."""
+    method = name.replace("_", "-")
+    if method in METHODS:
+        return METHODS[method].make
+    if not name.startswith("_"):
+        for entry in METHODS.entries() if name[:1].isupper() else ():
+            if getattr(entry.make, "__name__", None) == name:
+                return entry.make
+        try:
+            return import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"{__name__}.{name}":
+                raise
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    classes = {entry.make.__name__ for entry in METHODS.entries() if isinstance(entry.make, type)}
+    return sorted({*globals(), *classes, *(name.replace("-", "_") for name in METHODS)})

@@ -1,50 +1,77 @@
-"""What all condensers of node tasks share: sizes, label budgets, and the record of what was done."""
+"""What condensers share: which examples they see, sizes, label budgets, and the record of what was done."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jgd.data.checks import need_classes, warn_of_missing
 from jgd.data.condensed import Condensed
-from jgd.data.tasks import GraphTask, NodeTask
+from jgd.data.tasks import ArrayTask, GraphTask, NodeTask
 from jgd.graph import SparseOperator, from_adjacency, from_edges, operator
 from jgd.graph.spectral import normalized_adjacency
+from jgd.registry import choose
 
 __all__ = [
     "budget",
     "check_settings",
+    "condensed_arrays",
+    "condensed_graphs",
     "condensed_nodes",
     "condenser",
     "dense_features",
-    "preset",
+    "method_name",
+    "nested",
+    "normalize_adjacency",
+    "official",
     "propagated_features",
     "propagations",
     "size_of",
-    "symmetric_normalization",
+    "training_graphs",
     "training_part",
 ]
 
+_NESTED: ContextVar[bool] = ContextVar("nested", default=False)
+
+
+# --- the decorator of recipes -----------------------------------------------------------------------
+
+
+@contextmanager
+def nested() -> Iterator[None]:
+    """Run recipes inside as parts of something else, which warns of sizes and classes itself."""
+    token = _NESTED.set(True)
+    try:
+        yield
+    finally:
+        _NESTED.reset(token)
+
 
 def condenser(call: Callable[..., Condensed]) -> Callable[..., Condensed]:
-    """What every recipe does before and after its own work: a decorator of its ``__call__``.
+    """Decorate the ``__call__`` of a recipe with what every recipe does before and after its own work.
 
-    Before: the task must have one class for each node or graph. Those of ``train`` and ``val`` whose label is
-    unknown leave these masks, so that no method takes -1 for a class; of an inductive task they are then not
-    seen either. Classes without training examples are told in a warning.
+    Before: the task must have one class for each node, graph or array. Examples of ``train`` and ``val``
+    whose label is unknown leave these masks, so that no method takes -1 for a class; of an inductive task
+    they are then not seen either. Classes without training examples lead to a warning.
 
-    After: a set of another size than the recipe was asked for is told in a warning with both numbers.
+    After: a set of another size than the recipe was asked for leads to a warning with both numbers.
+
+    A recipe that runs inside another one, or inside `nested`, does not warn.
+
+    Args:
+      call: ``(self, key, task, ...) -> Condensed``.
     """
 
     @functools.wraps(call)
@@ -52,12 +79,15 @@ def condenser(call: Callable[..., Condensed]) -> Callable[..., Condensed]:
         name = type(self).__name__
         need_classes(task, name)
         task = _labelled(task)
-        warn_of_missing(task)
+        outermost = not _NESTED.get()
+        if outermost:
+            warn_of_missing(task)
         asked = _asked(self, task)
-        small = call(self, key, task, *args, **kwargs)
+        with nested():
+            small = call(self, key, task, *args, **kwargs)
         found = len(small.targets)
-        if asked is not None and found != asked:
-            of = "nodes" if isinstance(task, NodeTask) else "graphs"
+        if outermost and asked is not None and found != asked:
+            of = {NodeTask: "nodes", GraphTask: "graphs"}.get(type(task), "examples")
             hint = "choose another size, or compare at the size it gives"
             warnings.warn(f"{name} was asked for {asked} {of} and gives {found}: {hint}", stacklevel=2)
         return small
@@ -65,28 +95,37 @@ def condenser(call: Callable[..., Condensed]) -> Callable[..., Condensed]:
     return condense
 
 
+def _classes(task: Any) -> np.ndarray:
+    return np.asarray(task.y if isinstance(task, ArrayTask) else task.labels)
+
+
 def _labelled(task: Any) -> Any:
-    """The task without unlabelled examples in the masks that methods read; itself where there are none."""
-    known, train = np.asarray(task.labels) >= 0, task.labelled()
+    """Return the task without unlabelled examples in its masks; itself where there are none."""
+    known, train = _classes(task) >= 0, task.labelled()
     val = None if task.val is None else np.asarray(task.val) & known
     same = (train == np.asarray(task.train)).all() and (val is None or (val == np.asarray(task.val)).all())
     return task if same else dataclasses.replace(task, train=train, val=val)
 
 
-def _asked(recipe: Any, task: NodeTask | GraphTask) -> int | None:
-    """How many nodes or graphs a recipe was asked for, where it says a number."""
+def _asked(recipe: Any, task: Any) -> int | None:
+    """Return how many nodes or graphs a recipe was asked for, where it says a number."""
     if isinstance(task, GraphTask):
         each = getattr(recipe, "graphs_per_class", None)
         if each is None or getattr(recipe, "nodes", None) is not None:
             return None
         return each * len(np.unique(np.asarray(task.labels)[task.labelled()]))
+    if not isinstance(task, NodeTask):
+        return None
     if not hasattr(recipe, "label_ratio") or getattr(recipe, "keep", None) is not None:
         return None
-    return size_of(task, recipe.label_ratio, recipe.nodes)
+    return None if getattr(recipe, "per_class", None) else size_of(task, recipe.label_ratio, recipe.nodes)
+
+
+# --- what is seen -----------------------------------------------------------------------------------
 
 
 def dense_features(task: NodeTask) -> Float[np.ndarray, "N F"]:
-    """The features of a task as a dense array."""
+    """Return the features of a task as a dense array."""
     nodes = task.graph.nodes
     if nodes is None:
         raise ValueError(f"task {task.name!r} has no node features, which this method condenses")
@@ -96,7 +135,7 @@ def dense_features(task: NodeTask) -> Float[np.ndarray, "N F"]:
 
 
 def propagations(task: NodeTask, hops: int) -> list[Float[np.ndarray, "N F"]]:
-    """``X``, ``ÂX``, ... ``Â^hops X`` of all nodes of a task."""
+    """Return ``X``, ``ÂX``, ... ``Â^hops X`` of all nodes of a task."""
     x = jnp.asarray(dense_features(task))
     a = operator(task.graph, normalize="sym", self_loops=True)
     found = [x]
@@ -106,30 +145,53 @@ def propagations(task: NodeTask, hops: int) -> list[Float[np.ndarray, "N F"]]:
 
 
 def propagated_features(task: NodeTask, hops: int) -> Float[np.ndarray, "N F"]:
-    """``Â^hops X`` of all nodes of a task."""
+    """Return ``Â^hops X`` of all nodes of a task."""
     return propagations(task, hops)[-1]
 
 
+def normalize_adjacency(matrix: sp.csr_array) -> sp.csr_array:
+    """Return ``D^-1/2 (A + I) D^-1/2`` (host side)."""
+    return sp.csr_array(normalized_adjacency(matrix, self_loops=True), dtype=np.float32)
+
+
 def training_part(task: NodeTask) -> NodeTask:
-    """What a condenser may see: all of a transductive task, of an inductive one the training nodes."""
+    """Return what a condenser may see: all of a transductive task, of an inductive one the training nodes."""
     if task.train is None or not np.any(task.train):
         raise ValueError(f"task {task.name!r} has no training nodes to condense")
     return task if task.setting == "transductive" else task.induced(task.train)
 
 
-def size_of(task: NodeTask, label_ratio: float | None, nodes: int | None) -> int:
-    """The number of condensed nodes, from one of the two ways to say it.
+def training_graphs(task: GraphTask) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+    """Return numbers and classes of the graphs that a condenser may see: those for training with a label.
 
     Args:
-      task: the original task.
-      label_ratio: condensed nodes for each labelled training node, in (0, 1].
-      nodes: their number, which wins over the ratio.
+      task: The original task.
 
     Raises:
-      ValueError: for a size that is impossible or leaves a class without a node.
+      ValueError: For a task without training graphs, or whose labels are not one class for each.
     """
-    need_classes(task, "a number of condensed nodes")
-    labels = np.asarray(task.labels)[task.labelled()]
+    need_classes(task, "condensing")
+    index = np.flatnonzero(task.labelled())
+    return index, np.asarray(task.labels)[index].astype(np.int64)
+
+
+# --- sizes ------------------------------------------------------------------------------------------
+
+
+def size_of(task: NodeTask | GraphTask | ArrayTask, label_ratio: float | None, nodes: int | None) -> int:
+    """Return the number of condensed examples, from one of the two ways to say it.
+
+    Args:
+      task: The original task.
+      label_ratio: Condensed examples for each labelled training example, in (0, 1].
+      nodes: Their number, which takes precedence over the ratio.
+
+    Raises:
+      ValueError: For a size that is impossible or leaves a class without an example.
+    """
+    what = {NodeTask: "nodes", GraphTask: "graphs"}.get(type(task), "examples")
+    need_classes(task, f"a number of condensed {what}")
+    labels = _classes(task)[task.labelled()]
     labelled, present = len(labels), len(np.unique(labels))
     if nodes is None:
         if label_ratio is None:
@@ -139,20 +201,24 @@ def size_of(task: NodeTask, label_ratio: float | None, nodes: int | None) -> int
         nodes = int(label_ratio * labelled)
     if not present <= nodes <= labelled:
         raise ValueError(
-            f"{nodes} condensed nodes are impossible: task {task.name!r} has {present} classes among "
-            f"{labelled} labelled nodes, so choose between {present} and {labelled}"
+            f"{nodes} condensed {what} are impossible: task {task.name!r} has {present} classes among "
+            f"{labelled} labelled {what}, so choose between {present} and {labelled}"
         )
     return nodes
 
 
-def budget(task: NodeTask, size: int) -> tuple[int, ...]:
-    """Condensed nodes of each class, in order of the class number, adding up to ``size``.
+def budget(task: NodeTask | GraphTask | ArrayTask, size: int) -> tuple[int, ...]:
+    """Return the condensed examples of each class, in order of the class number, adding up to ``size``.
 
-    In proportion to the labelled nodes, rounded down, at least one for a class that has any; the largest
+    In proportion to the labelled examples, rounded down, at least one for a class that has any; the largest
     class takes what remains (the last one by number among equals, as the published code does). No class is
-    asked for more nodes than it has.
+    asked for more examples than it has.
+
+    Args:
+      task: The original task.
+      size: Their number.
     """
-    labels = np.asarray(task.labels)[task.labelled()]
+    labels = _classes(task)[task.labelled()]
     counts = np.bincount(labels, minlength=task.num_classes)
     share = np.where(counts > 0, np.maximum(size * counts // max(1, counts.sum()), 1), 0)
     order = np.argsort(counts, kind="stable")
@@ -167,29 +233,38 @@ def budget(task: NodeTask, size: int) -> tuple[int, ...]:
     return tuple(int(n) for n in share)
 
 
+# --- settings ---------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=256)
+def _choices(kind: type) -> dict[str, tuple]:
+    """Return the words of each field that is one of several words."""
+    hints = get_type_hints(kind)
+    fields = [f.name for f in dataclasses.fields(kind)]
+    return {name: get_args(hints[name]) for name in fields if get_origin(hints[name]) is Literal}
+
+
 def check_settings(
     recipe: Any,
     *,
-    choices: Mapping[str, Any] = MappingProxyType({}),
     at_least_one: Sequence[str] = (),
     optional: Sequence[str] = (),
     not_negative: Sequence[str] = (),
 ) -> None:
-    """Refuse impossible settings of a recipe.
+    """Refuse impossible settings of a recipe; a field that is annotated with a `Literal` is one of its words.
 
     Args:
-      recipe: the method.
-      choices: the `typing.Literal` of each setting that is one of several words.
-      at_least_one: settings that count something.
-      optional: settings that count something or are None.
-      not_negative: settings that weigh something.
+      recipe: The method, a dataclass.
+      at_least_one: Settings that count something.
+      optional: Settings that count something or are None.
+      not_negative: Settings that weigh something.
 
     Raises:
-      ValueError: naming the first that is impossible.
+      ValueError: Naming the first that is impossible.
     """
-    for name, kind in choices.items():
-        if getattr(recipe, name) not in get_args(kind):
-            known = ", ".join(map(str, get_args(kind)))
+    for name, words in _choices(type(recipe)).items():
+        if getattr(recipe, name) not in words:
+            known = ", ".join(map(str, words))
             raise ValueError(f"{name} must be one of {known}, got {getattr(recipe, name)!r}")
     for names, least, said in (
         (at_least_one, 1, "be at least 1"),
@@ -202,37 +277,85 @@ def check_settings(
                 raise ValueError(f"{name} must {said}, got {value}")
 
 
-def preset(
-    recipe: Callable[..., Any],
-    settings: Mapping[Any, Mapping[str, Any]],
-    dataset: str,
-    label_ratio: float | None = None,
-    nodes: int | None = None,
+def official(
+    make: Callable[..., Any],
+    table: Mapping[Any, Mapping[str, Any]] | None = None,
     *,
-    near: float | None = None,
-) -> Any:
-    """A recipe with the settings that its authors used for a dataset, or its defaults elsewhere.
+    size: str | None = "label_ratio",
+    at: float | int = 0.5,
+) -> Callable[..., Any]:
+    """Return ``(dataset, *, near=None, **settings) -> recipe``, with the settings of a method's authors.
+
+    Elsewhere than on the datasets of the table, the recipe has its defaults.
 
     Args:
-      recipe: the method.
-      settings: what differs from the defaults, by dataset, or by dataset and label ratio; the nearest ratio
-        counts.
-      dataset: name, e.g. ``"cora"``.
-      label_ratio: condensed nodes for each labelled node.
-      nodes: number of condensed nodes, instead of the ratio.
-      near: the label ratio that ``nodes`` is, where it is known, to find the nearest one.
+      make: The method.
+      table: What differs from the defaults, by dataset, or by dataset and size; the nearest size counts.
+      size: The setting that is the size: ``"label_ratio"``, ``"graphs_per_class"``, or None where none is.
+      at: The size where none is asked for.
     """
-    size = {"label_ratio": None if nodes else label_ratio or 0.5, "nodes": nodes}
-    ratio = near or label_ratio or 0.5
-    known = [key[1] for key in settings if isinstance(key, tuple) and key[0] == dataset]
-    if known:
-        return recipe(**size, **settings[dataset, min(known, key=lambda r: abs(np.log(r / ratio)))])
-    return recipe(**size, **settings.get(dataset, {}))
+    table = table or {}
+    kind: Any = make.func if isinstance(make, functools.partial) else make
+    known = [f.name for f in dataclasses.fields(kind) if f.init]
+
+    def build(dataset: str, *, near: float | int | None = None, **settings: Any) -> Any:
+        for name in settings:
+            choose(f"setting of {kind.__name__}", name, known)
+        near = near or settings.get(size or "") or at
+        sizes = [key[1] for key in table if isinstance(key, tuple) and key[0] == dataset]
+        if sizes:
+            found = table[dataset, min(sizes, key=lambda s: abs(np.log(s / near)))]
+        else:
+            found = table.get(dataset, {})
+        if size == "label_ratio":  # of the two ways to say a size, the one that was used
+            settings["label_ratio"] = None if settings.get("nodes") else settings.get("label_ratio") or at
+        return make(**{**found, **settings})
+
+    return build
 
 
-def symmetric_normalization(matrix: sp.csr_array) -> sp.csr_array:
-    """``D^-1/2 (A + I) D^-1/2`` on the host."""
-    return sp.csr_array(normalized_adjacency(matrix, self_loops=True), dtype=np.float32)
+# --- what is returned -------------------------------------------------------------------------------
+
+
+def method_name(recipe: Any) -> str:
+    """Return the name of a recipe in the catalogue, or that of its class in lower case.
+
+    Args:
+      recipe: The recipe.
+    """
+    from jgd.condense import METHODS  # here: the catalogue is above the methods
+
+    names = [
+        (len(given), entry.name)
+        for entry in METHODS.of_module(type(recipe).__module__).values()
+        for given in [entry.make.keywords if isinstance(entry.make, functools.partial) else {}]
+        if getattr(entry.make, "func", entry.make) is type(recipe)
+        and all(getattr(recipe, name) == value for name, value in given.items())
+    ]
+    return max(names)[1] if names else type(recipe).__name__.lower()
+
+
+def _origin(recipe: Any, key: Array, task: Any) -> dict[str, Any]:
+    return {
+        "method": method_name(recipe),
+        "config": dataclasses.asdict(recipe),
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "dataset": task.name,
+    }
+
+
+def _product(
+    data: Any, labels: np.ndarray, weights: Any, extras: Any, train: Any, provenance: Any
+) -> Condensed:
+    kind = "int" if labels.ndim == 1 else "prob"
+    return Condensed(
+        data=data,
+        targets=labels.astype(np.int32) if kind == "int" else labels.astype(np.float32),
+        weights=None if weights is None else np.asarray(weights, np.float32),
+        extras={k: np.asarray(v) for k, v in (extras or {}).items()},
+        train={"targets": kind, **train},
+        provenance=provenance,
+    )
 
 
 def condensed_nodes(
@@ -251,16 +374,16 @@ def condensed_nodes(
     """Wrap condensed nodes, with a record of where they come from.
 
     Args:
-      recipe: the method, a dataclass whose fields are its settings.
-      key: its random key.
-      task: the original task.
-      features: ``[n, F]``.
-      labels: ``[n]`` or ``[n, C]``.
-      weights: ``[n]`` of the examples in the loss, or None.
+      recipe: The method, a dataclass whose fields are its settings.
+      key: Its random key.
+      task: The original task.
+      features: Features ``[n, F]``.
+      labels: Classes ``[n]`` or probabilities ``[n, C]``.
+      weights: Weights of the examples in the loss ``[n]``, or None.
       edges: None for A' = I, a graph, or an adjacency ``[n, n]``.
-      structure: how the edges are meant, see `Condensed`.
-      extras: further arrays.
-      train: further settings of the training.
+      structure: How the edges are meant, see `Condensed`.
+      extras: Further arrays.
+      train: Further settings of the training.
     """
     features, labels = np.asarray(features, np.float32), np.asarray(labels)
     if edges is None:
@@ -271,23 +394,83 @@ def condensed_nodes(
         graph = edges._replace(nodes=features)
     else:
         graph = from_adjacency(np.asarray(edges), features)
-    size, labelled = len(features), int(np.sum(task.train))
-    kind = "int" if labels.ndim == 1 else "prob"
-    return Condensed(
-        data=graph,
-        targets=labels.astype(np.int32) if kind == "int" else labels.astype(np.float32),
-        weights=None if weights is None else np.asarray(weights, np.float32),
-        extras={k: np.asarray(v) for k, v in (extras or {}).items()},
-        train={"structure": structure, "targets": kind, **(train or {})},
-        provenance={
-            "method": type(recipe).__name__.lower(),
-            "config": dataclasses.asdict(recipe),
-            "key": np.asarray(jax.random.key_data(key)).tolist(),
-            "dataset": task.name,
-            "setting": task.setting,
-            "nodes": size,
-            "edges": int(np.sum(graph.n_edge)),
-            "label_ratio": size / labelled,
-            "node_ratio": size / task.num_nodes,
-        },
-    )
+    provenance = {
+        **_origin(recipe, key, task),
+        "setting": task.setting,
+        "nodes": len(features),
+        "edges": int(np.sum(graph.n_edge)),
+        "label_ratio": len(features) / int(np.sum(task.train)),
+        "node_ratio": len(features) / task.num_nodes,
+    }
+    return _product(graph, labels, weights, extras, {"structure": structure, **(train or {})}, provenance)
+
+
+def condensed_graphs(
+    recipe: Any,
+    key: Array,
+    task: GraphTask,
+    *,
+    graphs: jraph.GraphsTuple,
+    labels: Any,
+    weights: Any = None,
+    extras: dict[str, Any] | None = None,
+    train: dict[str, Any] | None = None,
+    record: dict[str, Any] | None = None,
+) -> Condensed:
+    """Wrap condensed graphs, with a record of where they come from.
+
+    Args:
+      recipe: The method, a dataclass whose fields are its settings.
+      key: Its random key.
+      task: The original task.
+      graphs: The graphs, joined.
+      labels: Classes ``[G]`` or probabilities ``[G, C]``.
+      weights: Weights of the examples in the loss ``[G]``, or None.
+      extras: Further arrays; ``"root"`` is a mask of the nodes that pooling reads.
+      train: Further settings of the training.
+      record: Further entries of the provenance, plain JSON values.
+    """
+    index, _ = training_graphs(task)
+    labels, size = np.asarray(labels), int(np.sum(graphs.n_node))
+    provenance = {
+        **_origin(recipe, key, task),
+        "graphs": len(labels),
+        "nodes": size,
+        "edges": int(np.sum(graphs.n_edge)),
+        "graph_ratio": len(labels) / len(index),
+        "node_ratio": size / int(np.asarray(task.graphs.n_node)[index].sum()),
+        **(record or {}),
+    }
+    return _product(graphs, labels, weights, extras, {"structure": "raw", **(train or {})}, provenance)
+
+
+def condensed_arrays(
+    recipe: Any,
+    key: Array,
+    task: ArrayTask,
+    *,
+    x: Any,
+    labels: Any,
+    weights: Any = None,
+    extras: dict[str, Any] | None = None,
+    train: dict[str, Any] | None = None,
+) -> Condensed:
+    """Wrap condensed examples without edges, with a record of where they come from.
+
+    Args:
+      recipe: The method, a dataclass whose fields are its settings.
+      key: Its random key.
+      task: The original task.
+      x: Inputs ``[n, ...]``.
+      labels: Classes ``[n]`` or probabilities ``[n, C]``.
+      weights: Weights of the examples in the loss ``[n]``, or None.
+      extras: Further arrays.
+      train: Further settings of the training.
+    """
+    labels = np.asarray(labels)
+    provenance = {
+        **_origin(recipe, key, task),
+        "examples": len(labels),
+        "label_ratio": len(labels) / int(np.sum(task.labelled())),
+    }
+    return _product(np.asarray(x), labels, weights, extras, train or {}, provenance)

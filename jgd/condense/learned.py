@@ -1,234 +1,130 @@
-"""What condensers of nodes share that learn: where a set starts, what it is seen by, which one is kept."""
+"""What recipes share that learn a set: sizes, checks, where it starts, which one is kept, what is returned.
+
+A paper's file holds its settings, its equations and ``learn``, which runs the loop::
+
+    @dataclass(frozen=True)
+    class Mine(LearnedNodes):
+        epochs: int = host(600)
+        lr_x: float = 1e-2
+
+        def learn(self, key, task, size, loop):
+            k_start, k_match = jax.random.split(key)
+            data = Matching(self.begin(k_start, task, size, loop), real_examples("sgc", task), self.val(task))
+            alg = _algorithm(self, task.num_classes, data.val is not None)
+            return loop("match", alg, k_match, data, self.epochs)["small"]
+
+
+    @memoized
+    def _algorithm(settings: Mine, num_classes: int, select: bool) -> Algorithm:
+        ...
+        return settings.selecting(alg, num_classes) if select else alg
+
+Fields that compiled programs do not depend on are declared with `jgd.core.memo.host`. A method that has no
+choice in a shared setting fixes it: ``start: ClassVar = "random"``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
-from typing import Any, Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any
 
-import jax
-import jax.numpy as jnp
+import jraph
 import numpy as np
-import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
-from jgd.condense.averaging import Average, Clustering
-from jgd.condense.clustgdd import ClustGDD
-from jgd.condense.common import budget, condensed_nodes, dense_features, propagated_features, training_part
-from jgd.condense.selection import Herding, KCenter, Random
+from jgd.condense.backbones import Backbone, Encoder, Pooling, backbone, readout, val_examples, val_graphs
+from jgd.condense.common import check_settings, condensed_graphs, condensed_nodes, condenser, size_of
+from jgd.condense.select import select_on_validation
+from jgd.condense.start import GraphStart, Padding, Start, start_from, start_graphs
 from jgd.condense.synthesizers import seen
-from jgd.core import Algorithm, Examples, Loop, Model, from_linen, keep_best
+from jgd.core import Algorithm, Examples, Loop, in_memory
+from jgd.core.memo import host
 from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
-from jgd.graph import DiagonalOperator, identity, operator
-from jgd.losses import cross_entropy, mean
-from jgd.metrics import accuracy
-from jgd.nn import GCN, SGC, features_for
-from jgd.optim import adam_l2, by_part
-from jgd.optim import turns as in_turns
+from jgd.data.tasks import DenseGraphs, GraphTask, NodeTask
+from jgd.graph import DiagonalOperator
 
-__all__ = [
-    "Backbone",
-    "Start",
-    "backbone",
-    "condensed_set",
-    "judged",
-    "part_optimizer",
-    "real_examples",
-    "selected",
-    "start_from",
-    "val_examples",
-]
-
-Start = Literal["noise", "random", "herding", "k-center", "average", "average-sgc", "clustering", "clustgdd"]
-Backbone = Literal["sgc", "gcn"]
+__all__ = ["LearnedGraphs", "LearnedNodes", "condensed_set", "condensed_stack"]
 
 
-def start_from(how: Start, key: Array, task: NodeTask, size: int, loop: Loop) -> Examples:
-    """Features and labels of the set that a method starts from.
-
-    Labels follow the budget of the classes, in order of the class number; ClustGDD brings its own. Edges of
-    the start are not used.
-
-    Args:
-      how: ``"noise"`` for standard normal features, or the name of a condenser.
-      key: random key.
-      task: the original task.
-      size: number of nodes.
-      loop: of the condenser.
-    """
-    if how not in get_args(Start):
-        raise ValueError(f"start must be one of {', '.join(get_args(Start))}, got {how!r}")
-    if how == "noise":
-        labels = np.repeat(np.arange(task.num_classes), budget(task, size)).astype(np.int32)
-        x = jax.random.normal(key, (size, dense_features(task).shape[1]))
-        return Examples((x,), jnp.asarray(labels))
-    recipe: Any = {
-        "random": Random,
-        "herding": Herding,
-        "k-center": KCenter,
-        "average": Average,
-        "average-sgc": lambda **kw: Average(hops=2, **kw),
-        "clustering": Clustering,
-        "clustgdd": ClustGDD,
-    }[how](label_ratio=None, nodes=size)
-    small: Condensed = recipe(key, task, loop=loop)
-    return Examples((jnp.asarray(small.data.nodes, jnp.float32),), jnp.asarray(small.targets))
+# --- nodes ------------------------------------------------------------------------------------------
 
 
-def backbone(name: Backbone, num_classes: int, hidden: int = 256) -> Model:
-    """The network that a set is seen through, without dropout: SGC (two hops) or a GCN (two layers)."""
-    if name not in get_args(Backbone):
-        raise ValueError(f"backbone must be one of {', '.join(get_args(Backbone))}, got {name!r}")
-    return _backbone(name, num_classes, hidden)
+@dataclass(frozen=True)
+class LearnedNodes:
+    """Learned nodes, perhaps with edges.
 
-
-@lru_cache(maxsize=64)
-def _backbone(name: str, num_classes: int, hidden: int) -> Model:
-    return from_linen(SGC(num_classes) if name == "sgc" else GCN(num_classes, hidden, dropout=0.0))
-
-
-def _seen_by(name: Backbone, task: NodeTask, mask: Any) -> Examples:
-    """Nodes in ``mask`` as a backbone sees them on the whole graph.
-
-    The propagations of SGC come first, once: what is left is its linear map on the rows that count.
-    """
-    labels = np.asarray(task.labels)
-    if name == "sgc":
-        index = np.flatnonzero(np.asarray(mask))
-        x = propagated_features(task, 2)[index]
-        return Examples((identity(len(index)), jnp.asarray(x)), jnp.asarray(labels[index]))
-    inputs = (operator(task.graph, normalize="sym", self_loops=True), features_for(task.graph))
-    return Examples(inputs, jnp.asarray(labels), jnp.asarray(mask, jnp.float32))
-
-
-def real_examples(name: Backbone, task: NodeTask, *, whole: bool = False) -> Examples:
-    """The labelled nodes as a backbone sees them; of an inductive task on the graph of the training nodes.
-
-    Args:
-      name: the backbone.
-      task: the original task.
-      whole: give the operator and dense features of all nodes, to draw neighbourhoods from.
-    """
-    part = training_part(task)
-    if whole:
-        a = operator(part.graph, normalize="sym", self_loops=True)
-        mask = jnp.asarray(part.train, jnp.float32)
-        return Examples((a, jnp.asarray(dense_features(part))), jnp.asarray(part.labels), mask)
-    return _seen_by(name, part, part.train)
-
-
-def val_examples(name: Backbone, task: NodeTask) -> Examples | None:
-    """The validation nodes as a backbone sees them, or None where there are none."""
-    if task.val is None or not np.any(task.val):
-        return None
-    if task.setting == "transductive":
-        return _seen_by(name, task, task.val)
-    part = task.induced(task.val)
-    return _seen_by(name, part, np.ones(part.num_nodes, bool))
-
-
-def part_optimizer(
-    lr_x: float, lr_adj: float | None, turns: tuple[int, int] | None, outer: int = 1
-) -> optax.GradientTransformationExtraArgs:
-    """Adam for the features and for the adjacency of a set, both at once or in turns.
-
-    Args:
-      lr_x: learning rate of the part ``x``.
-      lr_adj: of the part ``adj``; None where there is none to learn.
-      turns: epochs of the adjacency and epochs of the features; None for both at once.
-      outer: steps of the set in an epoch.
-    """
-    x = optax.adam(lr_x)
-    if lr_adj is None:
-        return by_part(x=x)
-    if turns is None:
-        return by_part(adj=optax.adam(lr_adj), x=x)
-    epochs_adj, epochs_x = turns
-    return in_turns(adj=(epochs_adj * outer, optax.adam(lr_adj)), x=(epochs_x * outer, x))
-
-
-def judged(
-    alg: Algorithm,
-    recipe: Any,
-    num_classes: int,
-    *,
-    select: bool,
-    see: Callable[[Examples], Examples] = seen,
-) -> Algorithm:
-    """The loop of a recipe, selecting as its ``select_every``, ``select_with`` and ``patience`` say.
-
-    Args:
-      alg: the loop.
-      recipe: the method.
-      num_classes: number of classes.
-      select: whether there is anything to select by; else the loop as it is.
-      see: as in `selected`.
-    """
-    if not select:
-        return alg
-    judge = backbone(recipe.select_with, num_classes, hidden=64)
-    return selected(alg, judge, every=recipe.select_every, patience=recipe.patience, see=see)
-
-
-def selected(
-    alg: Algorithm,
-    judge: Model,
-    *,
-    every: int,
-    patience: int | None = None,
-    see: Callable[[Examples], Examples] = seen,
-) -> Algorithm:
-    """Of the sets that `match` passes, keep the one that teaches best.
-
-    Args:
-      alg: a matching loop over graphs, see `jgd.condense.bilevel.match`.
-      judge: network that is trained on the set, from the same weights at every look; its accuracy on
-        ``data.val`` is the score.
-      every: epochs between looks.
-      patience: stop after so many looks without a better one.
-      see: what the network is given in place of the set, as in `match`.
+    Attributes:
+      label_ratio: Condensed nodes for each labelled node.
+      nodes: Number of condensed nodes, instead of the ratio.
+      start: Where the features start.
+      threshold: Smallest weight of A' that is an edge in the result.
+      select_every: Epochs between validation checks; None returns the last set.
+      select_with: Network that is trained on the set for a check.
+      patience: Validation checks without improvement before stopping; None disables early stopping.
     """
 
-    def score(product, data):
-        return _taught(judge, see(product["small"]), data.val)
+    label_ratio: float | None = host(0.5)
+    nodes: int | None = host(None)
+    start: Start = host("random")
+    threshold: float = 0.0
+    select_every: int | None = 10
+    select_with: Backbone = "gcn"
+    patience: int | None = None
 
-    return keep_best(alg, score, every=every, patience=patience)
+    def __post_init__(self):
+        """Refuse impossible settings."""
+        check_settings(self, optional=("select_every", "patience"))
 
+    @condenser
+    def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
+        """Condense a task."""
+        size = size_of(task, self.label_ratio, self.nodes)
+        return self.wrap(key, task, self.learn(key, task, size, loop))
 
-def _taught(
-    model: Model, small: Examples, val: Examples, *, steps: int = 300, learning_rate: float = 0.01
-) -> Float[Array, ""]:
-    """Validation accuracy of a network after full-batch training on a set."""
-    tx = adam_l2(learning_rate, 5e-4, num_steps=steps)
-    params, state = model.init(jax.random.key(0), *small.inputs)
+    def learn(self, key: Array, task: NodeTask, size: int, loop: Loop) -> Examples:
+        """Learn a set of ``size`` nodes, as its synthesizer renders it."""
+        raise TypeError(f"{type(self).__name__} does not say how it learns")
 
-    def loss(params):
-        logits = model.apply(params, state, *small.inputs)[0].logits
-        return mean(cross_entropy(logits, small.targets), small.weights)
+    def begin(self, key: Array, task: NodeTask, size: int, loop: Loop) -> Examples:
+        """Return the set that the method starts from."""
+        return start_from(self.start, key, task, size, loop)
 
-    def step(carry, _):
-        params, opt_state = carry
-        updates, opt_state = tx.update(jax.grad(loss)(params), opt_state, params)
-        return (optax.apply_updates(params, updates), opt_state), None
+    def val(self, task: NodeTask) -> Examples | None:
+        """Return the examples to select by; None where the last set is returned."""
+        return None if self.select_every is None else val_examples(self.select_with, task)
 
-    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), length=steps)
-    logits = model.apply(params, state, *val.inputs)[0].logits
-    return accuracy(logits, val.targets, val.weights)
+    def selecting(
+        self, alg: Algorithm, num_classes: int, see: Callable[[Examples], Examples] = seen
+    ) -> Algorithm:
+        """Return a loop that keeps the set that is best on validation nodes.
+
+        Args:
+          alg: The loop.
+          num_classes: Number of classes.
+          see: What networks are given in place of the rendered set.
+        """
+        assert self.select_every is not None
+        judge = backbone(self.select_with, num_classes, hidden=64)
+        return select_on_validation(alg, judge, every=self.select_every, patience=self.patience, see=see)
+
+    def wrap(self, key: Array, task: NodeTask, small: Examples) -> Condensed:
+        """Return a learned set with its provenance."""
+        return condensed_set(self, key, task, small, threshold=self.threshold)
 
 
 def condensed_set(
     recipe: Any, key: Array, task: NodeTask, small: Examples, *, threshold: float = 0.0, **options: Any
 ) -> Condensed:
-    """A learned set as what recipes return.
+    """Return a learned set of nodes as recipes return it.
 
     Args:
-      recipe: the method.
-      key: its random key.
-      task: the original task.
-      small: the set as its synthesizer renders it.
-      threshold: weights below it are no edges.
-      **options: of `condensed_nodes`.
+      recipe: The method.
+      key: Its random key.
+      task: The original task.
+      small: The set as its synthesizer renders it.
+      threshold: Smallest weight that is an edge.
+      **options: Options of `condensed_nodes`.
     """
     a, x = small.inputs
     weights = None if isinstance(a, DiagonalOperator) else np.asarray(a.todense())
@@ -237,3 +133,92 @@ def condensed_set(
     return condensed_nodes(
         recipe, key, task, features=x, labels=small.targets, edges=weights, structure="raw", **options
     )
+
+
+# --- sets of graphs ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class LearnedGraphs:
+    """Learned graphs, padded to one size.
+
+    Attributes:
+      graphs_per_class: Number of condensed graphs of each class.
+      nodes: Number of nodes of every condensed graph.
+      start: How the training graphs are chosen that the set starts from, or ``"noise"``.
+      padding: ``"learned"``, or ``"none"`` for graphs that keep the number of nodes they start with.
+      select_every: Steps between validation checks; None returns the last set.
+      select_with: Network that is trained on the set for a check.
+      patience: Validation checks without improvement before stopping; None disables early stopping.
+    """
+
+    graphs_per_class: int = host(10)
+    nodes: int | None = host(None)
+    start: GraphStart = host("random")
+    padding: Padding = host("learned")
+    select_every: int | None = 50
+    select_with: Encoder = "gcn"
+    patience: int | None = None
+
+    def __post_init__(self):
+        """Refuse impossible settings."""
+        optional = ("nodes", "select_every", "patience")
+        check_settings(self, at_least_one=("graphs_per_class",), optional=optional)
+
+    @condenser
+    def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
+        """Condense a task."""
+        return self.wrap(key, task, self.learn(key, task, loop))
+
+    def learn(self, key: Array, task: GraphTask, loop: Loop) -> Examples:
+        """Learn a set of graphs, as its synthesizer renders it."""
+        raise TypeError(f"{type(self).__name__} does not say how it learns")
+
+    def begin(self, key: Array, task: GraphTask, nodes: int, loop: Loop) -> Examples:
+        """Return the set that the method starts from, of graphs with ``nodes`` nodes."""
+        return start_graphs(self.start, key, task, self.graphs_per_class, nodes, loop, self.padding)
+
+    def val(self, task: GraphTask) -> Examples | None:
+        """Return the graphs to select by; None where the last set is returned."""
+        return None if self.select_every is None else val_graphs(task, self.select_with)
+
+    def selecting(self, alg: Algorithm, num_classes: int, layers: int, pooling: Pooling) -> Algorithm:
+        """Return a loop that keeps the set that is best on validation graphs.
+
+        Args:
+          alg: The loop.
+          num_classes: Number of classes.
+          layers: Layers of the network that is trained on the set for a check.
+          pooling: Pooling of that network.
+        """
+        assert self.select_every is not None
+        judge = readout(self.select_with, num_classes, hidden=64, layers=layers, pooling=pooling)
+        every, patience = self.select_every, self.patience
+        return select_on_validation(alg, judge, every=every, patience=patience, see=lambda small: small)
+
+    def wrap(self, key: Array, task: GraphTask, small: Examples) -> Condensed:
+        """Return a learned set with its provenance."""
+        return condensed_stack(self, key, task, small)
+
+
+def condensed_stack(recipe: Any, key: Array, task: GraphTask, small: Examples, **options: Any) -> Condensed:
+    """Return a learned stack of graphs as recipes return it, `DenseGraphs`.
+
+    Args:
+      recipe: The method.
+      key: Its random key.
+      task: The original task.
+      small: Edges (zeros and ones), features and which nodes exist, and labels, as synthesizers render them.
+      **options: Options of `condensed_graphs`.
+    """
+    a, x, exists = (np.asarray(part) for part in small.inputs)
+    labels = np.asarray(small.targets)
+    fields: dict[str, Any] = dict.fromkeys(("nodes", "edges", "senders", "receivers", "globals"))
+    sizes = jraph.GraphsTuple(
+        **fields,
+        n_node=np.sum(exists, axis=1).astype(np.int32),
+        n_edge=np.count_nonzero(a, axis=(1, 2)).astype(np.int32),
+    )
+    whole = condensed_graphs(recipe, key, task, graphs=sizes, labels=labels, **options)
+    data = DenseGraphs(x=x, adj=a, mask=exists, y=labels.astype(np.int32))
+    return replace(whole, data=data)

@@ -55,7 +55,7 @@ class Adjacency(NamedTuple):
 
 
 def seen(small: Examples) -> Examples:
-    """The set as networks see it: with ``D^-1/2 (A' + I) D^-1/2`` in place of A'."""
+    """Return the set as networks see it: with ``D^-1/2 (A' + I) D^-1/2`` in place of A'."""
     a, x = small.inputs
     raw: Any = a.values if isinstance(a, DenseOperator) else a
     return small._replace(inputs=(operator(raw, normalize="sym", self_loops=True, negative="keep"), x))
@@ -64,16 +64,16 @@ def seen(small: Examples) -> Examples:
 def node_set(
     adjacency: Adjacency | None = None, *, soft_labels: bool = False, learning_rate: float | None = None
 ) -> Synthesizer:
-    """Synthetic nodes: features, and perhaps an adjacency, labels and the learning rate to train with.
+    """Return synthetic nodes: features, and perhaps an adjacency, labels and the learning rate to train with.
 
     Parts: ``x`` features ``[n, F]``; ``adj`` parameters of the adjacency; ``y`` labels ``[n, C]``, free
     numbers that are used as they are; ``lr`` the learning rate, under a name of its own because a matching
     loss reads it.
 
     Args:
-      adjacency: how edges follow from the features; None for A' = I.
-      soft_labels: learn the labels, which then start as one-hot unless the start has soft ones.
-      learning_rate: where the learned learning rate starts; None if there is none.
+      adjacency: How edges follow from the features; None for A' = I.
+      soft_labels: Whether to learn the labels, which then start as one-hot unless the start has soft ones.
+      learning_rate: Start of the learned learning rate; None if there is none.
     """
 
     def init(key, start):
@@ -110,7 +110,7 @@ def node_set(
 
 
 def undirected(weights: Float[Array, "*B N N"]) -> Float[Array, "*B N N"]:
-    """The symmetric part of each matrix, with a zero diagonal."""
+    """Return the symmetric part of each matrix, with a zero diagonal."""
     loop = jnp.eye(weights.shape[-1], dtype=bool)
     return jnp.where(loop, 0, (weights + jnp.swapaxes(weights, -1, -2)) / 2)
 
@@ -118,7 +118,7 @@ def undirected(weights: Float[Array, "*B N N"]) -> Float[Array, "*B N N"]:
 def existing(
     a: Float[Array, "B N N"], x: Float[Array, "B N F"], exists: Bool[Array, "B N"]
 ) -> tuple[Float[Array, "B N N"], Float[Array, "B N F"], Bool[Array, "B N"]]:
-    """Edges and features of the nodes that exist, zeros elsewhere."""
+    """Return edges and features of the nodes that exist, zeros elsewhere."""
     both = exists[:, :, None] & exists[:, None]
     return jnp.where(both, a, 0), jnp.where(exists[..., None], x, 0), exists
 
@@ -126,7 +126,7 @@ def existing(
 def dense_graph_set(
     *, anneal: int = 200, hottest: float = 1.0, coldest: float = 0.01, certain: float = 5.0
 ) -> Synthesizer:
-    """Synthetic graphs, padded to one size: features, and a free logit for every pair of nodes.
+    """Return synthetic graphs, padded to one size: features, and a free logit for every pair of nodes.
 
     Parts: ``x`` features ``[B, N, F]``; ``adj`` logits ``S`` ``[B, N, N]``, of which the symmetric part
     counts. Inputs, of the start too, are edges ``[B, N, N]`` (zeros and ones, or probabilities), features,
@@ -138,10 +138,10 @@ def dense_graph_set(
     edges are those that are more likely than not: ``A_ij = [S_ij > 0]``.
 
     Args:
-      anneal: steps until the lowest temperature.
-      hottest: the first temperature.
-      coldest: the last one.
-      certain: the logit of an edge that the start has; the opposite of one that it has not.
+      anneal: Steps until the lowest temperature.
+      hottest: The first temperature.
+      coldest: The last one.
+      certain: The logit of an edge that the start has; the opposite of one that it has not.
     """
     if anneal < 1 or not 0 < coldest <= hottest:
         raise ValueError(
@@ -178,7 +178,7 @@ def dense_graph_set(
 
 
 def uniform_linear(key: Array, fan_in: int, width: int) -> dict[str, Array]:
-    """Weights and biases of a linear map, uniform within ``1 / sqrt(fan_in)``."""
+    """Return weights and biases of a linear map, uniform within ``1 / sqrt(fan_in)``."""
     k_kernel, k_bias = jax.random.split(key)
     bound = fan_in**-0.5
     kernel = jax.random.uniform(k_kernel, (fan_in, width), minval=-bound, maxval=bound)
@@ -194,21 +194,21 @@ def batch_norm(params: dict[str, Array], x: Float[Array, "... H"]) -> Float[Arra
 
 
 def pairs(first: dict[str, Array], x: Float[Array, "n F"]) -> Float[Array, "n n H"]:
-    """A linear map of all concatenated pairs ``[x_i; x_j]``, without building them."""
+    """Return a linear map of all concatenated pairs ``[x_i; x_j]``, without building them."""
     width = x.shape[1]
     of, to = x @ first["kernel"][:width], x @ first["kernel"][width:]
     return of[:, None] + to[None] + first["bias"]
 
 
 def pge(hidden: int = 128, layers: int = 3) -> Adjacency:
-    """GCond's generator: ``A'_ij = sigmoid((MLP([x_i; x_j]) + MLP([x_j; x_i])) / 2)``, zero on the diagonal.
+    """Return GCond's generator: ``A'_ij = sigmoid((MLP([x_i; x_j]) + MLP([x_j; x_i])) / 2)``, zero for i = j.
 
     The MLP normalises with the statistics of all ``n²`` pairs, when the set is returned too, so that A' is a
     function of the features and the weights alone, and permutes with the nodes.
 
     Args:
-      hidden: width.
-      layers: linear maps, at least 2.
+      hidden: Width of the hidden layers.
+      layers: Linear maps, at least 2.
     """
     if layers < 2:
         raise ValueError(f"layers must be at least 2, got {layers}")
@@ -233,6 +233,6 @@ def pge(hidden: int = 128, layers: int = 3) -> Adjacency:
 
 
 def symmetric_weights(scores: Float[Array, "n n"]) -> Float[Array, "n n"]:
-    """Sigmoid of the symmetric part, with a zero diagonal."""
+    """Return the sigmoid of the symmetric part, with a zero diagonal."""
     weights = jax.nn.sigmoid((scores + scores.T) / 2)
     return jnp.where(jnp.eye(scores.shape[0], dtype=bool), 0, weights)

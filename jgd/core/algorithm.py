@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import optax
 from jaxtyping import Array, PyTree
 
 from jgd.core.model import Bound, Model, applied
-from jgd.core.objective import Context, Players, as_objective, one_number
+from jgd.core.objective import Context, Objective, Players, as_objective, one_number
 
 __all__ = [
     "Algorithm",
@@ -21,7 +22,10 @@ __all__ = [
     "Player",
     "TrainState",
     "alternate",
+    "context",
     "cycle",
+    "follow",
+    "restart",
     "sequence",
     "train",
 ]
@@ -49,7 +53,7 @@ class Algorithm(NamedTuple):
         dict of arrays. A metric ``"loss"`` that is nowhere finite stops the run, a metric ``"done"`` that
         is everywhere true ends it early.
       result: ``(state, data) -> product``; a pytree.
-      flush: host work between chunks of steps, or None (see `record`).
+      flush: Host work between chunks of steps, or None (see `record`).
     """
 
     init: Callable[[Array, Any, Any], PyTree]
@@ -62,26 +66,100 @@ class Examples(NamedTuple):
     """A set of supervised examples.
 
     Attributes:
-      inputs: what the network takes, a tuple.
-      targets: integer classes ``[N]``, probabilities ``[N, C]`` or regression targets.
-      weights: ``[N]`` weight of each example in the loss, zero to leave it out; None for all ones.
-      index: ``[N]`` which examples these are, for losses with a memory of each: in a batch of
-        `jgd.distill` positions among the training examples, of those in turn the rows of the task
-        (``source_of(ctx.data).train.index[ctx.batch.index]``).
+      inputs: Inputs of the network, a tuple.
+      targets: Integer classes ``[N]``, probabilities ``[N, C]`` or regression targets.
+      weights: Weight ``[N]`` of each example in the loss, zero to leave it out; None for all ones.
+      index: Numbers ``[N]`` of the examples, for losses with a memory of each: in a batch of `jgd.distill`
+        positions among the training examples, of those in turn the rows of the task
+        (``ctx.examples.train.index[ctx.batch.index]``).
+      masks: ``{name: bool [N]}``, named sets of examples for losses that count some of them, or None.
     """
 
     inputs: tuple
     targets: Any = None
     weights: Any = None
     index: Any = None
+    masks: Any = None
 
 
 class TrainState(NamedTuple):
-    """State of `train`. ``params`` and ``state`` are keyed by player, ``"objective"`` being one."""
+    """State of a player. ``params`` and ``state`` are keyed by network, ``"objective"`` being one."""
 
     params: dict[str, PyTree]
     state: dict[str, PyTree]
     opt_state: PyTree
+
+
+class Player(NamedTuple):
+    """A network that learns beside others, or several networks that share each step and its loss.
+
+    A player descends on its objective, or has an update of its own::
+
+        Player(net, objective, optax.adam(1e-3))
+        Player(net, update=follow("model", 0.99))
+
+    A pool of networks, of which one advances in each step, is a player whose parameters have a leading axis::
+
+        def advance(params, state, ctx, *, key, t):
+            one = jax.random.randint(key, (), 0, size)
+            old = jax.tree.map(lambda leaf: leaf[one], params)
+            new = ...  # a step of the network on ctx.batch, or on the output of another player
+            return jax.tree.map(lambda leaf, value: leaf.at[one].set(value), params, new), state, {}
+
+        def start(key, x):
+            return jax.vmap(lambda k: net.init(k, x))(jax.random.split(key, size))
+
+        Player(Model(start, apply), update=advance)
+
+    Attributes:
+      model: Network, which has the player's name in the context, or ``{name: network}`` of several.
+      objective: Loss, an `Objective` or a plain function of the context. Only the player's own parameters and
+        those of its objective get gradients.
+      tx: Optimiser of these parameters, see `train`.
+      update: ``(params, state, ctx, *, key, t) -> (params, state, metrics)`` in place of ``objective`` and
+        ``tx``, for players that do not descend, see `follow` and `restart`. With several networks, parameters
+        and state are ``{name: ...}``.
+    """
+
+    model: Model | Mapping[str, Model]
+    objective: Any = None
+    tx: optax.GradientTransformation | None = None
+    update: Callable | None = None
+
+
+def follow(player: str, decay: float = 0.99) -> Callable:
+    """Return the update of a player that is the moving average of another one; its state is the other's.
+
+    Both start equal with ``start=lambda data: {"average": "model"}``, see `alternate`.
+
+    Args:
+      player: Name of the network that is followed.
+      decay: Weight of the past in each turn.
+    """
+
+    def update(params, state, ctx, *, key, t):
+        del state, key, t
+        new = jax.tree.map(
+            lambda own, other: (decay * own + (1 - decay) * other).astype(own.dtype),
+            params,
+            ctx.params[player],
+        )
+        return new, jax.tree.map(jnp.copy, ctx.state[player]), {}
+
+    return update
+
+
+def restart(every: int = 1) -> Callable:
+    """Return the update of a player that gets new random parameters in every so many steps.
+
+    Args:
+      every: Steps between restarts, counted from step 0.
+    """
+
+    def update(params, state, ctx, *, key, t):
+        return *jax.lax.cond(t % every == 0, ctx.fresh, lambda key: (params, state), key), {}
+
+    return update
 
 
 def _own_inputs(players):
@@ -108,119 +186,253 @@ def _descend(tx, loss_fn: Callable, params, opt_state) -> tuple[Any, Any, Array,
     return optax.apply_updates(params, updates), opt_state, loss, aux
 
 
+def _call(net: Bound) -> Callable[..., Any]:
+    def call(*inputs, params=None, key=None, train=False):
+        seen = net if params is None else Bound(params, net.state, net.model)
+        return seen(*inputs, key=key, train=train)
+
+    return call
+
+
+def context(
+    nets: Mapping[str, Bound],
+    inputs: Mapping[str, tuple],
+    batch: Any,
+    examples: Any,
+    *,
+    outputs: Mapping[str, Any] | None = None,
+    fresh: Callable[[Array], tuple[PyTree, PyTree]] | None = None,
+) -> Context:
+    """Return what an objective sees; outputs of a network are computed when the objective reads them.
+
+    Args:
+      nets: All networks by name.
+      inputs: Inputs of networks by name; a network without inputs has no outputs in the context.
+      batch: Examples of the step.
+      examples: Data of the loop.
+      outputs: Outputs that are known already.
+      fresh: See `jgd.core.Context`.
+    """
+    known = {} if outputs is None else outputs
+    without = [name for name in nets if name not in inputs and name not in known]
+    reason = f"; of {', '.join(without)}, prepare returns no inputs: use ctx.call" if without else ""
+    asked = {name: partial(net, *inputs[name]) for name, net in nets.items() if name in inputs}
+    asked |= {name: lambda out=out: out for name, out in known.items()}
+
+    def entries(of: Callable[[Bound], Any]) -> Players:
+        return Players({name: partial(of, net) for name, net in nets.items()})
+
+    return Context(
+        Players(asked, reason),
+        entries(_call),
+        entries(lambda net: net.params),
+        batch,
+        examples,
+        entries(lambda net: net.state),
+        fresh,
+    )
+
+
+def _split(key: Array | None, names: Iterable[str], alone: bool) -> dict[str, Any]:
+    """Return a key for each name; one that is alone has the key itself."""
+    names = list(names)
+    if key is None:
+        return dict.fromkeys(names)
+    return {names[0]: key} if alone else dict(zip(names, jax.random.split(key, len(names)), strict=True))
+
+
+def _networks(name: str, model: Model | Mapping[str, Model]) -> dict[str, Model]:
+    return {name: model} if isinstance(model, Model) else dict(model)
+
+
+class _Game(NamedTuple):
+    """What `train` and `alternate` are made of; ``state`` is ``{player: TrainState}``.
+
+    Attributes:
+      init: ``(key, data, batch) -> state``.
+      turn: ``(player, key, t, state, data, batch) -> (state, metrics)``.
+      result: ``state -> {player: Bound or {network: Bound}}``.
+    """
+
+    init: Callable
+    turn: Callable
+    result: Callable
+
+
+def _game(
+    players: Mapping[str, Player],
+    prepare: Callable | None,
+    frozen: Callable | None,
+    start: Callable | None,
+) -> _Game:
+    several = {name: not isinstance(p.model, Model) for name, p in players.items()}
+    networks = {name: _networks(name, p.model) for name, p in players.items()}
+    everyone = [network for own in networks.values() for network in own]
+    if not players or not all(networks.values()) or "objective" in everyone:
+        raise ValueError(f'players need names other than "objective", got {sorted(everyone) or "none"}')
+    if len(set(everyone)) < len(everyone):
+        raise ValueError(f"each network needs a name of its own, got {', '.join(everyone)}")
+    prepare = _own_inputs(everyone) if prepare is None else prepare
+    titles = {n: "the objective" if len(players) == 1 else f"the objective of {n!r}" for n in players}
+    objectives: dict[str, Objective] = {
+        name: as_objective(p.objective, "objective" if len(players) == 1 else titles[name])
+        for name, p in players.items()
+        if p.objective is not None
+    }
+    updates = {name: p.update for name, p in players.items()}
+    optimisers = {name: p.tx or optax.identity() for name, p in players.items()}
+
+    def bound(name, own: TrainState) -> dict[str, Bound]:
+        return {n: Bound(own.params[n], own.state[n], net) for n, net in networks[name].items()}
+
+    def others(state, data, besides=None) -> dict[str, Bound]:
+        """Networks that get no gradients in a turn."""
+        nets = {} if frozen is None else dict(frozen(data))
+        for name, own in state.items():
+            if name != besides:
+                nets |= bound(name, own)
+        return jax.lax.stop_gradient(nets)
+
+    def seen(name, state, data, batch, inputs, *, key, training) -> tuple[Context, dict]:
+        """Return the context in which a player descends, and the state of its networks afterwards."""
+        own = bound(name, state[name])
+        keys = _split(key, own, not several[name])
+        found = {
+            n: applied(net.model, net.params, net.state, *inputs[n], key=keys[n], train=training)
+            for n, net in own.items()
+        }
+        nets = {**own, **others(state, data, name)}
+        ctx = context(nets, inputs, batch, data, outputs={n: out for n, (out, _) in found.items()})
+        return ctx, {n: after for n, (_, after) in found.items()}
+
+    def fresh(name, key, inputs) -> dict[str, tuple[PyTree, PyTree]]:
+        """Return new parameters and state of the networks of a player."""
+        keys = _split(key, networks[name], not several[name])
+        return {n: net.init(keys[n], *inputs[n]) for n, net in networks[name].items()}
+
+    def apart(name, pairs: Mapping[str, tuple]) -> tuple[PyTree, PyTree]:
+        """Parameters and state of a player as its update takes them."""
+        if not several[name]:
+            return pairs[name]
+        return {n: pair[0] for n, pair in pairs.items()}, {n: pair[1] for n, pair in pairs.items()}
+
+    def given(data, first) -> dict[str, tuple[PyTree, PyTree]]:
+        """Parameters and state to start from, copied: a loop may reuse the memory of its state."""
+        wanted = {} if start is None else dict(start(data))
+        unknown = sorted(set(wanted) - set(everyone))
+        if unknown:
+            raise ValueError(f"start names {', '.join(unknown)}, the players are {', '.join(everyone)}")
+        pairs = {n: first[pair] if isinstance(pair, str) else pair for n, pair in wanted.items()}
+        return {n: jax.tree.map(jnp.copy, tuple(pair)) for n, pair in pairs.items()}
+
+    def init(key, data, batch):
+        k_model, k_prepare, k_objective = jax.random.split(key, 3)
+        batch, inputs = prepare(k_prepare, jnp.zeros((), jnp.int32), data, batch)
+        missing = [name for name in everyone if name not in inputs]
+        if missing:
+            raise ValueError(
+                f"prepare must return inputs of every player, {', '.join(missing)} has none: "
+                "they are also what its parameters are made by"
+            )
+        first: dict[str, tuple[PyTree, PyTree]] = {}
+        for name, k in _split(k_model, networks, len(networks) == 1).items():
+            first |= fresh(name, k, inputs)
+        first |= given(data, first)
+        state = {
+            name: TrainState({n: first[n][0] for n in own}, {n: first[n][1] for n in own}, None)
+            for name, own in networks.items()
+        }
+        done = {}
+        for name, k in _split(k_objective, networks, len(networks) == 1).items():
+            own = ((), ())
+            if name in objectives:
+                ctx, _ = seen(name, state, data, batch, inputs, key=None, training=False)
+                own = objectives[name].init(k, ctx)
+            params = {**state[name].params, "objective": own[0]}
+            inner = {**state[name].state, "objective": own[1]}
+            done[name] = TrainState(params, inner, optimisers[name].init(params))
+        return done
+
+    def turn(name, key, t, state, data, batch):
+        k_prepare, k_model, k_objective = jax.random.split(key, 3)
+        batch, inputs = prepare(k_prepare, t, data, batch)
+        own = state[name]
+        if (update := updates[name]) is not None:
+            nets = others(state, data)
+            ctx = context(nets, inputs, batch, data, fresh=lambda key: apart(name, fresh(name, key, inputs)))
+            pair = apart(name, {n: (nets[n].params, nets[n].state) for n in networks[name]})
+            params, inner, metrics = update(*pair, ctx, key=k_objective, t=t)
+            if not several[name]:
+                params, inner = {name: params}, {name: inner}
+            params, inner = {**own.params, **params}, {**own.state, **inner}
+            return {**state, name: own._replace(params=params, state=inner)}, metrics
+
+        def loss_fn(params):
+            now = {**state, name: own._replace(params=params)}
+            ctx, after = seen(name, now, data, batch, inputs, key=k_model, training=True)
+            loss, o_state, metrics = objectives[name].apply(
+                params["objective"], own.state["objective"], ctx, key=k_objective, step=t
+            )
+            return one_number(loss, titles[name]), ({**after, "objective": o_state}, metrics)
+
+        params, opt_state, loss, (inner, metrics) = _descend(
+            optimisers[name], loss_fn, own.params, own.opt_state
+        )
+        return {**state, name: TrainState(params, inner, opt_state)}, {**metrics, "loss": loss}
+
+    def result(state):
+        nets = {name: bound(name, own) for name, own in state.items()}
+        return {name: own if several[name] else own[name] for name, own in nets.items()}
+
+    return _Game(init, turn, result)
+
+
 def train(
     model: Model | Mapping[str, Model],
     objective: Any,
     tx: optax.GradientTransformation,
     *,
-    player: str = "student",
     prepare: Callable | None = None,
     frozen: Callable[[Any], Mapping[str, Bound]] | None = None,
+    start: Callable[[Any], Mapping[str, Any]] | None = None,
 ) -> Algorithm:
-    """Supervised training of one network, or of several at once: the loop that most methods need.
+    """Return supervised training of one network, or of several at once: the loop that most methods need.
+
+    It is `alternate` with one player, ``"model"``, that has all turns.
 
     Args:
-      model: the network to train, or ``{player: network}`` of several that share each step and its loss.
-        What one of them may learn from another is the objective's business, see `jax.lax.stop_gradient`.
-      objective: its loss, an `Objective` or a plain function of the context; parameters of the objective are
-        trained by the same optimiser, as ``{player: ..., "objective": ...}`` (use `optax.partition` to treat
-        them apart).
-      tx: optimiser. It is given ``value``, ``grad``, ``value_fn`` and ``grad_fn`` (both of the parameters,
-        at this step's batch and key), for line searches and sharpness-aware methods.
-      player: name in the context of a single network.
-      prepare: ``(key, t, data, batch) -> (batch, {player: inputs})``: masking, mixing, noise, negatives, and
-        what each player is given. By default the batch (the data, where there are no batches) as `Examples`.
-      frozen: ``data -> {name: bound model}``, players that are only evaluated, e.g. a teacher.
+      model: Network to train, ``"model"`` in the context, or ``{name: network}`` of several that share each
+        step and its loss. What one of them may learn from another is decided by the objective, see
+        `jax.lax.stop_gradient`.
+      objective: Loss, an `Objective` or a plain function of the context. Parameters of the objective are
+        trained by the same optimiser, as ``{name: ..., "objective": ...}`` (`optax.partition` treats them
+        apart).
+      tx: Optimiser. It is given ``value``, ``grad``, ``value_fn`` and ``grad_fn`` (both functions of the
+        parameters, at this step's batch and key), for line searches and sharpness-aware methods.
+      prepare: ``(key, t, data, batch) -> (batch, {network: inputs})``: masking, mixing, noise, negatives, and
+        the inputs of each network. By default the batch (the data, where there are no batches) as `Examples`.
+      frozen: ``data -> {name: bound model}``, networks that are only evaluated, such as a teacher.
+      start: ``data -> {network: (params, state)}`` to start from; the other networks start at random. The
+        name of another network in place of a pair makes both start equal.
 
     Returns:
-      An `Algorithm` whose product is the trained network as `Bound`, or ``{player: Bound}``.
+      An `Algorithm` whose product is the trained network as `Bound`, or ``{name: Bound}``.
     """
-    several = not isinstance(model, Model)
-    models: dict[str, Model] = dict(model) if several else {player: model}
-    if not models or "objective" in models:
-        raise ValueError(f'players need names other than "objective", got {sorted(models) or "none"}')
-    prepare = _own_inputs(models) if prepare is None else prepare
-    objective = as_objective(objective)
-
-    def keys_of(key):
-        return (
-            dict(zip(models, jax.random.split(key, len(models)), strict=True)) if several else {player: key}
-        )
-
-    def call_of(name, params, state):
-        def call(*args, params=None, key=None, train=False, _own=params):
-            params = _own if params is None else params
-            return applied(models[name], params, state, *args, key=key, train=train)[0]
-
-        return call
-
-    def context(params, state, data, batch, inputs, *, key, training):
-        teachers = {} if frozen is None else dict(frozen(data))
-        outputs, calls, everyone = Players(), Players(), Players()
-        own = {}
-        keys = dict.fromkeys(models) if key is None else keys_of(key)
-        for name, network in models.items():
-            outputs[name], own[name] = applied(
-                network, params[name], state[name], *inputs[name], key=keys[name], train=training
-            )
-            calls[name] = call_of(name, params[name], state[name])
-            everyone[name] = params[name]
-        for name, bound in teachers.items():
-            bound = jax.lax.stop_gradient(bound)
-            everyone[name], calls[name] = bound.params, bound
-            if name in inputs:
-                outputs[name] = bound(*inputs[name])
-        return Context(outputs, calls, everyone, batch, data), own
+    player = Player(model, as_objective(objective), tx)
+    begin, turn, end = _game({"model": player}, prepare, frozen, start)
 
     def init(key, data, batch):
-        k_model, k_prepare, k_objective = jax.random.split(key, 3)
-        batch, inputs = prepare(k_prepare, jnp.zeros((), jnp.int32), data, batch)
-        first = {n: models[n].init(k, *inputs[n]) for n, k in keys_of(k_model).items()}
-        params, state = ({n: pair[i] for n, pair in first.items()} for i in (0, 1))
-        ctx, _ = context(params, state, data, batch, inputs, key=None, training=False)
-        o_params, o_state = objective.init(k_objective, ctx)
-        everything = {**params, "objective": o_params}
-        return TrainState(everything, {**state, "objective": o_state}, tx.init(everything))
+        return begin(key, data, batch)["model"]
 
     def step(key, t, state, data, batch):
-        k_prepare, k_model, k_objective = jax.random.split(key, 3)
-        batch, inputs = prepare(k_prepare, t, data, batch)
-
-        def loss_fn(params):
-            ctx, own = context(params, state.state, data, batch, inputs, key=k_model, training=True)
-            loss, o_state, metrics = objective.apply(
-                params["objective"], state.state["objective"], ctx, key=k_objective, step=t
-            )
-            return one_number(loss, "the objective"), ({**own, "objective": o_state}, metrics)
-
-        params, opt_state, loss, (inner, metrics) = _descend(tx, loss_fn, state.params, state.opt_state)
-        return TrainState(params, inner, opt_state), {**metrics, "loss": loss}
+        state, metrics = turn("model", key, t, {"model": state}, data, batch)
+        return state["model"], metrics
 
     def result(state, data):
         del data
-        bound = {n: Bound(state.params[n], state.state[n], network) for n, network in models.items()}
-        return bound if several else bound[player]
+        return end({"model": state})["model"]
 
     return Algorithm(init, step, result)
-
-
-class Player(NamedTuple):
-    """One of several things that `alternate` updates.
-
-    Attributes:
-      init: ``(key, data, batch) -> (params, state)``.
-      loss: ``(params, state, others, data, batch, *, key, t) -> (loss, state, metrics)``; ``others`` is
-        ``{name: (params, state)}`` of all players, and only the own parameters get gradients.
-      tx: optimiser of the own parameters; it is given the same extra arguments as in `train`.
-      update: for players that do not descend (an average that follows, a pool that advances, a network
-        that starts anew): ``(params, state, others, data, batch, *, key, t) -> (params, state, metrics)``,
-        in place of ``loss`` and ``tx``.
-    """
-
-    init: Callable
-    loss: Callable | None = None
-    tx: optax.GradientTransformation | None = None
-    update: Callable | None = None
 
 
 class Plan(NamedTuple):
@@ -231,60 +443,71 @@ class Plan(NamedTuple):
 
 
 def cycle(**steps: int) -> Plan:
-    """One player in each step: ``cycle(adj=10, feat=40)`` is 10 steps of ``adj``, then 40 of ``feat``, ..."""
+    """Return a plan of one player in each step, as many steps after each other as it says, again and again.
+
+    Args:
+      **steps: Steps of each player, in order: ``cycle(adj=10, feat=40)``.
+    """
     return Plan(tuple(steps.items()), within_step=False)
 
 
 def sequence(**repeats: int) -> Plan:
-    """All players in each step, in order: ``sequence(fake=5, gen=1)`` updates ``fake`` five times first."""
+    """Return a plan of all players in each step, in order.
+
+    Args:
+      **repeats: Turns of each player in a step: ``sequence(fake=5, generator=1)`` has five of ``fake`` first.
+    """
     return Plan(tuple(repeats.items()), within_step=True)
 
 
-def alternate(players: Mapping[str, Player], plan: Plan) -> Algorithm:
-    """Several players, each with its own loss and optimiser, taking turns.
+def alternate(
+    players: Mapping[str, Player],
+    plan: Plan,
+    *,
+    prepare: Callable | None = None,
+    frozen: Callable[[Any], Mapping[str, Bound]] | None = None,
+    start: Callable[[Any], Mapping[str, Any]] | None = None,
+) -> Algorithm:
+    """Return training of several players that take turns, each with its own loss and optimiser.
+
+    An objective sees in a player's turn what it sees in `train`. The other players are constant: their
+    outputs (in evaluation mode, computed where the objective reads them), functions and parameters have no
+    gradient. Every turn prepares its batch with a key of its own. Distribution matching of a generator, with
+    a score network that learns from its samples::
+
+        players = {"fake": Player(score, denoising, tx), "generator": Player(net, matching, tx)}
+        loop = alternate(players, sequence(fake=5, generator=1), prepare=draw_noise)
 
     Args:
-      players: the players by name.
-      plan: whose turn it is.
+      players: Players by name.
+      plan: Whose turn it is, see `cycle` and `sequence`.
+      prepare: As in `train`, with inputs of the networks of all players.
+      frozen: As in `train`.
+      start: As in `train`.
 
     Returns:
-      An `Algorithm` whose product is ``{name: (params, state)}``. Metrics are ``{name}/{metric}``, floats
-      and NaN for a player in a step that is not its turn; ``loss`` is the sum over the players whose turn
-      it is.
+      An `Algorithm` whose product is ``{name: Bound}``, or ``{name: {network: Bound}}`` for players of
+      several networks. Metrics are ``{name}/{metric}``, floats, and NaN for a player in a step that is not
+      its turn; ``loss`` is the sum over the players whose turn it is.
+
+    Raises:
+      ValueError: for a plan that does not fit the players.
     """
     unknown = {name for name, _ in plan.turns} - set(players)
     if unknown or not plan.turns:
-        raise ValueError(f"the plan names {sorted(unknown) or 'nobody'}, the players are {sorted(players)}")
+        raise ValueError(
+            f"the plan names {sorted(unknown) or 'no players'}, the players are {sorted(players)}"
+        )
     for name, count in plan.turns:
         player = players[name]
         if count < 1:
             raise ValueError(f"player {name!r} has {count} turns in the plan, it must be at least 1")
-        if player.update is None and (player.loss is None or player.tx is None):
-            raise ValueError(f"player {name!r} takes turns: it needs a loss and a tx, or an update")
-
-    def init(key, data, batch):
-        keys = jax.random.split(key, len(players))
-        own = {n: p.init(k, data, batch) for k, (n, p) in zip(keys, players.items(), strict=True)}
-        return {n: (params, state, optimiser(n).init(params)) for n, (params, state) in own.items()}
-
-    def optimiser(name):
-        return players[name].tx or optax.identity()
-
-    def turn(name, key, t, state, data, batch):
-        player = players[name]
-        params, inner, opt_state = state[name]
-        others = jax.lax.stop_gradient({n: s[:2] for n, s in state.items()})
-        if player.update is not None:
-            params, inner, metrics = player.update(params, inner, others, data, batch, key=key, t=t)
-            return {**state, name: (params, inner, opt_state)}, metrics
-        evaluate = cast(Callable, player.loss)
-
-        def loss_fn(params):
-            loss, new, metrics = evaluate(params, inner, others, data, batch, key=key, t=t)
-            return one_number(loss, f"the loss of player {name!r}"), (new, metrics)
-
-        params, opt_state, loss, (inner, metrics) = _descend(optimiser(name), loss_fn, params, opt_state)
-        return {**state, name: (params, inner, opt_state)}, {**metrics, "loss": loss}
+        descends = player.objective is not None and player.tx is not None
+        if descends == (player.update is not None):
+            raise ValueError(
+                f"player {name!r} takes turns: it needs an objective and a tx, or an update in their place"
+            )
+    begin, turn, end = _game(players, prepare, frozen, start)
 
     def repeated(name, count, key, t, state, data, batch):
         if count == 1:
@@ -326,6 +549,6 @@ def alternate(players: Mapping[str, Player], plan: Plan) -> Algorithm:
 
     def result(state, data):
         del data
-        return {name: (params, inner) for name, (params, inner, _) in state.items()}
+        return end(state)
 
-    return Algorithm(init, step, result)
+    return Algorithm(begin, step, result)

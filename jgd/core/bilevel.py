@@ -1,4 +1,4 @@
-"""Differentiating through an inner optimisation."""
+"""Differentiation through an inner optimisation."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def unroll(
 ) -> PyTree:
     """Run ``state = step(state, i)`` for ``i = 0 .. num_steps - 1``, with exact gradients in little memory.
 
-    Each step is computed again in the backward pass, so that one state per step is kept and none of what
-    a step computes inside. In segments of ``s`` steps only ``num_steps / s + s`` states are kept, for one
-    more forward pass.
+    Each step is computed again in the backward pass, so that one state per step is kept and no intermediate
+    values. With segments of ``s`` steps only ``num_steps / s + s`` states are kept, at the cost of one more
+    forward pass.
 
     Args:
-      step: ``(state, i) -> state`` of the same structure, shapes and types.
-      state: where to begin.
-      num_steps: number of steps, 0 for none.
-      segment: steps in a segment; None for no segments, and about the square root of ``num_steps`` needs
-        least memory. What does not fill a segment runs first.
+      step: Function ``(state, i) -> state`` that keeps structure, shapes and types.
+      state: First state.
+      num_steps: Number of steps, from 0 on.
+      segment: Number of steps in a segment; None uses no segments, and about the square root of ``num_steps``
+        needs the least memory. Steps that do not fill a segment run first.
 
     Returns:
       The last state.

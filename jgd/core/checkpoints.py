@@ -1,8 +1,8 @@
 """Checkpoints of one stage: folders ``<step>`` in its scope, with a state in Orbax's format and a record.
 
-A checkpoint appears whole, by one rename, and disappears by another. Its record says to which computation it
-belongs, what is in its files, and what the stage had logged: nothing that is damaged, half there or of
-another run is ever given to Orbax.
+A checkpoint appears complete, by one rename, and disappears by another. Its record holds the computation to
+which it belongs, the digests of its files, and the logged lines of the stage: nothing that is damaged,
+incomplete or of another run is ever passed to Orbax.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from jgd.files import atomic_folder, digests, read_record, remove, write_record
 
 __all__ = ["Checkpoint", "checksum", "prune", "restore", "save", "shapes"]
 
-_NOTHING = {"nothing": np.zeros((), np.int32)}  # because Orbax refuses a state without arrays, too
+_NOTHING = {"nothing": np.zeros((), np.int32)}  # because Orbax refuses a state without arrays
 
 
 class Checkpoint(NamedTuple):
-    """A state that was kept.
+    """Stored state of a stage.
 
     Attributes:
-      step: steps that are done.
-      state: after them.
-      rows: lines of the log that the stage had written.
+      step: Number of steps that are done.
+      state: State after those steps.
+      rows: Lines of the log that the stage has written.
     """
 
     step: int
@@ -45,15 +45,15 @@ class Checkpoint(NamedTuple):
 
 
 def save(scope: Path, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
-    """Keep a state.
+    """Write a checkpoint.
 
     Args:
-      scope: folder of the stage.
-      settings: what tells its computation from others.
-      checkpoint: the state.
+      scope: Folder of the stage.
+      settings: Settings that distinguish its computation from others.
+      checkpoint: State to keep.
 
     Raises:
-      OSError: where it cannot be written; earlier checkpoints stay.
+      OSError: If it cannot be written; earlier checkpoints remain.
     """
     arrays = _to_arrays(checkpoint.state)
     record = {"settings": settings, "step": checkpoint.step, "rows": checkpoint.rows}
@@ -63,8 +63,8 @@ def save(scope: Path, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
             write_record(folder / "record.json", record | {"files": digests(folder / "default")})
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # TensorStore tells a full disk by errors of several types
-        reason = " ".join(str(error).split()).rpartition(": ")[2]  # what is before names its own files
+    except Exception as error:  # TensorStore reports a full disk by errors of several types
+        reason = " ".join(str(error).split()).rpartition(": ")[2]  # without TensorStore's files
         reason = reason.partition(" [os_error")[0]
         raise OSError(
             f"the checkpoint after {checkpoint.step} steps cannot be written to {scope}: {reason[:300]}"
@@ -74,14 +74,14 @@ def save(scope: Path, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
 def restore(
     scope: Path, settings: dict[str, Any], like: PyTree, last: int, tell: Callable[[str], None]
 ) -> Checkpoint | None:
-    """The newest checkpoint that is whole and belongs to a computation; None where there is none.
+    """Read the newest checkpoint that is whole and belongs to a computation; return None if there is none.
 
     Args:
-      scope: folder of the stage.
-      settings: what tells the computation from others.
-      like: shapes and types of the state.
-      last: steps of the stage; later checkpoints do not count.
-      tell: is told of each one that cannot be used.
+      scope: Folder of the stage.
+      settings: Settings that distinguish the computation from others.
+      like: Shapes and types of the state.
+      last: Number of steps of the stage; later checkpoints do not count.
+      tell: Function that receives a message about each checkpoint that cannot be used.
     """
     damaged, found = [], None
     steps = sorted(_steps(scope), reverse=True)
@@ -91,9 +91,9 @@ def restore(
             break
         except MemoryError:
             raise
-        except Exception:  # whatever Orbax and TensorStore say to damaged files
+        except Exception:  # damaged files raise many types of errors in Orbax and TensorStore
             damaged.append(step)
-    if found is not None:  # and the older ones, which a killed process did not come to
+    if found is not None:  # older ones may be left by a killed process
         prune(scope, steps[: len(damaged) + 2])
     if damaged:
         which = f"checkpoint {' and '.join(map(str, damaged))} in {scope} cannot be used"
@@ -103,16 +103,16 @@ def restore(
 
 
 def prune(scope: Path, keep: Iterable[int]) -> None:
-    """Remove all checkpoints but some."""
+    """Remove all checkpoints except those of the steps ``keep``."""
     for step in _steps(scope) - set(keep):
         remove(scope / str(step))
 
 
 def checksum(tree: PyTree) -> str:
-    """A checksum of the arrays, numbers and texts of a pytree.
+    """Compute a checksum of the arrays, numbers and texts of a pytree.
 
     Raises:
-      TypeError: where it has other leaves.
+      TypeError: If it has other leaves.
     """
     total = hashlib.blake2b(digest_size=16)
     for leaf in jax.tree.leaves(tree):
@@ -126,7 +126,7 @@ def checksum(tree: PyTree) -> str:
 
 
 def shapes(tree: PyTree) -> str:
-    """A checksum of the shapes and types of a pytree."""
+    """Compute a checksum of the shapes and types of a pytree."""
     told = [f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(tree)]
     return hashlib.blake2b("\n".join(told).encode(), digest_size=16).hexdigest()
 
@@ -150,7 +150,7 @@ def _read(path: Path, step: int, settings: dict[str, Any], like: PyTree, last: i
 
 @contextmanager
 def _orbax() -> Iterator[ocp.Checkpointer]:
-    """A checkpointer whose errors are raised, and not printed as well."""
+    """Open a checkpointer whose errors are raised and not printed as well."""
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -159,7 +159,7 @@ def _orbax() -> Iterator[ocp.Checkpointer]:
         with ocp.Checkpointer(ocp.StandardCheckpointHandler()) as orbax:
             yield orbax
         sys.unraisablehook = hook
-    except Exception:  # the hook stays, because other threads and tasks go on to tell of the same error
+    except Exception:  # the hook stays, because other threads and tasks report the same error later
         logging.getLogger("asyncio").addFilter(_of_others)
         raise
     finally:
@@ -167,13 +167,13 @@ def _orbax() -> Iterator[ocp.Checkpointer]:
 
 
 def _unless_late(hook: Callable[[Any], Any], found: Any) -> None:
-    """Tell of what a thread cannot raise, but not of writes that end after an error closed their loop."""
+    """Report what a thread cannot raise, except writes that end after an error closed their loop."""
     if "Event loop is closed" not in str(found.exc_value):
         hook(found)
 
 
 def _of_others(record: logging.LogRecord) -> bool:
-    """Whether a message is not about a write of Orbax, whose first error was raised."""
+    """Return whether a message is not about a write of Orbax, whose first error was raised."""
     return "/orbax/" not in record.getMessage()
 
 
@@ -182,7 +182,7 @@ def _plain(leaf: Any) -> Any:
 
 
 def _to_arrays(tree: PyTree) -> dict[str, np.ndarray]:
-    """Leaves by number: the structure comes from the code. Orbax refuses arrays without elements."""
+    """Return leaves by number (the structure comes from the code), because Orbax refuses empty arrays."""
     leaves = enumerate(jax.tree.leaves(tree))
     return _NOTHING | {str(i): np.asarray(_plain(x)) for i, x in leaves if x.size}
 
@@ -191,7 +191,7 @@ def _from_arrays(arrays: dict[str, np.ndarray], like: PyTree) -> PyTree:
     leaves, structure = jax.tree.flatten(like)
     impls: dict[int, Any] = {}
 
-    def look(leaves):  # only a key knows what kind of key it is, not its shape and type
+    def look(leaves):  # shape and type of a key do not hold its implementation
         impls.update({i: jax.random.key_impl(x) for i, x in enumerate(leaves) if is_key(x)})
         return [_plain(x) for x in leaves]
 

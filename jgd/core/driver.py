@@ -1,10 +1,10 @@
 """The loop driver: runs recipes in a folder, with progress, a log and checkpoints, and resumes them.
 
-A folder of `run` holds ``run.json`` (whose run it is), ``log.jsonl`` (training curves) and
-``checkpoints/<stage>``. One process at a time has it. Killed at any moment, the same call goes on where it
-was and returns the same product (to the bit on CPU): files appear whole, folders appear and disappear by a
-rename, checkpoints and products of stages say to which computation they belong, and the log is written again
-from them.
+A folder of `run` holds ``run.json`` (the identity of the run), ``log.jsonl`` (training curves) and
+``checkpoints/<stage>``. One process at a time holds it. After an interruption at any moment, the same call
+continues and returns the same product (to the bit on CPU): files appear complete, folders appear and
+disappear by a rename, checkpoints and products of stages record the computation to which they belong, and the
+log is restored from them.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from jgd.files import atomic_write, lock, named, read_record, remove, tidy, writ
 __all__ = ["Driver", "check_places", "run"]
 
 _MARK, _CHECKPOINTS, _LOG = "run.json", "checkpoints", "log.jsonl"
-_CODE = {"code", "constants", "defaults", "methods"}  # what other versions of Python and libraries change
+_CODE = {"code", "constants", "defaults", "methods"}  # changed by other versions of Python and libraries
 
 
 def _warn(text: str) -> None:
@@ -61,17 +61,18 @@ def _warn(text: str) -> None:
 
 @dataclass
 class Driver:
-    """A loop with a folder: progress, a log, checkpoints, and stages that are skipped once finished.
+    """Loop with a folder: progress, a log, checkpoints, and stages that are skipped once finished.
 
-    It trusts that nobody else is at work in the folder, which `run` sees to.
+    It assumes that no other process uses the folder, which `run` ensures.
 
     Attributes:
-      out: folder of the run; checkpoints go to ``out/checkpoints/<stage>``, metrics to ``out/log.jsonl``.
-      progress: show a progress bar; None for "where standard error is a terminal".
-      checkpoint_seconds: time between checkpoints of one stage.
-      checkpoint_every: steps between checkpoints, in addition.
-      chunk: steps between looks; None for about fifty looks in a stage.
-      tell: is told, in one line, what was damaged and what is done about it; a warning by default.
+      out: Folder of the run; checkpoints go to ``out/checkpoints/<stage>``, metrics to ``out/log.jsonl``.
+      progress: Whether to show a progress bar; None shows one where standard error is a terminal.
+      checkpoint_seconds: Seconds between checkpoints of one stage.
+      checkpoint_every: Additional checkpoints after every so many steps; None adds none.
+      chunk: Number of steps of a compiled chunk; None divides a stage into about fifty.
+      tell: Function that receives a one-line message about what was damaged and how the run continues; it
+        warns by default.
     """
 
     out: Path
@@ -96,7 +97,7 @@ class Driver:
         return scope
 
     def _claim(self, scope: Path, settings: dict[str, Any]) -> dict[str, Any]:
-        """The record of a scope, which must be of the same computation; a scope without one is emptied."""
+        """Return the record of a scope, which must be of the same computation; empty a scope without one."""
         path = scope / "stage.json"
         record = read_record(path)
         if record is not None and "settings" in record and "finished" in record:
@@ -120,8 +121,8 @@ class Driver:
         """Return ``fn(*args)`` as NumPy arrays, from the folder if it was computed before.
 
         Raises:
-          TypeError: where the arguments or the product are not arrays, numbers or text.
-          ValueError: where the folder holds the same stage of another run.
+          TypeError: If the arguments or the product are not arrays, numbers or text.
+          ValueError: If the folder holds the same stage of another run.
         """
         scope = self._scope(name)
         settings = {"arguments": checkpoints.checksum(args)}
@@ -150,13 +151,13 @@ class Driver:
         """Run a loop from its last checkpoint, or return the product it left behind.
 
         Raises:
-          Diverged: where the loss stopped being finite.
-          ValueError: where the folder holds the same stage of another run.
-          OSError: where a checkpoint cannot be written.
+          Diverged: If the loss is no longer finite.
+          ValueError: If the folder holds the same stage of another run.
+          OSError: If a checkpoint cannot be written.
         """
         check_steps(name, num_steps)
         scope = self._scope(name)
-        data = jax.device_put(data)  # once, and not in every chunk
+        data = jax.device_put(data)  # once, instead of in every chunk
         like = jax.eval_shape(beginning(algorithm, key, data, batches))
         settings = {
             "num_steps": num_steps,
@@ -194,7 +195,7 @@ class Driver:
                 due = time.monotonic() - saved > self.checkpoint_seconds
                 if self.checkpoint_every:
                     due |= t // self.checkpoint_every > first // self.checkpoint_every
-                if finished:  # said first, and true once the checkpoint is there
+                if finished:  # written first, and valid once the checkpoint exists
                     write_record(scope / "stage.json", record | {"finished": t})
                 if finished or due:
                     checkpoints.save(scope, record["settings"], Checkpoint(t, state, self.rows.get(name, [])))
@@ -202,7 +203,7 @@ class Driver:
                     checkpoints.prune(scope, kept)
                     saved = time.monotonic()
         except Diverged as error:
-            if error.step in kept:  # the state whose loss is not finite
+            if error.step in kept:  # its state has a loss that is not finite
                 kept.remove(error.step)
                 remove(scope / str(error.step))
             last = kept[-1] if kept else None
@@ -217,7 +218,7 @@ class Driver:
         return Path(self.out) / _LOG
 
     def _settle(self, stage: str, rows: list[str]) -> None:
-        """Make the log hold of a stage what its checkpoint says, and nothing half written."""
+        """Restore the rows of a stage in the log from its checkpoint, without incomplete lines."""
         self.rows[stage] = list(rows)
         try:
             text = self._log_path.read_text(encoding="utf-8", errors="replace")
@@ -226,14 +227,14 @@ class Driver:
         *whole, rest = text.split("\n")
         others = [line for line in [*whole, rest] if _stage_of(line) not in {None, *self.rows}]
         wanted = "".join(f"{row}\n" for row in [*chain(*self.rows.values()), *others])
-        if any(_stage_of(line) is None for line in whole):  # and not only the line that was being written
+        if any(_stage_of(line) is None for line in whole):  # the last line may be incomplete
             self.tell(f"{self._log_path} is damaged: its rows are taken from the checkpoints")
         if text != wanted:
             with atomic_write(self._log_path, "w") as file:
                 file.write(wanted)
 
     def _log(self, stage: str, first: int, num_steps: int, metrics: dict[str, np.ndarray]) -> None:
-        """Append about two hundred rows for a stage, whatever its length."""
+        """Append rows of a stage to the log, about two hundred for a stage of any length."""
         every = max(1, num_steps // 200)
         length = len(next(iter(metrics.values()))) if metrics else 0
         rows = []
@@ -272,10 +273,10 @@ class Driver:
 
 
 def check_places(out: Path, stage: str = "") -> None:
-    """See that files are where files are expected, and folders where folders are.
+    """Check that files are where files are expected, and folders where folders are.
 
     Raises:
-      ValueError: where they are not.
+      ValueError: If they are not.
     """
     for path in (out / _CHECKPOINTS, out / _CHECKPOINTS / stage):
         if path.exists() and not path.is_dir():
@@ -286,7 +287,7 @@ def check_places(out: Path, stage: str = "") -> None:
 
 
 def _stage_of(line: str) -> str | None:
-    """The stage of a line of the log; None for what is no such line."""
+    """Return the stage of a line of the log; None for anything else."""
     try:
         row = json.loads(line)
         return row["stage"] if isinstance(row["stage"], str) and type(row["step"]) is int else None
@@ -295,7 +296,7 @@ def _stage_of(line: str) -> str | None:
 
 
 def _jsonable(value: Any) -> Any:
-    """A number, or the list of a small array, with None for what JSON cannot say."""
+    """Return a number, or the list of a small array, with None for values that JSON cannot hold."""
     plain = (value if np.size(value) <= 64 else np.mean(value)).tolist()
 
     def clean(x):
@@ -332,16 +333,16 @@ def _nest(flat: dict[str, np.ndarray]) -> Any:
     return root["product"]
 
 
-_OWNER = "owner"  # of a product; its own arrays are named product, product/a, …
+_OWNER = "owner"  # member that identifies a product; its arrays are named product, product/a, …
 
 
 def _owner(settings: dict[str, Any], flat: dict[str, np.ndarray]) -> np.ndarray:
-    """What a product says of itself."""
+    """Return the description by which a product is recognised."""
     return np.asarray(json.dumps([settings, sorted(flat), checkpoints.checksum(flat)]))
 
 
 def _read_product(path: Path, settings: dict[str, Any]) -> dict[str, np.ndarray] | None:
-    """The arrays of a stage's product; None where the file is damaged or of another computation."""
+    """Read the arrays of a stage's product; return None if the file is damaged or of another computation."""
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.testzip() is not None:
@@ -352,7 +353,7 @@ def _read_product(path: Path, settings: dict[str, Any]) -> dict[str, np.ndarray]
         return flat if owner.shape == () and owner == _owner(settings, flat) else None
     except MemoryError:
         raise
-    except Exception:  # whatever zipfile and NumPy say to damaged files
+    except Exception:  # damaged files raise many types of errors in zipfile and NumPy
         return None
 
 
@@ -373,27 +374,27 @@ def run(
 ) -> Any:
     """Run a recipe with progress, a log and checkpoints in a folder.
 
-    Run again with the same arguments after an interruption, it goes on where it was and returns the same
-    product (to the bit on CPU). The folder remembers the settings of the recipe, the key and the content of
-    the task: others are refused with the difference named.
+    After an interruption, a call with the same arguments continues and returns the same product (to the bit
+    on CPU). The folder records the settings of the recipe, the key and the content of the task; a different
+    run is refused, and the message names the difference.
 
     Args:
-      recipe: what to run.
-      key: its random key.
-      task: its task.
-      out: folder for ``run.json``, ``log.jsonl`` and ``checkpoints/``; None to run in memory.
-      resume: use what is in the folder; False is the same as ``fresh=True``.
-      fresh: remove the log and checkpoints of an earlier run first.
-      progress: show a bar; None for "where standard error is a terminal".
-      checkpoint_seconds: time between checkpoints.
-      checkpoint_every: steps between checkpoints, in addition.
+      recipe: Recipe to run.
+      key: Random key of the recipe.
+      task: Task of the recipe.
+      out: Folder of ``run.json``, ``log.jsonl`` and ``checkpoints/``; None runs in memory.
+      resume: Whether to continue from the content of the folder; False is the same as ``fresh=True``.
+      fresh: Whether to remove the log and checkpoints of an earlier run first.
+      progress: Whether to show a progress bar; None shows one where standard error is a terminal.
+      checkpoint_seconds: Seconds between checkpoints.
+      checkpoint_every: Additional checkpoints after every so many steps; None adds none.
 
     Returns:
       The product of the recipe.
 
     Raises:
-      ValueError: where the folder holds another run or something else, or is in use.
-      OSError: where it cannot be written.
+      ValueError: If the folder holds another run or something else, or is in use.
+      OSError: If it cannot be written.
     """
     if out is None:
         return recipe(key, task, loop=in_memory)
@@ -404,14 +405,14 @@ def run(
 
 @contextmanager
 def _opened(folder: Path, parts: Mapping[str, Any], *, fresh: bool) -> Iterator[Path]:
-    """A folder that belongs to a run, and to this process as long as the context lasts."""
+    """Open a folder that belongs to a run, and to this process as long as the context lasts."""
     folder.mkdir(parents=True, exist_ok=True)
     with lock(folder):
         check_places(folder)
         for place in (folder, folder / _CHECKPOINTS):
             tidy(place)
         now = {"parts": dict(parts), "versions": _versions()}
-        if fresh:  # run.json last: what is there always belongs to the run that it names
+        if fresh:  # run.json last, so that the content always belongs to the run that it names
             remove(folder / _CHECKPOINTS)
             remove(folder / _LOG)
             write_record(folder / _MARK, now)
@@ -427,7 +428,7 @@ def _versions() -> dict[str, str]:
 
 
 def _holds(folder: Path, now: dict[str, Any]) -> bool:
-    """Whether a folder holds a run already, which must be the same one."""
+    """Return whether a folder already holds a run, which must be the same one."""
     before = read_record(folder / _MARK)
     if before is None or not before.keys() >= now.keys():
         there = [n for n in (_MARK, _CHECKPOINTS, _LOG, "experiment.json") if (folder / n).exists()]
@@ -438,7 +439,7 @@ def _holds(folder: Path, now: dict[str, Any]) -> bool:
             )
         return False
     old, new = before["parts"], now["parts"]
-    if before["versions"] != now["versions"]:  # settings that one of the two does not have are not compared
+    if before["versions"] != now["versions"]:  # only settings that both have are compared
         both = [k for k in new if k in old and not _CODE & {*k.split(".")}]
         old, new = ({k: flat[k] for k in both} for flat in (old, new))
     if other := difference(old, new):

@@ -1,4 +1,4 @@
-"""A network as a program in a file, which runs without this library."""
+"""Networks as programs in files, which run without this library."""
 
 from __future__ import annotations
 
@@ -28,31 +28,31 @@ def export(
     batch: int | None = None,
     platforms: Sequence[str] | None = None,
 ) -> jax.export.Exported:
-    """A network as a `jax.export` program of its inputs that returns logits.
+    """Export a network as a `jax.export` program of its inputs that returns logits.
 
-    Whoever reads the file needs JAX alone::
+    Reading the file requires JAX alone::
 
         run = jax.export.deserialize(bytearray(open("student.jaxexport", "rb").read())).call
         logits = run(x)
 
-    Parameters are part of the program. Pixels (uint8) are scaled inside, as in training. Of a graph network
+    Parameters are part of the program. Pixels (uint8) are scaled inside, as in training. For a graph network
     the graph is part of the program too, and the features of its nodes are the input.
 
     Args:
-      net: one network.
-      path: a file to write, by convention ``*.jaxexport``; None for none.
-      inputs: a batch of inputs, or shapes and types of one, where the network does not know its `example`.
-      graph: of a graph network, the operator that it reads, as `jgd.distill.data.inputs_of` gives it with the
+      net: Network to export.
+      path: Path of a file to write, by convention ``*.jaxexport``; None writes none.
+      inputs: Batch of inputs, or shapes and types of one, if the network does not know its `example`.
+      graph: Operator that a graph network reads, as `jgd.distill.data.inputs_of` returns it with the
         features; then ``inputs`` are the features alone.
-      batch: examples of a batch; None for any number.
-      platforms: what it runs on, of ``"cpu"``, ``"cuda"``, ``"rocm"`` and ``"tpu"``; the present one by
-        default.
+      batch: Number of examples of a batch; None allows any number.
+      platforms: Platforms of the program, of ``"cpu"``, ``"cuda"``, ``"rocm"`` and ``"tpu"``; the present one
+        by default.
 
     Returns:
-      The program, which can be called here too.
+      The program, which can also be called directly.
 
     Raises:
-      ValueError: for several networks, unknown inputs, and a network that does not take batches of any size.
+      ValueError: Several networks, unknown inputs, or a network that does not take batches of any size.
     """
     if batch is not None and batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")

@@ -1,4 +1,4 @@
-"""What a computation is made of, as a flat mapping that is the same in every process.
+"""Descriptions of computations as flat mappings that are the same in every process.
 
 `fingerprint` walks a recipe (dataclasses, named tuples, mappings, sequences, arrays, Flax modules, functions
 with what they close over) down to plain values::
@@ -6,9 +6,9 @@ with what they close over) down to plain values::
     fingerprint(offline(net, teacher, kd(temperature=4.0), optax.adam(1e-2)))
     {"type": "jgd.distill.schedule.Distillation", "objective.terms.kd.1.…temperature": 4.0, …}
 
-No addresses, no hashes of the process and no order of sets take part: equal constructions are equal.
-Functions of installed libraries stand for themselves by name, so that another version of a library is not
-another recipe; functions of the user count with their code and the values that it names.
+Addresses, hashes of the process and the order of sets are left out, so that equal constructions are equal.
+Functions of installed libraries are described by their names, so that another version of a library is not
+another recipe; functions of the user are described by their code and the values that it names.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ _HOMES = tuple(
         str(Path(__file__).parents[1]),
     }
 )
-# Names of paths that say how functions and tuples are nested, and nothing to a reader.
+# Names of paths that describe how functions and tuples are nested and mean nothing to a reader.
 _SILENT = {"apply", "args", "closure", "defaults", "fn", "func", "fun", "init", "keywords", "parts", "step"}
 _SILENT |= {"globals", "init_fns", "settings", "terms", "update", "update_fns"}
 
 
 def fingerprint(value: Any) -> Flat:
-    """Plain values and digests of everything that a value is made of, by path.
+    """Describe everything that a value is made of by plain values and digests, by path.
 
     Args:
-      value: a recipe, a task, a key: anything.
+      value: Value to describe: a recipe, a task, a key, or anything else.
 
     Returns:
-      ``{path: number, text, flag or None}``, ready for JSON.
+      ``{path: number, text, flag or None}``, which JSON can hold.
     """
     flat: Flat = {}
     for path, leaf in _Walk().parts(value).items():
@@ -67,31 +67,31 @@ def fingerprint(value: Any) -> Flat:
 
 
 def digest(value: Any) -> str:
-    """One checksum of a `fingerprint`."""
+    """Compute one checksum of a `fingerprint`."""
     return _checksum(json.dumps(fingerprint(value), sort_keys=True).encode())
 
 
 def difference(before: Mapping[str, Any], now: Mapping[str, Any], *, most: int = 3) -> str:
-    """What differs between two flat mappings, in one line: ``lr_x 0.0001, now 1.0``; empty for equal ones.
+    """Describe how two flat mappings differ, in one line: ``lr_x 0.0001, now 1.0``; empty for equal ones.
 
     Args:
-      before: the earlier one.
-      now: the later one.
-      most: differences that are named; others are counted.
+      before: Earlier mapping.
+      now: Later mapping.
+      most: Largest number of differences that are named; others are counted.
     """
     said: dict[str, str] = {}
     for path in {**before, **now}:
         old, new = before.get(path, _MISSING), now.get(path, _MISSING)
         if type(old) is not type(new) or old != new:
             said.setdefault(readable(path), f"{_told(old)}, now {_told(new)}")
-    # Where a part has another type, what it is made of differs as well, and says nothing more.
+    # If a part has another type, its own parts differ as well and add no information.
     named = [f"{name} {text}" for name, text in said.items() if not _below(name, said)]
     more = f"; and {len(named) - most} more" if len(named) > most else ""
     return "; ".join(named[:most]) + more
 
 
 def readable(path: str) -> str:
-    """A path without the names that only say how functions are nested."""
+    """Return a path without the names that only describe how functions are nested."""
     parts = path.split(".")
     kept = [p for p in parts if p not in _SILENT and not p.isdigit()]
     kept = [p for i, p in enumerate(kept) if i == 0 or p != kept[i - 1]]
@@ -125,14 +125,14 @@ def _join(name: str, path: str) -> str:
 
 
 class _Walk:
-    """One walk: remembers what it has seen, because closures share and refer to each other."""
+    """One walk, which records visited values, because closures share and refer to each other."""
 
     def __init__(self):
-        self.known: dict[int, tuple[Any, Flat]] = {}  # the value is kept alive: its number is its own
+        self.known: dict[int, tuple[Any, Flat]] = {}  # the value is kept alive, so that its id stays unique
         self.open: dict[int, int] = {}
 
     def parts(self, value: Any) -> Flat:
-        """The flat mapping of one value; the path of the value itself is ''."""
+        """Return the flat mapping of one value; the path of the value itself is ''."""
         if value is None or (
             isinstance(value, bool | int | float | str) and not isinstance(value, enum.Enum)
         ):
@@ -145,7 +145,7 @@ class _Walk:
         self.open[number] = len(self.open)
         try:
             found = self._made(value)
-            if len(found) > _MANY and len(self.open) > 1:  # shared parts are listed wherever they are
+            if len(found) > _MANY and len(self.open) > 1:  # shared parts are listed at every occurrence
                 found = _shortened(found, len(found))
         finally:
             del self.open[number]
@@ -225,7 +225,7 @@ class _Walk:
             return {"": text if len(text) <= 200 else f"{len(value)} items, {_checksum(text.encode())}"}
         found: Flat = {}
         for i, item in enumerate(value):
-            # (name, weight, objective): the name says more than the number.
+            # (name, weight, objective): the name is more informative than the number.
             match item:
                 case (str(name), *rest) if rest and isinstance(item, tuple):
                     at, part = f"{i}.{name}", self.parts(tuple(rest))
@@ -258,7 +258,7 @@ def _shortened(found: Flat, count: int) -> Flat:
 
 
 def _plain(value: Any) -> Any:
-    """A subclass of a number or of text as what it is a subclass of."""
+    """Convert a subclass of a number or of text to that type."""
     for kind in (bool, int, float, str):
         if isinstance(value, kind):
             return kind(value)
@@ -270,10 +270,10 @@ def _type(value: Any) -> str:
 
 
 def _class(kind: type, name: str = "type") -> Flat:
-    """The name of a class, and a checksum of the methods of a user's one."""
+    """Describe a class by its name and, for a user's class, a checksum of its methods."""
     flat: Flat = {name: f"{kind.__module__}.{kind.__qualname__}"}
     methods = {n: inspect.unwrap(f) for n, f in vars(kind).items() if isinstance(f, types.FunctionType)}
-    own = {  # and not what `dataclass` writes
+    own = {  # without the methods that `dataclass` writes
         n: _code(f)
         for n, f in sorted(methods.items())
         if isinstance(f, types.FunctionType)
@@ -284,7 +284,7 @@ def _class(kind: type, name: str = "type") -> Flat:
 
 
 def _attributes(value: Any) -> list[str]:
-    """Names of what an object of an ordinary class holds."""
+    """Return the names of the attributes of an object of an ordinary class."""
     slots = [
         n for kind in type(value).__mro__ for n in np.atleast_1d(getattr(kind, "__slots__", ())).tolist()
     ]
@@ -309,7 +309,7 @@ def _defaults(fn: types.FunctionType) -> dict[str, Any]:
 
 
 def _code(fn: types.FunctionType) -> Flat:
-    """The code of a user's function: its constants as they are, the rest as a checksum."""
+    """Describe the code of a user's function: its constants as they are, the rest as a checksum."""
     bodies, constants = [], []
 
     def walk(code: types.CodeType, documentation: str | None) -> None:
@@ -327,7 +327,7 @@ def _code(fn: types.FunctionType) -> Flat:
 
 
 def _globals(fn: types.FunctionType) -> dict[str, Any]:
-    """Values at the top of the user's module that a function names, but for lists and dicts: these change."""
+    """Return the module values that a user's function names, except lists and dicts, which change."""
     kinds = (bool, int, float, str, tuple, type, types.FunctionType, functools.partial, enum.Enum)
     kinds += (np.ndarray, jax.Array)
     names: set[str] = set()

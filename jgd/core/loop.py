@@ -1,9 +1,9 @@
-"""The loop: what a recipe is given to run its stages, and how an `Algorithm` runs in chunks.
+"""The loop: the runner of a recipe's stages, which runs an `Algorithm` in chunks.
 
 A recipe is host Python, ``recipe(key, task, loop=in_memory) -> product``, that calls
 ``loop(name, algorithm, key, data, num_steps)`` for its jitted loops and ``loop.stage(name, fn, *args)``
-for plain work that is worth keeping. Called bare it runs in memory; `jgd.run` gives it the driver of
-`jgd.core.driver`, where every stage is a scope of its own in a folder.
+for other work whose result is worth keeping. Without a loop it runs in memory; `jgd.run` passes the driver of
+`jgd.core.driver`, in which every stage has its own scope in a folder.
 
 A stage starts from ``init(fold_in(key, 0), ...)``, the key of step ``t`` is ``fold_in(fold_in(key, 1), t)``
 and a stream of batches is a function of ``t``, so neither chunks nor restarts change a result (to the bit
@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Diverged(FloatingPointError):
-    """The loss of every member is NaN or infinite at `step`. The last checkpoint, if any, is from before."""
+    """Error: the loss of every member is not finite at `step`; the last checkpoint, if any, is earlier."""
 
     def __init__(self, message: str, step: int):
         super().__init__(message)
@@ -44,7 +44,7 @@ class Diverged(FloatingPointError):
 
 @runtime_checkable
 class Loop(Protocol):
-    """What a recipe is given to run its stages."""
+    """Runner of the stages of a recipe."""
 
     def __call__(
         self,
@@ -59,13 +59,13 @@ class Loop(Protocol):
         ...
 
     def stage(self, name: str, fn: Callable[..., Any], *args: Any) -> Any:
-        """Return ``fn(*args)``: an array, or nested dicts of arrays; kept where the loop has a folder."""
+        """Return ``fn(*args)``, an array or nested dicts of arrays, which a loop with a folder keeps."""
         ...
 
 
 @runtime_checkable
 class Recipe(Protocol):
-    """What a paper is: any number of stages, on the host."""
+    """Method of a paper: any number of stages, on the host."""
 
     def __call__(self, key: Array, task: Any, loop: Loop = ...) -> Any:
         """Run all stages and return the product."""
@@ -76,7 +76,7 @@ class Recipe(Protocol):
 class HostStream:
     """Batches that come from the host: ``batch_at(t)`` returns NumPy arrays of static shapes.
 
-    It must be a function of ``t`` alone, and may be asked for the same batch again.
+    It must be a function of ``t`` alone, and may be called for the same batch again.
     """
 
     batch_at: Callable[[int], PyTree]
@@ -87,7 +87,7 @@ class HostStream:
 
 @partial(jax.jit, static_argnames=("step", "batches", "size"), donate_argnames="state")
 def _advance(state, key, start, count, data, xs, *, step, batches, size):
-    """Up to `count` steps from `start`; metrics come back in buffers of `size`. Compiles once."""
+    """Run up to `count` steps from `start`; metrics come back in buffers of `size`. Compiles once."""
 
     def one(t, i, state):
         if xs is not None:
@@ -116,14 +116,17 @@ def _advance(state, key, start, count, data, xs, *, step, batches, size):
 
 @partial(jax.jit, static_argnames=("init", "batches"))
 def _initial(key, data, batch, *, init, batches):
-    """The first state. Weak types would become strong in the first step, and compile the second anew."""
+    """Compute the first state.
+
+    Weak types would become strong in the first step, and the second step would be compiled again.
+    """
     batch = batch if batches is None else batches(data, jnp.zeros((), jnp.int32))
     state = init(jax.random.fold_in(key, 0), data, batch)
     return jax.tree.map(lambda x: x if is_key(x) else jnp.asarray(x, jnp.result_type(x)), state)
 
 
 def beginning(algorithm: Algorithm, key, data, batches) -> Callable[[], PyTree]:
-    """A function of nothing that returns the first state."""
+    """Return a function without arguments that returns the first state."""
     if isinstance(batches, HostStream):
         return partial(_initial, key, data, batches.batch_at(0), init=algorithm.init, batches=None)
     return partial(_initial, key, data, None, init=algorithm.init, batches=batches)
@@ -190,10 +193,11 @@ def _check_finite(metrics: dict[str, np.ndarray], first: int) -> None:
 
 @dataclass
 class InMemory:
-    """The loop of a recipe that is called bare: no files, nothing printed.
+    """Default loop: no files and no output.
 
     Attributes:
-      history: give a dict to find the metrics of every stage in it, ``{stage: {metric: [steps, ...]}}``.
+      history: Dict that receives the metrics of every stage, ``{stage: {metric: [steps, ...]}}``; None keeps
+        none.
     """
 
     history: dict[str, dict[str, np.ndarray]] | None = None
@@ -201,7 +205,7 @@ class InMemory:
     def __call__(self, name, algorithm, key, data, num_steps, batches=None):
         """Run ``num_steps`` steps and return the product."""
         check_steps(name, num_steps)
-        data = jax.device_put(data)  # once, and not in every chunk
+        data = jax.device_put(data)  # once, instead of in every chunk
         state, rows = None, []
         try:
             for state, _, metrics, _ in advance_to(  # noqa: B007
@@ -222,7 +226,7 @@ class InMemory:
 
 
 in_memory: Loop = InMemory()
-"""The default loop: everything in memory, nothing printed."""
+"""Default loop: everything in memory, nothing printed."""
 
 
 def check_steps(name: str, num_steps: int) -> None:
@@ -231,7 +235,7 @@ def check_steps(name: str, num_steps: int) -> None:
 
 
 def chunk_size(num_steps: int, batches: Any) -> int:
-    """Steps between looks from the host: about fifty, and few batches at once where they are stacked."""
+    """Return the steps of one chunk: about fifty chunks in all, and short ones if batches are stacked."""
     return min(max(1, num_steps // 50), 32 if isinstance(batches, HostStream) else 1000)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from difflib import get_close_matches
+from functools import lru_cache, partial
 from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
@@ -38,14 +39,19 @@ class Outputs(NamedTuple):
     """What a network returns.
 
     Attributes:
-      logits: the prediction; any pytree (a denoiser may return features and adjacency).
-      embedding: the representation that the last layer reads, or None.
-      taps: named intermediate values.
+      value: Prediction; any pytree (a denoiser may return features and adjacency).
+      embedding: Representation that the last layer reads, or None.
+      taps: Intermediate values by name.
     """
 
-    logits: Any = None
+    value: Any = None
     embedding: Any = None
     taps: Mapping[str, Any] = {}
+
+    @property
+    def logits(self) -> Any:
+        """The value of a classifier: logits."""
+        return self.value
 
 
 class Model(NamedTuple):
@@ -112,10 +118,10 @@ class Bound:
     with equal parameters counts as another one.
 
     Attributes:
-      params: what gradients flow to.
-      state: the rest, such as batch statistics.
-      model: the network.
-      example: shape and type of the inputs for one example, where they are known (distilled networks know);
+      params: Parameters that gradients flow to.
+      state: Everything else, such as batch statistics.
+      model: Network.
+      example: Shape and type of the inputs for one example, where they are known (distilled networks know);
         a network can then be called with a single example, and exported or predicted with as it is.
     """
 
@@ -128,9 +134,10 @@ class Bound:
         """Apply the network; changes of its state are dropped.
 
         Args:
-          *inputs: of a batch, or of a single example where `example` is known; uint8 pixels are scaled.
-          key: allows randomness, see `Model`.
-          train: uses batch statistics.
+          *inputs: Inputs of a batch, or of a single example where `example` is known; uint8 pixels are
+            scaled.
+          key: Random key that allows randomness, see `Model`; None for none.
+          train: Whether batch statistics are used.
 
         Raises:
           ValueError: for inputs of another shape than `example`, and for several networks at once.
@@ -148,10 +155,10 @@ class Bound:
         return jax.tree.map(lambda leaf: leaf[0], outputs) if single else outputs
 
     def export(self, path: Any = None, **settings: Any) -> jax.export.Exported:
-        """The network as a program that runs without this library, see `jgd.core.export`.
+        """Return the network as a program that runs without this library, see `jgd.core.export`.
 
         Args:
-          path: a file to write, by convention ``*.jaxexport``; None for none.
+          path: File to write, by convention ``*.jaxexport``; None for none.
           **settings: ``inputs``, ``graph``, ``batch`` and ``platforms``.
         """
         from jgd.core.export import export
@@ -214,8 +221,8 @@ def sketch(model: Model, *inputs: Any) -> tuple[PyTree, PyTree, Outputs]:
     """Shapes of a network's parameters, state and outputs at inputs, of which only the shapes are used.
 
     Args:
-      model: the network.
-      *inputs: of a batch: arrays, shapes, or pytrees of them.
+      model: Network.
+      *inputs: Inputs of a batch: arrays, shapes, or pytrees of them.
     """
     leaves, structure = jax.tree.flatten(inputs)
     specs = tuple((tuple(np.shape(x)), np.dtype(_dtype(x))) for x in leaves)
@@ -231,8 +238,8 @@ def stacked(net: Bound, *inputs: Any) -> int | None:
     """How many networks a `Bound` holds along a leading axis of all its arrays; None for one network.
 
     Args:
-      net: one network, or several as ``seeds=`` returns them.
-      *inputs: of a batch, where the network does not know its `example`.
+      net: One network, or several as ``seeds=`` returns them.
+      *inputs: Inputs of a batch, where the network does not know its `example`.
     """
     if not inputs:
         if net.example is None:
@@ -253,12 +260,12 @@ def bind(model: Model, params: PyTree, state: PyTree = ()) -> Bound:
 
 
 def as_bound(net: Any, what: str = "teacher") -> Bound:
-    """What may teach, as a `Bound` network.
+    """Return what may teach as a `Bound` network.
 
     Args:
-      net: a `Bound` network, a Flax NNX module with its parameters, or a function of inputs that JAX can
+      net: `Bound` network, a Flax NNX module with its parameters, or a function of inputs that JAX can
         trace and that returns logits or `Outputs`.
-      what: its role, for messages.
+      what: Role of the network, for messages.
 
     Raises:
       ValueError: for a network without parameters, and for anything else.
@@ -287,7 +294,7 @@ def _from_function(fn: Callable[..., Any]) -> Model:
 
 
 def as_key(key: Any) -> Array:
-    """A random key: a typed one as it is, a seed as ``jax.random.key(seed)``.
+    """Return a random key: a typed one as it is, a seed as ``jax.random.key(seed)``.
 
     Raises:
       ValueError: for anything else.
@@ -308,31 +315,43 @@ def _described(value: Any) -> str:
 
 
 def _as_outputs(y: Any) -> Outputs:
-    return y if isinstance(y, Outputs) else Outputs(logits=y)
+    return y if isinstance(y, Outputs) else Outputs(y)
 
 
-def from_linen(module: nn.Module) -> Model:
-    """A Flax linen module as a `Model`.
+def from_linen(module: nn.Module, *, taps: Mapping[str, str] | None = None) -> Model:
+    """Return a Flax linen module as a `Model`.
 
-    Its ``__call__`` takes the inputs and returns `Outputs` or plain logits. Whether it trains it is told by
-    an argument ``train`` (also ``training`` or ``is_training``) or by its opposite ``deterministic``, as far
-    as it has one. Random numbers come from the streams ``"dropout"`` and ``"sample"``; without a key,
-    ``make_rng`` is not available and dropout must be off: ask ``self.has_rng("dropout")``, as the layers in
-    `jgd.nn` do. Equal modules give the same functions, so that `jax.jit` finds what it compiled.
+    Its ``__call__`` takes the inputs and returns `Outputs` or plain logits. Whether it trains is passed as an
+    argument ``train`` (also ``training`` or ``is_training``) or as its opposite ``deterministic``, as far as
+    it has one. Random numbers come from the streams ``"dropout"`` and ``"sample"``; without a key,
+    ``make_rng`` is not available and dropout must be off: modules test ``self.has_rng("dropout")``, as the
+    layers in `jgd.nn` do. Equal arguments give the same functions, so that `jax.jit` finds what it compiled.
+
+    Args:
+      module: Network; it stays as it is.
+      taps: ``{name: path}`` of intermediate values that become ``Outputs.taps``: names of submodules
+        separated by ``"/"``, such as ``{"stage2": "Block_3"}``, for the output of the submodule's
+        ``__call__``, or for a value that it sows in ``"intermediates"``. A submodule that is called several
+        times gives a tuple. Taps that are not read cost nothing once compiled. `jgd.save` stores the module
+        without them.
+
+    Raises:
+      ValueError: when it is applied, for a path that the module does not have.
     """
+    paths = tuple(sorted((taps or {}).items()))
     try:
-        return _cached_linen(module)
+        return _cached_linen(module, paths)
     except TypeError:  # not hashable, e.g. a module with a list of layers
-        return _from_linen(module)
+        return _from_linen(module, paths)
 
 
 def module_of(model: Model) -> nn.Module | None:
-    """The Flax linen module that a model was made of by `from_linen`; None for any other model."""
+    """Return the Flax linen module that a model was made of by `from_linen`; None for any other model."""
     return getattr(model.apply, "module", None)
 
 
 def as_model(net: Any) -> Model:
-    """A network as a `Model`: one already, a Flax linen module, or a Flax NNX module.
+    """Return a network as a `Model`: one already, a Flax linen module, or a Flax NNX module.
 
     An NNX module has its parameters: training starts from those. For another start with every key, and for
     several seeds, give ``from_nnx(lambda rngs: Net(rngs))``.
@@ -349,7 +368,7 @@ def as_model(net: Any) -> Model:
     if isinstance(net, Bound):
         raise ValueError(
             "a network that learns starts from new parameters: give its model (net.model), "
-            'and start={"student": net} to go on from these'
+            'and start={"model": net} to go on from these'
         )
     kind = net.__name__ if isinstance(net, type) else f"a {type(net).__name__}"
     raise ValueError(
@@ -359,7 +378,7 @@ def as_model(net: Any) -> Model:
 
 
 def _mode(module: nn.Module) -> Callable[[bool, bool], dict[str, bool]]:
-    """How a module is told whether it trains, and whether there is a key."""
+    """Return the arguments of a module for whether it trains and whether there is a key."""
     parameters = inspect.signature(type(module).__call__).parameters
     for name in ("train", "training", "is_training"):
         if name in parameters:
@@ -371,8 +390,12 @@ def _mode(module: nn.Module) -> Callable[[bool, bool], dict[str, bool]]:
     return lambda train, random: {}
 
 
-def _from_linen(module: nn.Module) -> Model:
+def _from_linen(module: nn.Module, taps: tuple[tuple[str, str], ...] = ()) -> Model:
     mode = _mode(module)
+    paths = {path for _, path in taps}
+
+    def wanted(submodule: nn.Module, method: str) -> bool:
+        return method == "__call__" and "/".join(submodule.path) in paths
 
     def init(key: Array, *inputs: Any):
         settings: dict[str, Any] = mode(False, False)
@@ -385,14 +408,23 @@ def _from_linen(module: nn.Module) -> Model:
             dropout, sample = jax.random.split(key)
             rngs = {"dropout": dropout, "sample": sample}
         variables = {"params": params, **state}
-        mutable = list(state) if train and state else False
+        updating = list(state) if train else []
         settings: dict[str, Any] = mode(train, key is not None)
-        result = module.apply(variables, *inputs, **settings, rngs=rngs, mutable=mutable)
-        if mutable is False:
-            return _as_outputs(result), state
-        assert isinstance(result, tuple)
-        y, updated = result
-        return _as_outputs(y), {**state, **updated}
+        run = partial(module.apply, variables, *inputs, **settings, rngs=rngs)
+        if not taps:
+            result = run(mutable=updating or False)
+            if not updating:
+                return _as_outputs(result), state
+            assert isinstance(result, tuple)
+            y, updated = result
+            return _as_outputs(y), {**state, **updated}
+        y, updated = cast(tuple, run(mutable=[*updating, "intermediates"], capture_intermediates=wanted))
+        updated = dict(updated)
+        seen = _flat(updated.pop("intermediates", {}))
+        if any(path not in seen for path in paths):
+            everything = {"mutable": [*updating, "intermediates"], "capture_intermediates": True}
+            seen = _flat(jax.eval_shape(lambda: run(**everything))[1].get("intermediates", {}))
+        return _tapped(_as_outputs(y), taps, seen), {**state, **updated} if updating else state
 
     setattr(apply, "module", module)  # noqa: B010 - a function has no such attribute for a type checker
     reads = getattr(module, "adjacency", None)
@@ -402,14 +434,58 @@ def _from_linen(module: nn.Module) -> Model:
 _cached_linen = lru_cache(maxsize=256)(_from_linen)
 
 
-def from_nnx(make: Callable[[Any], Any]) -> Model:
-    """A Flax NNX module as a `Model`.
+def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, tuple]:
+    """Values of a collection of intermediates by path, in which a submodule stands for its ``__call__``."""
+    found: dict[str, tuple] = {}
+    for name, value in tree.items():
+        path = above if name == "__call__" else f"{above}/{name}" if above else name
+        found |= _flat(value, path) if isinstance(value, Mapping) else {path: value}
+    return found
+
+
+def _tapped(outputs: Outputs, taps: tuple[tuple[str, str], ...], seen: Mapping[str, Sequence]) -> Outputs:
+    """Return outputs with further taps, of the values of each path in the order of calls.
+
+    Raises:
+      ValueError: for a path that there is not, and a tap of that name that the network has already.
+    """
+    for name, path in taps:
+        if path not in seen:
+            known = [p for p in seen if p]
+            close = get_close_matches(path, known, n=5, cutoff=0.5) or known[:10]
+            raise ValueError(
+                f"tap {name!r}: the network has no {path!r}, but {', '.join(close) or 'no parts'}"
+            )
+        if not seen[path]:
+            raise ValueError(f"tap {name!r}: the network does not call {path!r}")
+        if name in outputs.taps:
+            raise ValueError(f"tap {name!r}: the network has a tap of this name already")
+    new = {name: seen[path][0] if len(seen[path]) == 1 else tuple(seen[path]) for name, path in taps}
+    return outputs._replace(taps={**outputs.taps, **new})
+
+
+def from_nnx(make: Callable[[Any], Any], *, taps: Mapping[str, str] | None = None) -> Model:
+    """Return a Flax NNX module as a `Model`.
+
+    Equal arguments give the same functions, so that `jax.jit` finds what it compiled.
 
     Args:
       make: ``make(rngs: nnx.Rngs) -> nnx.Module``; the module takes the inputs and returns `Outputs` or
         logits. Dropout is on where there is a key and ``train``, batch statistics where ``train``.
-    """
+      taps: ``{name: path}`` of outputs of submodules that become ``Outputs.taps``: attributes and positions
+        separated by ``"/"`` or ``"."``, such as ``{"hidden": "encoder/blocks/2"}``; see `from_linen`.
 
+    Raises:
+      ValueError: when it is applied, for a path that the module does not have.
+    """
+    paths = tuple(sorted((taps or {}).items()))
+    try:
+        return _cached_nnx(make, paths)
+    except TypeError:  # not hashable
+        return _from_nnx(make, paths)
+
+
+def _from_nnx(make: Callable[[Any], Any], taps: tuple[tuple[str, str], ...]) -> Model:
     @lru_cache(maxsize=1)
     def abstract():
         return nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, nnx.RngState, ...)
@@ -419,10 +495,15 @@ def from_nnx(make: Callable[[Any], Any]) -> Model:
         _, params, _, rest = nnx.split(make(nnx.Rngs(key)), nnx.Param, nnx.RngState, ...)
         return params, rest
 
-    return Model(init, _nnx_apply(abstract))
+    return Model(init, _nnx_apply(abstract, taps))
 
 
-def _nnx_apply(abstract: Callable[[], tuple]) -> Callable[..., tuple[Outputs, PyTree]]:
+_cached_nnx = lru_cache(maxsize=256)(_from_nnx)
+
+
+def _nnx_apply(
+    abstract: Callable[[], tuple], taps: tuple[tuple[str, str], ...] = ()
+) -> Callable[..., tuple[Outputs, PyTree]]:
     def fresh(key: Array, rngs: PyTree) -> PyTree:
         """Random streams of the module, restarted from `key`."""
         leaves, structure = jax.tree.flatten(rngs)
@@ -438,14 +519,49 @@ def _nnx_apply(abstract: Callable[[], tuple]) -> Callable[..., tuple[Outputs, Py
         module = nnx.merge(graph, params, streams, state, copy=True)
         off = key is None or not train
         module.set_attributes(deterministic=off, use_running_average=not train, raise_if_not_found=False)
-        outputs = _as_outputs(module(*inputs))
+        outputs = _nnx_tapped(module, taps, inputs) if taps else _as_outputs(module(*inputs))
         return outputs, nnx.split(module, nnx.Param, nnx.RngState, ...)[3] if train else state
 
     return apply
 
 
+_heard: dict[int, list] = {}  # what modules of which `_nnx_tapped` waits returned, by their identity
+
+
+@lru_cache(maxsize=256)
+def _listened(kind: type) -> type:
+    """Return a class of NNX modules whose calls are written down."""
+
+    def call(self, *args, **kwargs):
+        result = kind.__call__(self, *args, **kwargs)
+        _heard[id(self)].append(result)
+        return result
+
+    return type(kind)(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
+
+
+def _nnx_tapped(module: nnx.Module, taps: tuple[tuple[str, str], ...], inputs: tuple) -> Outputs:
+    """Return outputs of a module without other references, with those of some of its parts as taps."""
+    parts = {"/".join(map(str, path)): part for path, part in nnx.iter_modules(module)}
+    taps = tuple((name, path.replace(".", "/")) for name, path in taps)
+    listened = {path: parts[path] for _, path in taps if path in parts}
+    kinds = {path: type(part) for path, part in listened.items()}
+    seen: dict[str, Sequence] = dict.fromkeys(parts, ())
+    try:
+        for path, part in listened.items():
+            _heard.setdefault(id(part), [])
+            object.__setattr__(part, "__class__", _listened(kinds[path]))
+        outputs = _as_outputs(module(*inputs))
+        seen |= {path: tuple(_heard[id(part)]) for path, part in listened.items()}
+    finally:
+        for path, part in listened.items():
+            object.__setattr__(part, "__class__", kinds[path])
+            _heard.pop(id(part), None)
+    return _tapped(outputs, taps, seen)
+
+
 def _from_instance(module: nnx.Module) -> Bound:
-    """An NNX module with the parameters that it has now."""
+    """Return an NNX module with the parameters that it has now."""
     parts: Any = nnx.split(module, nnx.Param, nnx.RngState, ...)
     _, params, _, rest = parts
 

@@ -9,13 +9,15 @@ own. `objective` lifts a plain function, `weighted` adds several and keeps them 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, PyTree
 
 from jgd.core.model import Outputs
@@ -23,12 +25,38 @@ from jgd.core.model import Outputs
 __all__ = ["Context", "Objective", "as_objective", "objective", "one_number", "weighted"]
 
 
-class Players(dict):
-    """What belongs to each player; asking for one that is not there is a mistake in an objective."""
+class Players(Mapping):
+    """What belongs to each player, computed when an objective reads it.
 
-    def __missing__(self, name: str) -> Any:
-        """Say who there is."""
-        raise ValueError(f"the objective names a player {name!r}, the players are {', '.join(self)}")
+    Args:
+      make: Function without arguments for each player that computes its entry.
+      reason: Explanation that is added to the error for a player that has no entry.
+    """
+
+    def __init__(self, make: Mapping[str, Callable[[], Any]], reason: str = ""):
+        self._make, self._reason = dict(make), reason
+        self._found: dict[str, Any] = {}
+        self._home = get_opaque_trace_state()
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self._make:
+            known = ", ".join(self._make)
+            raise ValueError(f"the objective names a player {name!r}, the players are {known}{self._reason}")
+        if name in self._found:
+            return self._found[name]
+        value = self._make[name]()
+        if get_opaque_trace_state() == self._home:  # a value of an inner scan or cond may not leave it
+            self._found[name] = value
+        return value
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._make
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._make)
+
+    def __len__(self) -> int:
+        return len(self._make)
 
 
 class Context(NamedTuple):
@@ -36,18 +64,35 @@ class Context(NamedTuple):
 
     Attributes:
       outputs: ``{player: Outputs}`` of the networks at their inputs of this step.
-      call: ``{player: fn(*inputs, params=None, key=None, train=False) -> Outputs}``, to evaluate a network
-        at another input or with other parameters; changes of its state are dropped.
+      call: ``{player: fn(*inputs, params=None, key=None, train=False) -> Outputs}``, to evaluate a network at
+        other inputs or with other parameters; changes of its state are dropped.
       params: ``{player: params}``, for losses that read a head.
-      batch: the examples of this step, as the trainer's ``prepare`` returned them.
-      data: everything that is constant over the run.
+      batch: Examples of this step, as the trainer's ``prepare`` returned them.
+      examples: Data of the loop, constant over the run; in `jgd.distill` a `jgd.distill.data.Source` with all
+        training examples.
+      state: ``{player: state}``, such as batch statistics.
+      fresh: ``key -> (params, state)``, new random parameters of the player whose turn it is; None outside of
+        a turn.
     """
 
     outputs: Mapping[str, Outputs]
     call: Mapping[str, Callable[..., Outputs]]
     params: Mapping[str, PyTree]
     batch: Any
-    data: Any = None
+    examples: Any = None
+    state: Mapping[str, PyTree] = {}
+    fresh: Callable[[Array], tuple[PyTree, PyTree]] | None = None
+
+
+def with_outputs(ctx: Context, **outputs: Any) -> Context:
+    """Return a context with further outputs; those of the players are still computed when they are read.
+
+    Args:
+      ctx: Context of a step.
+      **outputs: Outputs by name, which take precedence over those of players of the same name.
+    """
+    make = {name: partial(ctx.outputs.__getitem__, name) for name in ctx.outputs}
+    return ctx._replace(outputs=Players(make | {n: lambda out=out: out for n, out in outputs.items()}))
 
 
 class Objective(NamedTuple):
@@ -65,7 +110,7 @@ class Objective(NamedTuple):
 
 
 def one_number(value: Any, what: str) -> Array:
-    """A loss as a scalar array.
+    """Return a loss as a scalar array.
 
     Raises:
       ValueError: for anything else, saying what to do.
@@ -114,7 +159,7 @@ def objective(fn: Any) -> Objective:
     """Lift a plain loss ``fn(ctx) -> scalar`` without parameters of its own.
 
     Args:
-      fn: a function of the `Context`.
+      fn: Function of the `Context`.
 
     Raises:
       ValueError: for a function of other arguments; when it is used, for a loss that is not one number.
@@ -136,7 +181,7 @@ def objective(fn: Any) -> Objective:
 
 
 def as_objective(loss: Any, what: str = "objective") -> Objective:
-    """An objective, or a plain function of the context as one.
+    """Return an objective as it is, or a plain function of the context as one.
 
     Raises:
       ValueError: for anything else.
@@ -157,7 +202,7 @@ def _shown(value: Any) -> str:
 
 
 def _term(name: str, pair: Any) -> tuple[str, Any, Objective]:
-    """A named pair of a weight and an objective.
+    """Return a named pair of a weight and an objective.
 
     Raises:
       ValueError: for a pair that is none, is in the wrong order, or has a weight that is no number.
@@ -184,10 +229,10 @@ def _term(name: str, pair: Any) -> tuple[str, Any, Objective]:
 
 
 def weighted(**terms: Any) -> Objective:
-    """The weighted sum of named objectives.
+    """Return the weighted sum of named objectives.
 
     Args:
-      **terms: pairs ``name=(weight, objective)``; a weight is a number or an `optax.Schedule` of the step, a
+      **terms: Pairs ``name=(weight, objective)``; a weight is a number or an `optax.Schedule` of the step, a
         plain function counts as ``objective(function)``. A negative weight raises its term.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Algorithms from algorithms: selection, averaging, ensembles, sweeps, recording."""
+"""Transforms of algorithms: selection, averaging, ensembles, sweeps, recording."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Best(NamedTuple):
 
 
 def _copied(tree: PyTree) -> PyTree:
-    """Copies of all leaves, for a state must not hold the same buffer twice."""
+    """Copy all leaves, because a state must not hold the same buffer twice."""
     return jax.tree.map(jnp.copy, tree)
 
 
@@ -38,18 +38,19 @@ def keep_best(
     patience: int | None = None,
     ties: Literal["first", "last"] = "first",
 ) -> Algorithm:
-    """Return the product with the best score seen, e.g. by accuracy on validation nodes.
+    """Return the product with the best score, e.g. the accuracy on validation nodes.
 
     Args:
-      alg: an algorithm whose ``result`` is cheap and jittable (it is evaluated inside the loop).
-      score: ``(product, data) -> scalar``, higher is better; NaN never wins.
-      every: look after every so many steps. The product after the last step is seen only if its number is
-        a multiple of it.
-      patience: freeze after so many looks without improvement; the metric ``"done"`` then turns true.
-      ties: which of two equal scores wins, the first or the last.
+      alg: Algorithm whose ``result`` is cheap and jittable (it is evaluated inside the loop).
+      score: Function ``(product, data) -> scalar``; higher is better, and NaN never wins.
+      every: Steps between evaluations. The product after the last step is evaluated only if its number is a
+        multiple of it.
+      patience: Evaluations without improvement before the state is frozen and the metric ``"done"`` turns
+        true; None disables early stopping.
+      ties: Winner among equal scores, the first or the last.
 
     Returns:
-      An `Algorithm` with the same product type; metrics gain ``score`` (of the last look) and ``best``.
+      An `Algorithm` with the same product type; metrics gain ``score`` (of the last evaluation) and ``best``.
     """
 
     def init(key, data, batch):
@@ -91,7 +92,7 @@ def keep_best(
 
 
 def inner_flush(flush: Flush | None) -> Flush | None:
-    """The flush of a wrapped algorithm, for a wrapper whose state has it as `inner`."""
+    """Return the flush of a wrapped algorithm, for a wrapper whose state has it as `inner`."""
     return None if flush is None else flush._replace(run=lambda state, t: flush.run(state.inner, t))
 
 
@@ -111,10 +112,10 @@ def ema(
     """Return the product of an exponential moving average of part of the state.
 
     Args:
-      alg: any algorithm.
-      decay: weight of the past in each step, a number or a schedule of the step.
-      get: the part of the state to average, the parameters by default.
-      put: the state with that part replaced.
+      alg: Any algorithm.
+      decay: Weight of the past in each step, a number or a schedule of the step.
+      get: Function that returns the part of the state to average, the parameters by default.
+      put: Function that returns the state with that part replaced.
     """
 
     def init(key, data, batch):
@@ -146,18 +147,19 @@ def ensemble(
 ) -> Algorithm:
     """Run ``n`` independent members in one program; state, metrics and product gain a leading axis.
 
-    Members are vmapped, and spread over the first axis of ``mesh`` where one is given. Each member draws
-    from its own key. A member equals a single run with its key up to rounding, not to the bit.
+    Members are vmapped, and spread over the first axis of ``mesh`` if it is given. Each member has its own
+    key. A member equals a single run with its key up to rounding, not to the bit.
 
     Args:
-      alg: the algorithm of one member.
-      n: number of members; a multiple of the mesh axis.
-      data_axis: None where all members see the same data, 0 where each has its own (a leading axis of
+      alg: Algorithm of one member.
+      n: Number of members, a multiple of the mesh axis.
+      data_axis: Axis of members in the data: None if all share them, 0 if each has its own (a leading axis of
         ``n``), or a pytree prefix of those, as `jax.vmap`'s ``in_axes``.
-      batch_axis: the same for batches.
-      at_once: vmap only so many and take the others after them, in every step: less memory, and faster where
-        what one member computes just fits the caches, as convolutions on CPU. None for all.
-      mesh: devices to spread over.
+      batch_axis: Axis of members in batches, as ``data_axis``.
+      at_once: Number of members that are vmapped; the others follow one group after another in every step.
+        This needs less memory and is faster where one member's computation just fits the caches, as
+        convolutions on CPU do. None vmaps all.
+      mesh: Devices over which members are spread; None uses the default device.
     """
     if at_once is not None and at_once < 1:
         raise ValueError(f"at_once must be at least 1, got {at_once}")
@@ -168,7 +170,7 @@ def ensemble(
         axis, *_ = mesh.axis_names
         if n % mesh.shape[axis]:
             raise ValueError(f"{n} members cannot be spread evenly over {mesh.shape[axis]} devices")
-        mesh = Mesh(mesh.devices, mesh.axis_names)  # with automatic axes, whatever they were
+        mesh = Mesh(mesh.devices, mesh.axis_names)  # with automatic axes
 
     def keys_of(key):
         return jax.random.split(key, n)
@@ -194,7 +196,7 @@ def ensemble(
             return fn(*args)
         own = P(mesh.axis_names[0])
         specs = tuple(own if m else P() for m in member)
-        # Members do not communicate, and a branch may well mix constants with what differs by member.
+        # Members do not communicate, and a branch may mix constants with values that differ by member.
         return jax.shard_map(fn, mesh=mesh, in_specs=specs, out_specs=own, check_vma=False)(*args)
 
     own_data, own_batch = data_axis is not None, batch_axis is not None
@@ -225,8 +227,8 @@ def sweep(make: Callable[..., Algorithm], **values: ArrayLike) -> Algorithm:
     """Run one member for each setting of float hyperparameters, all from the same key.
 
     Args:
-      make: the constructor, ``make(lr=...) -> Algorithm``; it must accept tracers.
-      **values: an array of settings for each argument, all of the same length.
+      make: Constructor ``make(lr=...) -> Algorithm``; it must accept tracers.
+      **values: Array of settings for each argument, all of the same length.
 
     Example:
       ``sweep(lambda lr: train(model, loss, optax.adam(lr)), lr=jnp.logspace(-4, -1, 7))``
@@ -268,18 +270,18 @@ def record(
     select: Callable[[PyTree], PyTree] = lambda state: state.params,
     sink: Callable[[PyTree, int], None] | None = None,
 ) -> Algorithm:
-    """Keep a trajectory: what ``select`` sees at step 0 and after every so many steps.
+    """Keep a trajectory: the result of ``select`` at step 0 and after every ``every`` steps.
 
     Args:
-      alg: any algorithm.
-      every: steps between snapshots.
-      capacity: number of snapshots held. Snapshot ``i`` belongs to step ``i * every``. Without a sink,
+      alg: Any algorithm.
+      every: Number of steps between snapshots.
+      capacity: Number of snapshots held. Snapshot ``i`` belongs to step ``i * every``. Without a sink,
         further ones are dropped.
-      select: what to record, the parameters by default.
-      sink: ``(snapshots, first)``, called on the host each time the buffer has filled, with ``capacity``
-        snapshots as NumPy arrays, of which the first has number ``first``; later snapshots then overwrite
-        the buffer. It may be called again with the same numbers after a restart. A buffer that is partly
-        filled at the end is in the product.
+      select: Function of the state that returns what to record, the parameters by default.
+      sink: Function ``(snapshots, first)``, called on the host each time the buffer is full, with
+        ``capacity`` snapshots as NumPy arrays, of which the first has number ``first``; later snapshots then
+        overwrite the buffer. It may be called again with the same numbers after a restart. A buffer that is
+        partly filled at the end is in the product.
 
     Returns:
       An `Algorithm` whose product is ``(product, snapshots)``, the latter with a leading ``capacity`` axis.

@@ -1,32 +1,26 @@
 """Data: tasks, loaders with verified downloads, generators, conversions and artefacts."""
 
 from jgd.data import artifact
-from jgd.data.checksum import checksum
+from jgd.data._checksum import checksum
+from jgd.data._describe import Description, describe
 from jgd.data.condensed import Condensed
 from jgd.data.convert import from_networkx, from_ogb, from_pyg, to_networkx, to_pyg
-from jgd.data.describe import Description, describe
 from jgd.data.digits import digits_images, digits_knn
 from jgd.data.generate import contextual_sbm, power_law
 from jgd.data.images import channel_statistics, image_folder, image_task, standardized
 from jgd.data.imported import import_condensed
-from jgd.data.provenance import darpa_e3, events_to_graph, record, streamspot
-from jgd.data.registry import Dataset, datasets, load
+from jgd.data.registry import DATASETS, Dataset, datasets, load
 from jgd.data.storage import DataError, data_dir
 from jgd.data.subsets import long_tail, noisy_labels, subset, with_validation
+from jgd.data.system_logs import darpa_e3, events_to_graph, record, streamspot
 from jgd.data.tasks import (
     ArrayTask,
     Corpus,
-    Database,
     DenseGraphs,
     EventLog,
     GraphTask,
-    HeteroGraph,
-    InteractionTask,
-    Links,
-    LinkTask,
     NodeTask,
     SequenceTask,
-    TextGraph,
 )
 from jgd.data.texts import (
     Tokenizer,
@@ -39,23 +33,18 @@ from jgd.data.texts import (
 )
 
 __all__ = [
+    "DATASETS",
     "ArrayTask",
     "Condensed",
     "Corpus",
     "DataError",
-    "Database",
     "Dataset",
     "DenseGraphs",
     "Description",
     "EventLog",
     "GraphTask",
-    "HeteroGraph",
-    "InteractionTask",
-    "LinkTask",
-    "Links",
     "NodeTask",
     "SequenceTask",
-    "TextGraph",
     "Tokenizer",
     "artifact",
     "bag_of_words",

@@ -1,6 +1,6 @@
-"""Archives and compressed files: read in pieces, to their end, and never more than they may hold.
+"""Archives and compressed files, read in pieces, to their end, and within a limit.
 
-A few kilobytes can unpack to gigabytes. What is unpacked is therefore bounded by what the format can hold,
+A few kilobytes can unpack to gigabytes. The unpacked size is therefore limited by what the format can hold,
 where a loader knows that, and else by the size of the file, see `unpack_limit`. Links, devices and paths that
 lead out of the folder are refused.
 """
@@ -27,15 +27,15 @@ _CHUNK = 2**20
 
 
 def unpack_limit(path: str | os.PathLike[str], limit: int | None = None, base: int = 2**28) -> int:
-    """Bytes that a compressed file may unpack to.
+    """Return the number of bytes that a compressed file may unpack to.
 
     Args:
-      path: the file.
-      limit: what a format allows; by default ``$JGD_UNPACK_LIMIT``, else ``base`` and 50 times its size.
-      base: bytes that any file may unpack to; 256 MiB by default.
+      path: The file.
+      limit: Limit of the format; None for ``$JGD_UNPACK_LIMIT``, else ``base`` and 50 times the file's size.
+      base: Bytes that any file may unpack to; 256 MiB by default.
 
     Raises:
-      DataError: where the variable is no number.
+      DataError: If the variable is no number.
     """
     if limit is not None:
         return limit
@@ -55,7 +55,7 @@ def _too_large(limit: int) -> ValueError:
 
 
 def _pieces(source: Any, limit: int) -> Iterator[bytes]:
-    """At most ``limit`` bytes of a stream, which is read to its end: that compares its checksum."""
+    """Yield at most ``limit`` bytes of a stream, and read it to its end, which compares its checksum."""
     left = limit
     while chunk := source.read(min(_CHUNK, left + 1)):
         left -= len(chunk)
@@ -65,10 +65,14 @@ def _pieces(source: Any, limit: int) -> Iterator[bytes]:
 
 
 def read_stream(source: Any, limit: int) -> bytearray:
-    """The whole content of a stream of bytes, at most ``limit`` of them, read in pieces.
+    """Read a whole stream of bytes in pieces.
+
+    Args:
+      source: The stream.
+      limit: Largest number of bytes.
 
     Raises:
-      ValueError: for more bytes.
+      ValueError: If there are more bytes.
     """
     content = bytearray()
     for chunk in _pieces(source, limit):
@@ -78,14 +82,14 @@ def read_stream(source: Any, limit: int) -> bytearray:
 
 @contextmanager
 def open_zip(path: str | os.PathLike[str], limit: int | None = None) -> Iterator[zipfile.ZipFile]:
-    """A zip file whose members have different names and together state no more than they may.
+    """Open a zip file whose members have different names and together state no more than the limit.
 
     Args:
-      path: the file.
-      limit: bytes of all members, see `unpack_limit`.
+      path: The file.
+      limit: Bytes of all members, see `unpack_limit`.
 
     Raises:
-      ValueError: where they do not, or are compressed by other than deflate.
+      ValueError: If they do not, or are compressed by other than deflate.
     """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
@@ -102,7 +106,7 @@ def open_zip(path: str | os.PathLike[str], limit: int | None = None) -> Iterator
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytearray:
-    """One member of `open_zip`, read in pieces, its checksum compared."""
+    """Read one member of `open_zip` in pieces, and compare its checksum."""
     entry = archive.getinfo(name)
     with archive.open(entry) as source:
         content = read_stream(source, entry.file_size)
@@ -116,7 +120,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytearray:
 
 class _Member(NamedTuple):
     name: str
-    kind: str  # "file", "folder", or what it is else
+    kind: str  # "file", "folder", or the name of another kind
     size: int
     open: Callable[[], IO[bytes] | None]
 
@@ -164,7 +168,7 @@ def _inside(name: str) -> PurePosixPath:
 
 
 def _checked(members: Iterator[_Member], limit: int) -> Iterator[tuple[PurePosixPath, _Member]]:
-    """The files of an archive; a tar unpacks what is passed over too, so that all sizes count."""
+    """Yield the files of an archive; a tar unpacks members that are skipped too, so that all sizes count."""
     left = limit
     for member in members:
         path = _inside(member.name)
@@ -185,19 +189,20 @@ def archive_files(
 ) -> Iterator[tuple[PurePosixPath, bytes]]:
     """Read a zip or tar archive file by file, in its order, without unpacking it.
 
-    The stream is read to its end, so that the checksum of a compressed archive is compared too: what was
-    yielded before is only to be used once the iterator has ended without an error.
+    The stream is read to its end, so that the checksum of a compressed archive is compared too: use the
+    files only once the iterator has ended without an error.
 
     Args:
-      archive: the file.
-      wanted: which files to read, by their path within the archive; all by default.
-      limit: bytes that all files together may hold, see `unpack_limit`.
+      archive: The file.
+      wanted: Function that decides by its path within the archive whether a file is read; all by default.
+      limit: Bytes that all files together may hold, see `unpack_limit`.
 
     Yields:
       The path within the archive and the content of each file.
 
     Raises:
-      DataError: for a damaged archive, links, devices, paths that lead elsewhere, or too many bytes.
+      DataError: If the archive is damaged, or holds links, devices, paths that lead elsewhere, or too many
+        bytes.
     """
     with reading(archive):
         most = unpack_limit(archive, limit)
@@ -231,16 +236,17 @@ def unpack(
     """Unpack a zip or tar archive into a new folder, all of it or nothing.
 
     Args:
-      archive: the file.
-      dest: the folder to make; it must not exist, or be empty.
-      root: unpack only what lies under this folder of the archive, without that prefix.
-      limit: bytes that may be written, see `unpack_limit`.
+      archive: The file.
+      dest: Folder to create; it must not exist, or be empty.
+      root: Folder of the archive that is unpacked, without that prefix.
+      limit: Bytes that may be written, see `unpack_limit`.
 
     Returns:
       ``dest``.
 
     Raises:
-      DataError: for a damaged archive, links, devices, paths that lead elsewhere, or too many bytes.
+      DataError: If the archive is damaged, or holds links, devices, paths that lead elsewhere, or too many
+        bytes.
     """
     archive, dest = Path(archive), Path(dest)
     if dest.exists() and (not dest.is_dir() or any(dest.iterdir())):

@@ -1,7 +1,7 @@
 """Arrays, sparse matrices and tables from files, checked before NumPy or SciPy sees them.
 
-A native kernel trusts what it is told: an item size, a row pointer or an index from a damaged file makes it
-read foreign memory. Types, shapes and indices are therefore compared with the bytes that are there first.
+A native kernel trusts its arguments: an item size, a row pointer or an index from a damaged file makes it
+read foreign memory. Types, shapes and indices are therefore compared with the bytes of the file first.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ _DIMENSIONS = 32
 
 
 def plain_dtype(code: Any) -> np.dtype:
-    """The NumPy type of a code such as ``"<f4"``: Booleans, numbers or strings of a bounded length.
+    """Return the NumPy type of a code such as ``"<f4"``: Booleans, numbers or strings of a bounded length.
+
+    Args:
+      code: The code.
 
     Raises:
-      ValueError: for anything else, such as structured types, objects and dates.
+      ValueError: If it is anything else, such as a structured type, objects or dates.
     """
     if not isinstance(code, str) or not _TYPES.fullmatch(code):
         raise ValueError(f"{str(code)[:40]!r} is no plain type of numbers or strings")
@@ -47,16 +50,16 @@ def plain_dtype(code: Any) -> np.dtype:
 def checked_array(
     data: bytes | bytearray | memoryview, dtype: np.dtype, shape: Any, *, fortran: bool = False
 ) -> np.ndarray:
-    """An array on a buffer, without a copy.
+    """Return an array on a buffer, without a copy.
 
     Args:
-      data: the content; the array is read-only where it is.
-      dtype: as `plain_dtype` gives it.
-      shape: what the file says.
-      fortran: whether the first index runs fastest.
+      data: The content; the array is read-only if it is.
+      dtype: Type, see `plain_dtype`.
+      shape: Shape that the file states.
+      fortran: Whether the first index runs fastest.
 
     Raises:
-      ValueError: where the shape is none or does not fit the bytes, or the content does not fit the type.
+      ValueError: If the shape is none or does not fit the bytes, or the content does not fit the type.
     """
     sizes = _sizes(shape)
     count = _count(sizes)
@@ -86,7 +89,7 @@ def _sizes(shape: Any) -> tuple[int, ...]:
 
 
 def _count(sizes: Sequence[int]) -> int:
-    """Their product, which as an integer of Python does not overflow."""
+    """Multiply sizes; integers of Python do not overflow."""
     count = 1
     for size in sizes:
         count *= size
@@ -96,17 +99,17 @@ def _count(sizes: Sequence[int]) -> int:
 def checked_sparse(
     data: Any, indices: Any, indptr: Any, shape: Sequence[Any], make: Any = sp.csr_array
 ) -> Any:
-    """A CSR or CSC matrix of arrays whose every index is known to lie inside.
+    """Return a CSR or CSC matrix after checking that every index lies inside it.
 
     Args:
-      data: ``[nnz]`` real numbers.
-      indices: ``[nnz]`` column of each number (row for CSC), in any integer type.
-      indptr: ``[rows + 1]`` where each row begins (column for CSC).
-      shape: ``(rows, columns)``.
-      make: the class: `scipy.sparse.csr_array` or one of its relatives.
+      data: Real numbers ``[nnz]``.
+      indices: Column of each number ``[nnz]`` (row for CSC), in any integer type.
+      indptr: Begin of each row ``[rows + 1]`` (column for CSC).
+      shape: Shape ``(rows, columns)``.
+      make: Class: `scipy.sparse.csr_array` or one of its relatives.
 
     Raises:
-      ValueError: for arrays that are none of such a matrix, saying what is wrong.
+      ValueError: If the arrays are not those of such a matrix; the message states what is wrong.
     """
     arrays = {"data": data, "indices": indices, "indptr": indptr}
     for name, array in arrays.items():
@@ -152,7 +155,7 @@ _OBJECTS = ("|O", "O", "|O8")
 
 
 def _npy(content: bytearray | bytes, objects: bool) -> np.ndarray:
-    """What is in an ``.npy`` file. The header is matched, not evaluated."""
+    """Read the content of an ``.npy`` file. The header is matched, not evaluated."""
     if content[:6] != b"\x93NUMPY" or len(content) < 10 or content[6] not in (1, 2, 3):
         raise ValueError(f"it begins with {bytes(content[:6])!r}, which no file of NumPy does")
     width = 2 if content[6] == 1 else 4
@@ -177,7 +180,7 @@ def _npy(content: bytearray | bytes, objects: bool) -> np.ndarray:
 
 
 def _objects(content: bytes, sizes: tuple[int, ...]) -> np.ndarray:
-    from jgd.data.pickles import read_pickle  # it makes its arrays here
+    from jgd.data.pickles import read_pickle  # it imports this module
 
     value = read_pickle(content)
     if not isinstance(value, np.ndarray) or value.dtype != object or value.size != _count(sizes):
@@ -188,8 +191,11 @@ def _objects(content: bytes, sizes: tuple[int, ...]) -> np.ndarray:
 def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
     """Read an ``.npy`` file of numbers or strings.
 
+    Args:
+      path: The file.
+
     Raises:
-      DataError: where the file is missing, damaged or holds something else.
+      DataError: If the file is missing, damaged or holds something else.
     """
     with reading(path):
         return _npy(Path(path).read_bytes(), objects=False).copy("K")
@@ -201,12 +207,12 @@ def read_npz(
     """Read all arrays of an ``.npz`` file, comparing the checksum of each.
 
     Args:
-      path: the file.
-      objects: read arrays of objects by `jgd.data.pickles`; else they are refused.
-      limit: bytes that it may unpack to, see `jgd.data.archives.unpack_limit`.
+      path: The file.
+      objects: Whether arrays of objects are read, by `jgd.data.pickles`; else they are refused.
+      limit: Bytes that it may unpack to, see `jgd.data.archives.unpack_limit`.
 
     Raises:
-      DataError: where the file is missing, damaged or holds what is not allowed, naming the array.
+      DataError: If the file is missing, damaged or holds what is not allowed; the message names the array.
     """
     arrays = {}
     with reading(path), open_zip(path, limit) as archive:
@@ -222,10 +228,13 @@ def read_npz(
 
 
 def text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
-    """The lines of a text file in UTF-8 without their ends, which may be those of Windows.
+    """Yield the lines of a text file in UTF-8 without their ends, which may be those of Windows.
+
+    Args:
+      path: The file.
 
     Raises:
-      DataError: where it is missing, a web page, or holds what is no text, naming the line.
+      DataError: If it is missing, a web page, or no text; the message names the line.
     """
     refuse_web_page(path)
     number = 0
@@ -243,8 +252,13 @@ def text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
 def read_table(path: str | os.PathLike[str], dtype: Any, delimiter: str | None = None) -> np.ndarray:
     """Read a text file of numbers as a matrix ``[rows, columns]``.
 
+    Args:
+      path: The file.
+      dtype: Type of the numbers.
+      delimiter: Separator of the columns; None for white space.
+
     Raises:
-      DataError: where the file is missing, empty or no such table, naming the row.
+      DataError: If the file is missing, empty or no such table; the message names the row.
     """
     rows = (line for line in text_lines(path) if line.strip())
     with reading(path):

@@ -1,12 +1,12 @@
-"""The gate that every task passes: masks, labels, graphs and words, checked and brought into one form.
+"""Checks of masks, labels, graphs and words, which every task passes, and the one form they get.
 
-`jgd.data.tasks` calls these functions when a task is made, so every way to a task passes them: constructors,
+The constructors of `jgd.data.tasks` call these functions, so every way to a task passes them: constructors,
 `dataclasses.replace`, loaders, generators and the graphs of other libraries. They run once, on the host, in
-time linear in the data, and let through what is traced by JAX, which has no values to look at.
+time linear in the data. Values that JAX traces pass unchecked, because they are not known yet.
 
-Masks       bools ``[N]``; 0/1 numbers ``[N]``; or row numbers, where they cannot be a mask.
+Masks       Bools ``[N]``; 0/1 numbers ``[N]``; or row numbers, where they cannot be a mask.
 Classes     int32 ``[N]`` in ``0..C-1``, -1 where unknown; words and other numbers are mapped (`as_labels`).
-Targets     what else labels can be, see `TargetKind`.
+Targets     Other kinds of labels, see `TargetKind`.
 """
 
 from __future__ import annotations
@@ -44,23 +44,23 @@ __all__ = [
 ]
 
 TargetKind: TypeAlias = Literal["classes", "multilabel", "probabilities", "regression", "none"]
-"""What labels are: ``classes`` ``[N]``; ``multilabel`` indicators ``[N, C]`` of 0 and 1, -1 where unknown;
+"""Kind of labels: ``classes`` ``[N]``; ``multilabel`` indicators ``[N, C]`` of 0 and 1, -1 where unknown;
 ``probabilities`` ``[N, C]``, rows that sum to one; ``regression`` numbers ``[N, ...]``; ``none``, all
 unknown."""
 
 LabelName: TypeAlias = str | int
 
-_MOST = 2.0**53  # above it floating-point numbers are not all whole numbers
+_MOST = 2.0**53  # beyond it floating-point numbers skip whole numbers
 
 
 class Labels(NamedTuple):
     """Labels in their one form.
 
     Attributes:
-      values: classes int32, indicators, or float32.
-      num_classes: 0 for regression targets or no labels.
-      names: what each class was called before it was mapped, or empty.
-      kind: what the labels are.
+      values: Classes as int32, indicators, or float32 numbers.
+      num_classes: Number of classes; 0 for regression targets or no labels.
+      names: Name of each class before it was mapped, or empty.
+      kind: Kind of the labels.
     """
 
     values: Any
@@ -73,14 +73,14 @@ class Labels(NamedTuple):
 
 
 def hidden(value: Any) -> bool:
-    """Whether there are no values to check: tracers, shapes that stand for arrays, arrays of other hosts."""
+    """Return whether a value cannot be read: a tracer, a shape without an array, an array of other hosts."""
     if isinstance(value, jax.Array) and not isinstance(value, Tracer):
         return not value.is_fully_addressable
     return isinstance(value, Tracer | jax.ShapeDtypeStruct)
 
 
 def _gate(check: Callable) -> Callable:
-    """Let None and values that cannot be looked at through."""
+    """Make a check pass None and values that cannot be read."""
 
     @functools.wraps(check)
     def checked(name: str, value: Any, *args: Any, **kwargs: Any) -> Any:
@@ -90,7 +90,7 @@ def _gate(check: Callable) -> Callable:
 
 
 def _host(name: str, value: Any) -> np.ndarray:
-    """A plain array on the host, of the numbers or words in a tensor, a list or a column of a table."""
+    """Return the numbers or words of a tensor, a list or a column of a table as a plain array on the host."""
     if hasattr(value, "detach"):  # a tensor of PyTorch
         value = value.detach().cpu().numpy()
     if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
@@ -109,7 +109,7 @@ def _host(name: str, value: Any) -> np.ndarray:
 
 
 def _same(value: Any, array: np.ndarray, dtype: Any) -> Any:
-    """``value`` itself where it is an array of that type and shape already, else the array on the host."""
+    """Return ``value`` if it is an array of that type and shape already, else the array on the host."""
     if isinstance(value, np.ndarray | jax.Array) and value.dtype == dtype and value.shape == array.shape:
         return value
     return np.ascontiguousarray(array, dtype=dtype)
@@ -120,16 +120,20 @@ def _column(array: np.ndarray) -> np.ndarray:
 
 
 def _first(bad: np.ndarray) -> int:
-    """The first row with something bad in it."""
+    """Return the first row in which something is true."""
     return int(np.argwhere(bad)[0][0])
 
 
 @_gate
 def finite(name: str, value: Any) -> Any:
-    """The array, if it holds numbers and none of them is NaN or infinite, in float32.
+    """Return an array if it holds numbers and none of them is NaN or infinite in float32.
+
+    Args:
+      name: Name of the field, for messages.
+      value: The array.
 
     Raises:
-      DataError: naming the first row.
+      DataError: If not; the message names the first row.
     """
     array = _host(name, value)
     if array.dtype.kind not in "biuf":
@@ -145,10 +149,16 @@ def finite(name: str, value: Any) -> Any:
 
 @_gate
 def as_rows(name: str, value: Any, size: int, of: str) -> Any:
-    """The array, if it has a row for each of ``size``.
+    """Return an array if it has ``size`` rows.
+
+    Args:
+      name: Name of the field, for messages.
+      value: The array.
+      size: Number of rows.
+      of: Name of the rows, for messages.
 
     Raises:
-      DataError: else.
+      DataError: If not.
     """
     array = value if isinstance(value, np.ndarray | jax.Array) else _host(name, value)
     if array.shape[:1] != (size,):
@@ -163,18 +173,18 @@ def as_rows(name: str, value: Any, size: int, of: str) -> Any:
 
 @_gate
 def as_mask(name: str, value: Any, size: int, of: str = "rows") -> Any:
-    """A mask ``[size]`` of bools.
+    """Return a mask ``[size]`` of bools.
 
     Args:
-      name: of the field, for messages.
-      value: bools ``[size]``; numbers ``[size]`` that are all 0 or 1; or row numbers, whole, each once, in
+      name: Name of the field, for messages.
+      value: Bools ``[size]``; numbers ``[size]`` that are all 0 or 1; or row numbers, whole, each once, in
         ``0..size-1``. Numbers that can be a mask are one: ``[0, 1]`` of two rows is the second row. ``[size,
         1]`` is a column. None stays None.
-      size: number of rows.
-      of: what the rows are, for messages.
+      size: Number of rows.
+      of: Name of the rows, for messages.
 
     Raises:
-      DataError: for anything else.
+      DataError: If it is anything else.
     """
     array = _column(_host(name, value))
     wanted = f"give a mask of {size} bools, or row numbers"
@@ -211,10 +221,15 @@ def as_mask(name: str, value: Any, size: int, of: str = "rows") -> Any:
 
 @_gate
 def as_like(name: str, value: Any, shape: tuple[int, ...]) -> Any:
-    """A mask of that shape: bools, or numbers that are 0 or 1.
+    """Return a mask of a given shape as bools.
+
+    Args:
+      name: Name of the field, for messages.
+      value: Bools, or numbers that are 0 or 1.
+      shape: Shape that it must have.
 
     Raises:
-      DataError: for another shape or other numbers.
+      DataError: If it has another shape or holds other numbers.
     """
     array = _host(name, value)
     if array.shape != shape:
@@ -226,10 +241,16 @@ def as_like(name: str, value: Any, shape: tuple[int, ...]) -> Any:
 
 @_gate
 def as_weights(name: str, value: Any, size: int, of: str) -> Any:
-    """Weights ``[size]``, finite and not negative.
+    """Return weights ``[size]`` if they are finite and not negative.
+
+    Args:
+      name: Name of the field, for messages.
+      value: The weights.
+      size: Number of rows.
+      of: Name of the rows, for messages.
 
     Raises:
-      DataError: naming the first row that is not.
+      DataError: If not; the message names the first row.
     """
     array = _column(_host(name, finite(name, value)))
     if array.shape != (size,):
@@ -244,10 +265,17 @@ def as_weights(name: str, value: Any, size: int, of: str) -> Any:
 
 @_gate
 def in_range(name: str, value: Any, size: int, of: str, *, least: int = 0) -> Any:
-    """Whole numbers in ``least..size-1``, e.g. the nodes that pairs are made of.
+    """Return whole numbers if they are in ``least..size-1``.
+
+    Args:
+      name: Name of the field, for messages.
+      value: The numbers.
+      size: Largest number plus one.
+      of: Name of what is numbered, for messages.
+      least: Smallest number.
 
     Raises:
-      DataError: naming the first row that is not.
+      DataError: If not; the message names the first row.
     """
     array = _host(name, value)
     if array.size and array.dtype.kind not in "iu":
@@ -260,10 +288,14 @@ def in_range(name: str, value: Any, size: int, of: str, *, least: int = 0) -> An
 
 
 def disjoint(masks: Mapping[str, Any], of: str = "rows") -> None:
-    """Refuse masks that share rows: what is tested must not be trained on.
+    """Refuse masks that share rows, because test rows must not be trained on.
+
+    Args:
+      masks: Masks by name; None and traced ones are skipped.
+      of: Name of the rows, for messages.
 
     Raises:
-      DataError: naming two masks and the number of rows in both.
+      DataError: If two share rows; the message names them and the number of shared rows.
     """
     there = {name: np.asarray(mask) for name, mask in masks.items() if mask is not None and not hidden(mask)}
     names = list(there)
@@ -278,10 +310,15 @@ def disjoint(masks: Mapping[str, Any], of: str = "rows") -> None:
 
 
 def as_word(name: str, value: Any, kind: Any) -> Any:
-    """The word, if it is one of those in a `typing.Literal`.
+    """Return a word if it is one of those in a `typing.Literal`.
+
+    Args:
+      name: Name of the argument, for messages.
+      value: The word.
+      kind: The `typing.Literal`.
 
     Raises:
-      DataError: else, naming them.
+      DataError: If not; the message lists them.
     """
     known_words = get_args(kind)
     if value not in known_words:
@@ -303,14 +340,14 @@ def as_labels(
     floats: Literal["classes", "regression"] = "classes",
     tasks: bool = False,
 ) -> Labels:
-    """Labels in their one form, and what they are.
+    """Bring labels into their one form, and find their kind.
 
     Of one axis (``[N, 1]`` is a column and becomes one, unless its numbers are regression targets):
 
     * integers in ``0..C-1``, -1 where unknown, are classes; so are bools, and floating-point numbers that are
       whole, with NaN where unknown;
     * without ``num_classes`` the classes are counted: other numbers than ``0..C-1`` are mapped to it in
-      ascending order, and exactly {-1, 1} are two classes, because then -1 is no gap;
+      ascending order, and exactly {-1, 1} are two classes, because -1 then means no gap;
     * words (and None where unknown) are mapped in alphabetical order, or in that of ``names``;
     * numbers with ``num_classes=0``, and without it fractions, are regression targets, NaN where unknown.
 
@@ -318,17 +355,17 @@ def as_labels(
     indicators of several labels; other numbers are regression targets where ``num_classes`` is 0 or None.
 
     Args:
-      name: of the field, for messages.
-      value: the labels; None where there are none.
-      size: number of rows.
-      num_classes: classes; None to count them; 0 for regression targets.
-      names: what the classes are called; then integers are class numbers, and words must be among them.
-      of: what the rows are, for messages.
-      floats: what whole floating-point numbers are without ``num_classes``.
-      tasks: whether the columns of indicators are several tasks, not ``num_classes`` classes.
+      name: Name of the field, for messages.
+      value: The labels; None without labels.
+      size: Number of rows.
+      num_classes: Number of classes; None counts them; 0 for regression targets.
+      names: Names of the classes; integers are then class numbers, and words must be among the names.
+      of: Name of the rows, for messages.
+      floats: Kind of whole floating-point numbers without ``num_classes``.
+      tasks: Whether the columns of indicators are several tasks, not ``num_classes`` classes.
 
     Raises:
-      DataError: for labels that are none of this, naming the first row.
+      DataError: If labels are none of this; the message names the first row.
     """
     num_classes = None if num_classes is None else _as_count("num_classes", num_classes)
     names = _as_names(name, names, num_classes)
@@ -373,9 +410,9 @@ def _as_names(name: str, names: Sequence[LabelName], num_classes: int | None) ->
 
 
 def _unseen(name: str, value: Any, num_classes: int | None, names: tuple[LabelName, ...]) -> Labels:
-    """Traced labels: what their type and shape say."""
+    """Derive the kind of traced labels from their type and shape."""
     if num_classes is None and not names:
-        raise DataError(f"{name} has no values to count classes in while it is traced: say num_classes")
+        raise DataError(f"{name} has no values to count classes in while it is traced: set num_classes")
     count = len(names) if num_classes is None else num_classes
     whole = np.issubdtype(value.dtype, np.integer) or value.dtype == bool
     kind: TargetKind = "regression" if not count else "classes"
@@ -385,7 +422,7 @@ def _unseen(name: str, value: Any, num_classes: int | None, names: tuple[LabelNa
 
 
 def _unknown(word: Any) -> bool:
-    """None, NaN, an empty string, and pandas' NA and NaT."""
+    """Return whether a word is None, NaN, an empty string, or NA or NaT of pandas."""
     if word is None or (isinstance(word, str) and not word):
         return True
     if isinstance(word, float | np.floating):
@@ -396,7 +433,7 @@ def _unknown(word: Any) -> bool:
 def _from_words(
     name: str, words: np.ndarray, num_classes: int | None, names: tuple[LabelName, ...]
 ) -> tuple[np.ndarray, tuple[LabelName, ...]]:
-    """Class numbers for words; numbers that only stood among None become plain numbers."""
+    """Map words to class numbers; numbers that were objects because of None become plain numbers."""
     plain = [w.decode(errors="replace") if isinstance(w, bytes) else w for w in words.tolist()]
     gaps = np.asarray([_unknown(w) for w in plain], bool)
     real = [w for w, gap in zip(plain, gaps, strict=True) if not gap]
@@ -519,14 +556,14 @@ def _several_axes(name, value, array, num_classes, names, tasks) -> Labels:
 
 
 def known(labels: Any, kind: TargetKind) -> np.ndarray:
-    """Which rows have a label ``[N]``: the one place that says what unknown is.
+    """Return which rows have a label ``[N]``; this function alone defines what unknown means.
 
     Args:
-      labels: of a task, in their one form.
-      kind: what they are.
+      labels: Labels of a task, in their one form.
+      kind: Kind of the labels.
 
     Returns:
-      Of classes: not negative. Of indicators: any column that is not negative. Of numbers: none is NaN.
+      Rows whose class is not negative, whose indicators are not all negative, or whose numbers are not NaN.
     """
     array = np.asarray(labels)
     if kind in ("classes", "none"):
@@ -535,7 +572,7 @@ def known(labels: Any, kind: TargetKind) -> np.ndarray:
     return np.asarray((array >= 0).any(rest) if kind == "multilabel" else ~np.isnan(array).any(rest))
 
 
-_SAID = {
+_CALLED = {
     "multilabel": "several labels for each row",
     "probabilities": "probabilities as labels",
     "regression": "regression targets",
@@ -544,25 +581,25 @@ _SAID = {
 
 
 def need_classes(task: Any, what: str) -> None:
-    """Refuse a task whose labels are not classes, for what works on classes alone.
+    """Refuse a task whose labels are not classes.
 
     Args:
-      task: with ``target_kind``.
-      what: what needs classes, e.g. the name of a method.
+      task: Task with ``target_kind``.
+      what: Name of what needs classes, e.g. of a method.
 
     Raises:
-      DataError: saying what the task has.
+      DataError: If they are not; the message states their kind.
     """
     if task.target_kind != "classes":
         name = f"task {task.name!r}" if task.name else "the task"
-        raise DataError(f"{name} has {_SAID[task.target_kind]}, but {what} needs one class for each row")
+        raise DataError(f"{name} has {_CALLED[task.target_kind]}, but {what} needs one class for each row")
 
 
 def warn_of_missing(task: Any) -> None:
-    """Warn of classes that no labelled training example has: nothing can learn them.
+    """Warn of classes without labelled training examples, because nothing can learn them.
 
     Args:
-      task: with classes, and with labelled training examples.
+      task: Task with classes and labelled training examples.
     """
     labels = np.asarray(task.y if hasattr(task, "y") else task.labels)[task.labelled()]
     missing = np.setdiff1d(np.arange(task.num_classes), labels)
@@ -583,15 +620,15 @@ def warn_of_missing(task: Any) -> None:
 
 
 def as_graph(name: str, graph: Any, *, features: bool = False) -> Any:
-    """A graph, or several joined, that is sound (see `jgd.graph.validate`).
+    """Return a graph, or several joined, if it is sound (see `jgd.graph.validate`).
 
     Args:
-      name: of the field, for messages.
-      graph: what should be a `jraph.GraphsTuple`.
-      features: whether node features have to be ``[N, F]`` and edge data weights.
+      name: Name of the field, for messages.
+      graph: Graph, which should be a `jraph.GraphsTuple`.
+      features: Whether node features have to be ``[N, F]`` and edge data weights.
 
     Raises:
-      DataError: saying what is wrong and where.
+      DataError: If it is not; the message states what is wrong and where.
     """
     if not all(
         hasattr(graph, part) for part in ("nodes", "edges", "senders", "receivers", "n_node", "n_edge")

@@ -8,12 +8,14 @@ Either serves; a file that is there is preferred to a download.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from jgd.data.archives import archive_files
+from jgd.data.facts import dataset
 from jgd.data.hashes import SHA256
 from jgd.data.images import image_folder, image_task
 from jgd.data.pickles import read_pickle
@@ -28,11 +30,11 @@ CIFAR100_MEAN, CIFAR100_STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 _ADDRESS = "https://www.cs.toronto.edu/~kriz/"
 _PIXELS = 3 * 32 * 32
 _LIMIT = 2**28  # bytes of all files; 60 000 images are 185 MB, and their names two more
-JPEG = Remote("cifar10-jpeg/cifar10-jpeg.tar.gz", ())
+_JPEG = Remote("cifar10-jpeg/cifar10-jpeg.tar.gz", ())
 
 
 def remotes(classes: int) -> tuple[Remote, ...]:
-    """The archive of CIFAR-10 or CIFAR-100: the binary one if only that is there, else the one for Python."""
+    """Return the archive of CIFAR-10 or -100: the binary one if only that is there, else that for Python."""
     python, binary = (
         Remote(path, (_ADDRESS + Path(path).name,), SHA256[path])
         for path in (f"cifar/cifar-{classes}-{kind}.tar.gz" for kind in ("python", "binary"))
@@ -41,44 +43,46 @@ def remotes(classes: int) -> tuple[Remote, ...]:
 
 
 def cifar10(*, val: int = 0, seed: int = 0) -> ArrayTask:
-    """50 000 training and 10 000 test images of 10 classes, ``[N, 32, 32, 3]`` in 0..1.
+    """Load 50 000 training and 10 000 test images of 10 classes, ``[N, 32, 32, 3]`` in 0..1.
 
     Args:
-      val: training images to set apart for validation, equally many of each class.
-      seed: of that choice.
+      val: Number of training images to set apart for validation, equally many of each class.
+      seed: Seed of that choice.
 
     Raises:
-      DataError: for an archive that is missing or damaged.
+      DataError: If the archive is missing or damaged.
     """
     return _cifar(10, val, seed)
 
 
 def cifar100(*, val: int = 0, seed: int = 0) -> ArrayTask:
-    """50 000 training and 10 000 test images of 100 classes; ``extras["coarse"]`` are the 20 superclasses.
+    """Load 50 000 training and 10 000 test images of 100 classes.
+
+    ``extras["coarse"]`` are the 20 superclasses.
 
     Args:
-      val: training images to set apart for validation, equally many of each class.
-      seed: of that choice.
+      val: Number of training images to set apart for validation, equally many of each class.
+      seed: Seed of that choice.
 
     Raises:
-      DataError: for an archive that is missing or damaged.
+      DataError: If the archive is missing or damaged.
     """
     return _cifar(100, val, seed)
 
 
 def cifar10_jpeg(*, val: int = 0, seed: int = 0) -> ArrayTask:
-    """CIFAR-10 from JPEG-compressed copies, in the order of its files: not the images of published numbers.
+    """Load CIFAR-10 from JPEG-compressed copies, in the order of its files: not those of published numbers.
 
-    The first use decodes 60 000 files; later ones read what was kept in the user's cache.
+    The first call decodes 60 000 files; later ones read the decoded images from the user's cache.
 
     Args:
-      val: training images to set apart for validation, equally many of each class.
-      seed: of that choice.
+      val: Number of training images to set apart for validation, equally many of each class.
+      seed: Seed of that choice.
 
     Raises:
-      DataError: for an archive that is missing or damaged.
+      DataError: If the archive is missing or damaged.
     """
-    task = image_folder(require(JPEG), name="cifar10 (JPEG copies)")
+    task = image_folder(require(_JPEG), name="cifar10 (JPEG copies)")
     return with_validation(task, val, seed) if val else task
 
 
@@ -134,3 +138,46 @@ def _binary(content: bytes, classes: int) -> tuple[np.ndarray, np.ndarray, np.nd
     if fine.max() >= classes or (classes == 100 and coarse.max() >= 20):
         raise ValueError(f"it has a class beyond {classes - 1}")
     return rows[:, labels:], fine, coarse
+
+
+def _jpeg() -> tuple[Remote, ...]:
+    return (_JPEG,)
+
+
+_SOURCE = "https://www.cs.toronto.edu/~kriz/cifar.html"
+
+ENTRIES = (
+    dataset(
+        "cifar10",
+        cifar10,
+        "Colour photographs of animals and vehicles, 32 x 32 pixels.",
+        kind="image",
+        size=60_000,
+        classes=10,
+        source=_SOURCE,
+        paper="Krizhevsky 2009",
+        files=partial(remotes, 10),
+    ),
+    dataset(
+        "cifar100",
+        cifar100,
+        "Colour photographs of a hundred classes, 32 x 32 pixels.",
+        kind="image",
+        size=60_000,
+        classes=100,
+        source=_SOURCE,
+        paper="Krizhevsky 2009",
+        files=partial(remotes, 100),
+    ),
+    dataset(
+        "cifar10-jpeg",
+        cifar10_jpeg,
+        "CIFAR-10 compressed to JPEG files.",
+        kind="image",
+        size=60_000,
+        classes=10,
+        source="JPEG-compressed copies of CIFAR-10, no address of their own",
+        paper="Krizhevsky 2009",
+        files=_jpeg,
+    ),
+)

@@ -51,7 +51,7 @@ class Condensed:
         negative: Negative = "keep",
         threshold: float = 0.0,
     ) -> Operator:
-        """What a network sees of condensed nodes, honouring how their weights are stored.
+        """Return the operator that a network reads, as the weights of the condensed nodes are stored.
 
         `jgd.graph.operator` of this set gives the same: ``operator(small, **net.adjacency)`` is the operator
         for a training loop of one's own. A set without edges (``structure`` "identity") has A' = I. Weights

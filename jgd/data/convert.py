@@ -1,7 +1,8 @@
-"""From and to the graphs of other libraries: NetworkX, PyTorch Geometric, OGB.
+"""Conversion from and to the graphs of other libraries: NetworkX, PyTorch Geometric, OGB.
 
-What comes in is a `NodeTask` (labels -1 and masks None where there are none); what goes out may be a
-`jraph.GraphsTuple`, a `NodeTask` or a `Condensed` graph. Arrays are copied to the host.
+Graphs of other libraries become a `NodeTask` (labels -1 and masks None where there are none); a
+`jraph.GraphsTuple`, a `NodeTask` or a `Condensed` graph can become one of theirs. Arrays are copied to the
+host.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import networkx as nx
 import numpy as np
 
 from jgd.data.condensed import Condensed
-from jgd.data.joined import Joined, edge_data, joined_networkx, joined_pyg
+from jgd.data.joined import Joined, edge_data, joined_networkx, joined_pyg, to_numpy
 from jgd.data.storage import DataError
 from jgd.data.tasks import GraphTask, NodeTask
 from jgd.graph.build import from_edges
@@ -25,20 +26,15 @@ __all__ = ["from_networkx", "from_ogb", "from_pyg", "to_networkx", "to_pyg"]
 _MASKS = ("train", "val", "test")
 
 
-def _numpy(value: Any) -> np.ndarray:
-    """An array or a tensor of PyTorch on the host."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
-
-
 def _is_symmetric(graph: jraph.GraphsTuple) -> bool:
-    """Whether every edge also runs backwards."""
+    """Return whether every edge also runs backwards."""
     size = num_nodes(graph)
     senders, receivers = (np.asarray(i).astype(np.int64) for i in (graph.senders, graph.receivers))
     return np.array_equal(np.unique(senders * size + receivers), np.unique(receivers * size + senders))
 
 
 def _outgoing(source: Any) -> tuple[jraph.GraphsTuple, dict[str, np.ndarray]]:
-    """The graph of ``source`` and what it says about nodes, by name."""
+    """Return the graph of ``source`` and its arrays of nodes by name."""
     if isinstance(source, jraph.GraphsTuple):
         graph, fields = source, {}
     elif isinstance(source, NodeTask):
@@ -52,7 +48,7 @@ def _outgoing(source: Any) -> tuple[jraph.GraphsTuple, dict[str, np.ndarray]]:
         graph = graph._replace(nodes=graph.nodes.todense())
     nodes: Any = graph.nodes
     fields = {"x": nodes.get("x") if isinstance(nodes, Mapping) else nodes, **fields}
-    return graph, {name: _numpy(value) for name, value in fields.items() if value is not None}
+    return graph, {name: to_numpy(value) for name, value in fields.items() if value is not None}
 
 
 def _task(
@@ -73,19 +69,20 @@ def _set_of_graphs(joined: Joined, name: str) -> GraphTask:
 def to_networkx(
     source: jraph.GraphsTuple | NodeTask | Condensed, *, directed: bool | None = None
 ) -> nx.Graph | nx.DiGraph:
-    """A NetworkX graph on nodes ``0..N-1``.
+    """Convert a graph to NetworkX, with nodes ``0..N-1``.
 
     Args:
-      source: one graph.
-      directed: make a `networkx.DiGraph`; by default where an edge lacks its reverse. Without it the two
-        directions of an edge become one (the last one's weight stays); repeated edges become one too.
+      source: One graph.
+      directed: Whether it becomes a `networkx.DiGraph`; None: where an edge lacks its reverse. In an
+        undirected graph the two directions of an edge become one (the last weight stays); repeated edges
+        become one too.
 
     Returns:
       A graph whose nodes have the attributes ``x``, ``y`` and ``train_mask`` ... where the source has them,
       and whose edges have ``weight`` where it is weighted.
 
     Raises:
-      DataError: where ``source`` is not one graph.
+      DataError: If ``source`` is not one graph.
     """
     graph, fields = _outgoing(source)
     directed = not _is_symmetric(graph) if directed is None else directed
@@ -99,7 +96,7 @@ def to_networkx(
     if weights is None:
         result.add_edges_from(ends)
     else:
-        weights = _numpy(weights).tolist()
+        weights = to_numpy(weights).tolist()
         result.add_edges_from((s, r, {"weight": w}) for (s, r), w in zip(ends, weights, strict=True))
     return result
 
@@ -129,21 +126,21 @@ def from_networkx(
     weight: str = "weight",
     name: str = "",
 ) -> NodeTask | GraphTask:
-    """A task from a NetworkX graph, or from a list of them; an undirected edge becomes one in each direction.
+    """Convert a NetworkX graph, or a list of them; an undirected edge becomes one in each direction.
 
     A list becomes a `GraphTask` without splits; the label of a graph is its attribute
     ``graph.graph[labels]``.
 
     Args:
-      graph: with nodes of any kind; they are numbered in its order.
-      features: node attribute of the features; a graph without it has ``nodes=None``.
-      labels: node attribute of the class: integers or words, mapped as in `jgd.data.checks.as_labels`; nodes
-        without it, or with None, are unknown. Fractions are regression targets.
-      weight: edge attribute; 1 where some edges have it and others do not.
-      name: of the task.
+      graph: Graph with nodes of any kind, which are numbered in its order, or a list of graphs.
+      features: Node attribute of the features; a graph without it has ``nodes=None``.
+      labels: Node attribute of the class: integers or words, mapped as in `jgd.data.checks.as_labels`; the
+        class of nodes without it, or with None, is unknown. Fractions are regression targets.
+      weight: Edge attribute of the weight; 1 where some edges have it and others do not.
+      name: Name of the task.
 
     Raises:
-      DataError: where only some nodes have features.
+      DataError: If only some nodes have features.
     """
     if not isinstance(graph, nx.Graph):
         return _set_of_graphs(joined_networkx(graph, features=features, labels=labels, weight=weight), name)
@@ -176,14 +173,14 @@ def from_networkx(
 
 
 def to_pyg(source: jraph.GraphsTuple | NodeTask | Condensed) -> Any:
-    """A ``torch_geometric.data.Data`` with ``x``, ``edge_index``, ``edge_weight``, ``y`` and masks.
+    """Convert to a ``torch_geometric.data.Data`` with ``x``, ``edge_index``, ``edge_weight``, ``y``, masks.
 
     Args:
-      source: one graph.
+      source: One graph.
 
     Raises:
-      DataError: where ``source`` is not one graph.
-      ImportError: without PyTorch Geometric.
+      DataError: If ``source`` is not one graph.
+      ImportError: If PyTorch Geometric is missing.
     """
     try:
         import torch
@@ -192,11 +189,11 @@ def to_pyg(source: jraph.GraphsTuple | NodeTask | Condensed) -> Any:
         raise ImportError("this needs PyTorch Geometric: pip install 'jgd[pyg]'") from error
 
     graph, fields = _outgoing(source)
-    fields["edge_index"] = np.stack([_numpy(graph.senders), _numpy(graph.receivers)]).astype(np.int64)
+    fields["edge_index"] = np.stack([to_numpy(graph.senders), to_numpy(graph.receivers)]).astype(np.int64)
     if (weights := edge_weights(graph)) is not None:
-        fields["edge_weight"] = _numpy(weights)
+        fields["edge_weight"] = to_numpy(weights)
     if "y" in fields and np.issubdtype(fields["y"].dtype, np.integer):
-        fields["y"] = fields["y"].astype(np.int64)  # what losses of PyTorch take
+        fields["y"] = fields["y"].astype(np.int64)  # losses of PyTorch need it
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in fields.items()}
     return Data(**tensors, num_nodes=num_nodes(graph))
 
@@ -214,25 +211,28 @@ def from_pyg(data: Any, *, split: int = 0, directed: bool | None = None, name: s
 def from_pyg(
     data: Any, *, split: int = 0, directed: bool | None = None, name: str = ""
 ) -> NodeTask | GraphTask:
-    """A task from a ``torch_geometric.data.Data`` of one graph, or from a list (PyTorch is not needed).
+    """Convert a ``torch_geometric.data.Data`` of one graph, or a list of them (without PyTorch).
 
     A list of graphs becomes a `GraphTask` without splits, whose labels are their ``y``.
 
     Args:
-      data: with ``edge_index`` and, where they exist, ``x``, ``y``, ``edge_weight``, ``edge_attr`` and masks
-        (bools, or node numbers). An ``edge_attr`` of one column of floating-point numbers is the weight;
-        wider ones and integers, which are kinds of edges, become ``edges["feature"]``. Classes are read as in
-        `jgd.data.checks.as_labels`; fractions are regression targets.
-      split: which column of masks ``[N, splits]``.
-      directed: whether edges have a direction; by default where an edge lacks its reverse.
-      name: of the task.
+      data: Object with ``edge_index`` and, where they exist, ``x``, ``y``, ``edge_weight``, ``edge_attr`` and
+        masks (bools, or node numbers). An ``edge_attr`` of one column of floating-point numbers is the
+        weight; wider ones and integers, which are kinds of edges, become ``edges["feature"]``. Classes are
+        read as in `jgd.data.checks.as_labels`; fractions are regression targets.
+      split: Number of the column of masks ``[N, splits]``.
+      directed: Whether edges have a direction; None: where an edge lacks its reverse.
+      name: Name of the task.
+
+    Raises:
+      DataError: If a part is missing or does not fit.
     """
     if isinstance(data, list | tuple):
         return _set_of_graphs(joined_pyg(data), name)
 
     def get(key: str) -> np.ndarray | None:
         value = getattr(data, key, None)
-        return None if value is None else _numpy(value)
+        return None if value is None else to_numpy(value)
 
     edge_index, x = get("edge_index"), get("x")
     if edge_index is None:
@@ -240,7 +240,7 @@ def from_pyg(
     if edge_index.ndim != 2 or edge_index.shape[0] != 2:
         raise DataError(f"edge_index has shape {edge_index.shape}, but edges are [2, E]")
     if x is None and getattr(data, "num_nodes", None) is None:
-        raise DataError("the data has neither x nor num_nodes: say how many nodes there are")
+        raise DataError("the data has neither x nor num_nodes: set num_nodes")
     weights, attributes = get("edge_weight"), get("edge_attr")
     masks = {part: get(f"{part}_mask") for part in _MASKS}
     graph = from_edges(
@@ -273,30 +273,30 @@ def from_ogb(
     directed: bool | None = None,
     name: str = "",
 ) -> NodeTask:
-    """A task from what OGB's ``NodePropPredDataset`` gives: ``graph, labels = dataset[0]``.
+    """Convert a graph of OGB's ``NodePropPredDataset``: ``graph, labels = dataset[0]``.
 
     Args:
-      graph: with ``edge_index`` ``[2, E]``, ``node_feat`` ``[N, F]`` or None, ``edge_feat``, ``num_nodes``;
-        ``edge_feat`` is read as ``edge_attr`` in `from_pyg`.
-      labels: ``[N, 1]`` classes (NaN where unknown) or ``[N, T]`` indicators of several tasks.
-      split_idx: of ``dataset.get_idx_split()``: node numbers under ``train``, ``valid`` and ``test``.
-      directed: whether edges have a direction; by default where an edge lacks its reverse.
-      name: of the task.
+      graph: Dict with ``edge_index`` ``[2, E]``, ``node_feat`` ``[N, F]`` or None, ``edge_feat`` and
+        ``num_nodes``; ``edge_feat`` is read as ``edge_attr`` in `from_pyg`.
+      labels: Classes ``[N, 1]`` (NaN where unknown) or indicators of several tasks ``[N, T]``.
+      split_idx: Node numbers under ``train``, ``valid`` and ``test``, from ``dataset.get_idx_split()``.
+      directed: Whether edges have a direction; None: where an edge lacks its reverse.
+      name: Name of the task.
 
     Raises:
-      DataError: where a part is missing or does not fit.
+      DataError: If a part is missing or does not fit.
     """
     try:
-        edge_index, x, size = _numpy(graph["edge_index"]), graph.get("node_feat"), int(graph["num_nodes"])
-        split = {} if split_idx is None else {p: _numpy(split_idx[p]) for p in ("train", "valid", "test")}
+        edge_index, x, size = to_numpy(graph["edge_index"]), graph.get("node_feat"), int(graph["num_nodes"])
+        split = {} if split_idx is None else {p: to_numpy(split_idx[p]) for p in ("train", "valid", "test")}
     except KeyError as error:
         raise DataError(f"the OGB dataset has no {error}") from None
     features = graph.get("edge_feat")
     result = from_edges(
         *edge_index,
-        nodes=None if x is None else _numpy(x).astype(np.float32),
-        edges=edge_data(None, None if features is None else _numpy(features)),
+        nodes=None if x is None else to_numpy(x).astype(np.float32),
+        edges=edge_data(None, None if features is None else to_numpy(features)),
         num_nodes=size,
     )
     masks: dict[str, Any] = dict(zip(_MASKS, split.values(), strict=False))
-    return _task(result, _numpy(labels), masks, name=name, directed=directed)
+    return _task(result, to_numpy(labels), masks, name=name, directed=directed)

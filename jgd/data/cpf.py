@@ -8,12 +8,14 @@ features binary, and draws 20 training and 30 validation nodes of each class; al
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from scipy.sparse.csgraph import connected_components
 
 from jgd.data.arrays import checked_sparse, read_npz
+from jgd.data.facts import dataset
 from jgd.data.hashes import SHA256
 from jgd.data.prepare import dense, masks, undirected_graph
 from jgd.data.storage import DataError, Remote, reading, require
@@ -21,20 +23,23 @@ from jgd.data.tasks import NodeTask
 
 __all__ = ["cpf", "remotes"]
 
-NAMES = ("cora", "citeseer")
+_SETS = {"cora": (2485, 7), "citeseer": (2110, 6)}
 _ADDRESS = (
     "https://raw.githubusercontent.com/BUPT-GAMMA/CPF/389c01aaf238689ee7b1e5aba127842341e123b6/data/npz/"
 )
 
 
 def remotes(name: str) -> tuple[Remote, ...]:
-    """The file of a dataset.
+    """Return the file of a dataset.
+
+    Args:
+      name: Name: ``"cora"`` or ``"citeseer"``.
 
     Raises:
-      DataError: for a name other than cora and citeseer.
+      DataError: If the name is another.
     """
-    if name not in NAMES:
-        raise DataError(f"no CPF dataset is called {name!r}: choose one of {', '.join(NAMES)}")
+    if name not in _SETS:
+        raise DataError(f"no CPF dataset is called {name!r}: choose one of {', '.join(_SETS)}")
     path = f"cpf/{name}.npz"
     return (Remote(path, (f"{_ADDRESS}{name}.npz",), SHA256.get(path)),)
 
@@ -50,17 +55,17 @@ def cpf(
     """Load a CPF graph with the split that its protocol draws for a seed.
 
     Args:
-      name: ``"cora"`` or ``"citeseer"``.
-      train_per_class: training nodes of each class.
-      val_per_class: validation nodes of each class.
-      largest_component: keep only the largest connected component, as the protocol does.
-      seed: of the split; 0 gives the nodes of the authors' code.
+      name: Name: ``"cora"`` or ``"citeseer"``.
+      train_per_class: Number of training nodes of each class.
+      val_per_class: Number of validation nodes of each class.
+      largest_component: Whether only the largest connected component is kept, as in the protocol.
+      seed: Seed of the split; 0 gives the nodes of the authors' code.
 
     Returns:
       A task with binary float32 features and ``extras["node"]``, the row of each node in the file.
 
     Raises:
-      DataError: for an unknown name, and for a file that is missing or damaged.
+      DataError: If the name is unknown, or the file is missing or damaged.
     """
     path = require(remotes(name)[0])
     arrays = read_npz(path, objects=True)
@@ -122,3 +127,19 @@ def _split(labels: np.ndarray, train: int, val: int, seed: int) -> np.ndarray:
                 raise DataError(f"a class has only {len(pool)} nodes left, fewer than {count}")
             part[rng.choice(pool, count, replace=False)] = number
     return part
+
+
+ENTRIES = tuple(
+    dataset(
+        f"cpf:{name}",
+        partial(cpf, name),
+        f"{name.capitalize()} in the protocol of CPF: the largest component, binary features.",
+        kind="node",
+        size=size,
+        classes=classes,
+        source="https://github.com/BUPT-GAMMA/CPF",
+        paper="Yang, Liu and Shi 2021",
+        files=partial(remotes, name),
+    )
+    for name, (size, classes) in _SETS.items()
+)

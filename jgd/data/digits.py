@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import load_digits
 
+from jgd.data.facts import dataset
 from jgd.data.images import image_task
 from jgd.data.prepare import per_class
 from jgd.data.storage import DataError
@@ -18,14 +19,14 @@ __all__ = ["digits_images", "digits_knn"]
 
 
 def digits_knn(k: int = 8, *, seed: int = 0) -> NodeTask:
-    """The 1797 digits of scikit-learn, each joined with its ``k`` nearest neighbours.
+    """Load the 1797 digits of scikit-learn, each joined with its ``k`` nearest neighbours.
 
     Features are the 64 pixels divided by 16, so that they lie in 0..1; distances are Euclidean between them.
     An edge runs in both directions where either node is among the nearest of the other.
 
     Args:
-      k: neighbours of each digit.
-      seed: of the split: 20 training nodes of each class (200), 500 validation and 1097 test nodes.
+      k: Number of neighbours of each digit.
+      seed: Seed of the split: 20 training nodes of each class (200), 500 validation and 1097 test nodes.
     """
     data: Any = load_digits()
     labels = np.asarray(data.target, np.int32)
@@ -39,15 +40,15 @@ def digits_knn(k: int = 8, *, seed: int = 0) -> NodeTask:
 
 
 def digits_images(train: int = 1000, *, val: int = 0, seed: int | None = None) -> ArrayTask:
-    """The 1797 digits of scikit-learn as images ``[N, 8, 8, 1]`` in 0..1.
+    """Load the 1797 digits of scikit-learn as images ``[N, 8, 8, 1]`` in 0..1.
 
     Args:
-      train: training images; the others are for testing.
-      val: training images to set apart for validation, equally many of each class.
-      seed: of the split; None for the first ``train`` images in the order of the file.
+      train: Number of training images; the others are for testing.
+      val: Number of training images to set apart for validation, equally many of each class.
+      seed: Seed of the split; None takes the first ``train`` images in the order of the file.
 
     Raises:
-      DataError: where nothing would be left to test on.
+      DataError: If no image would be left for testing.
     """
     data: Any = load_digits()
     size = len(data.target)
@@ -59,3 +60,29 @@ def digits_images(train: int = 1000, *, val: int = 0, seed: int | None = None) -
     x, y = np.asarray(data.images, np.float32) / 16, np.asarray(data.target, np.int32)
     task = image_task(x, y, part, num_classes=10, name="digits-images")
     return with_validation(task, val, 0 if seed is None else seed) if val else task
+
+
+_SOURCE, _LICENCE = "https://archive.ics.uci.edu/dataset/80 (in scikit-learn)", "CC BY 4.0"
+
+ENTRIES = (
+    dataset(
+        "digits",
+        digits_knn,
+        "Handwritten digits, joined with their nearest neighbours.",
+        kind="node",
+        size=1797,
+        classes=10,
+        source=_SOURCE,
+        licence=_LICENCE,
+    ),
+    dataset(
+        "digits-images",
+        digits_images,
+        "Handwritten digits, 8 x 8 pixels.",
+        kind="image",
+        size=1797,
+        classes=10,
+        source=_SOURCE,
+        licence=_LICENCE,
+    ),
+)

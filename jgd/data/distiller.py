@@ -1,7 +1,7 @@
 """1239 distillations of language models, with their settings and scores (He et al., "Distiller", 2021).
 
-Four tables of the authors' repository: every run that their searches finished on eight tasks of GLUE, what
-the tasks are like, and what students and teachers reach by themselves. The runs are of one seed each.
+Four tables of the authors' repository: every run that their searches finished on eight tasks of GLUE,
+features of the tasks, and the scores of students and teachers by themselves. Each run has one seed.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class DistillationRuns(NamedTuple):
     """Finished distillations.
 
     Attributes:
-      runs: a dict for each with ``"task"``, ``"student"``, ``"teacher"``, the ``"score"`` on the development
+      runs: Dict of each run with ``"task"``, ``"student"``, ``"teacher"``, the ``"score"`` on the development
         set in 0..1 (-1..1 for correlations), its ``"ratio"`` to the teacher's, and the settings as words
         by their names in the table.
-      tasks: a text embedding ``[100]`` of each task, its number of examples and of labels, as ``[102]``.
-      majority: score in percent of always the same answer, by task.
-      students: score in percent of a published student by task and name.
-      teachers: score in percent of a teacher by task and name.
+      tasks: Text embedding ``[100]`` of each task, its number of examples and of labels, as ``[102]``.
+      majority: Score in percent of the constant answer, by task.
+      students: Score in percent of a published student by task and name.
+      teachers: Score in percent of a teacher by task and name.
     """
 
     runs: tuple[dict[str, str | float], ...]
@@ -52,7 +52,7 @@ class DistillationRuns(NamedTuple):
 
 
 def remotes() -> tuple[Remote, ...]:
-    """The four tables."""
+    """Return the four tables."""
     return _REMOTES
 
 
@@ -60,7 +60,7 @@ def distillation_runs() -> DistillationRuns:
     """Load the runs.
 
     Raises:
-      DataError: for files that are missing or damaged.
+      DataError: If files are missing or damaged.
     """
     table, features, students, teachers = map(require, _REMOTES)
     with reading(table):

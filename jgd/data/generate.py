@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from jgd.data.facts import dataset
 from jgd.data.prepare import stratified
 from jgd.data.storage import DataError
 from jgd.data.tasks import NodeTask
@@ -33,20 +34,20 @@ def contextual_sbm(
     signal: float | int = 1.0,
     fractions: Sequence[float] = (0.6, 0.2, 0.2),
 ) -> NodeTask:
-    """A contextual stochastic block model: classes of equal size seen in both edges and features.
+    """Generate a contextual stochastic block model: classes of equal size, seen in edges and features.
 
     Args:
-      seed: of everything that is drawn.
-      num_nodes: nodes.
-      num_classes: classes, as equal in size as they can be.
-      num_features: features of each node.
-      mean_degree: neighbours of a node on average; the graph has ``num_nodes * mean_degree / 2`` edges.
-      homophily: share of edges within classes; ``1 / num_classes`` carries no information.
-      signal: length of each class mean, in standard deviations of the noise; 0 for pure noise.
-      fractions: of each class for training, validation and testing.
+      seed: Random seed.
+      num_nodes: Number of nodes.
+      num_classes: Number of classes, as equal in size as they can be.
+      num_features: Number of features of each node.
+      mean_degree: Mean number of neighbours; the graph has ``num_nodes * mean_degree / 2`` edges.
+      homophily: Share of edges within classes; ``1 / num_classes`` carries no information.
+      signal: Length of each class mean, in standard deviations of the noise; 0 for pure noise.
+      fractions: Fractions of each class for training, validation and testing.
 
     Raises:
-      DataError: where there cannot be so many edges.
+      DataError: If there cannot be so many edges.
     """
     num_edges = round(num_nodes * mean_degree / 2)
     weights = np.ones(num_nodes)
@@ -65,21 +66,21 @@ def power_law(
     signal: float | int = 2.0,
     fractions: Sequence[float] = (0.6, 0.2, 0.2),
 ) -> NodeTask:
-    """A large graph whose degrees follow a power law; the defaults have the size of ogbn-arxiv.
+    """Generate a large graph whose degrees follow a power law; the defaults have the size of ogbn-arxiv.
 
     Args:
-      seed: of everything that is drawn.
-      num_nodes: nodes.
-      num_edges: undirected edges; the graph lists each in both directions.
-      num_features: features of each node.
-      num_classes: classes, as equal in size as they can be.
-      exponent: of the degree distribution ``p(d) ~ d^-exponent``, above 2.
-      homophily: share of edges within classes.
-      signal: length of each class mean, in standard deviations of the noise.
-      fractions: of each class for training, validation and testing.
+      seed: Random seed.
+      num_nodes: Number of nodes.
+      num_edges: Number of undirected edges; the graph lists each in both directions.
+      num_features: Number of features of each node.
+      num_classes: Number of classes, as equal in size as they can be.
+      exponent: Exponent of the degree distribution ``p(d) ~ d^-exponent``, above 2.
+      homophily: Share of edges within classes.
+      signal: Length of each class mean, in standard deviations of the noise.
+      fractions: Fractions of each class for training, validation and testing.
 
     Raises:
-      DataError: where there cannot be so many edges.
+      DataError: If there cannot be so many edges.
     """
     if exponent <= 2:
         raise DataError(f"exponent must be above 2 for degrees with a mean, got {exponent}")
@@ -113,7 +114,7 @@ def _generate(
 
 
 def _draw_edges(rng, labels, weights, num_edges: int, homophily: float) -> np.ndarray:
-    """Distinct undirected edges ``[2, num_edges]`` without loops."""
+    """Draw distinct undirected edges ``[2, num_edges]`` without loops."""
     size = len(labels)
     by_class = np.argsort(labels, kind="stable")
     total = np.append(0, np.cumsum(weights[by_class]))
@@ -143,3 +144,27 @@ def _draw_edges(rng, labels, weights, num_edges: int, homophily: float) -> np.nd
     else:
         raise DataError(f"{size} nodes cannot take {num_edges} edges of this kind: ask for fewer")
     return np.stack([codes // size, codes % size])
+
+
+ENTRIES = (
+    dataset(
+        "sbm",
+        contextual_sbm,
+        "Classes of equal size, seen in both edges and features.",
+        kind="node",
+        size=2000,
+        classes=4,
+        source="generated",
+        licence="none",
+    ),
+    dataset(
+        "power-law",
+        power_law,
+        "A large graph of the size of ogbn-arxiv.",
+        kind="node",
+        size=170_000,
+        classes=40,
+        source="generated",
+        licence="none",
+    ),
+)

@@ -1,8 +1,8 @@
 """SHA-256 of official files, by their path under the data directory.
 
-Computed from the files of the commits that the loaders download from; those of CIFAR, MNIST and SST-2 are the
-published digests of the official files. Files that are not listed could not
-be had and are not verified: ``ind.pubmed.allx``, the node files of chameleon and squirrel, Cornell (see
+They are computed from the files of the commits that the loaders download; those of CIFAR, MNIST and SST-2 are
+the published digests of the official files. Files that are not listed were not available and are not
+verified: ``ind.pubmed.allx``, the node files of chameleon and squirrel, Cornell (see
 `jgd.data.webkb`), and the archives of TUDataset, which have no fixed version.
 """
 

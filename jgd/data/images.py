@@ -1,7 +1,7 @@
 """Images as tasks: from arrays, from folders of files, and from archives of them.
 
-Images are float32 in 0..1, channels last. Files are decoded with Pillow. What was decoded from an archive is
-kept in the user's cache, because thousands of small files take longer to decode than to read again.
+Images are float32 in 0..1, channels last. Files are decoded with Pillow. Images decoded from an archive are
+kept in the user's cache, because decoding thousands of small files takes longer than reading one large file.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ def image_task(
     name: str = "images",
     **extras: np.ndarray,
 ) -> ArrayTask:
-    """A task from arrays.
+    """Make a task of arrays of images.
 
     Args:
-      x: ``[N, H, W]`` or ``[N, H, W, C]``; uint8 is divided by 255, floating point is taken as it is.
-      y: ``[N]`` classes ``0..C-1``, -1 where unknown.
-      part: ``[N]``, 0 for training, 1 for validation, 2 for testing, 3 for unlabelled examples.
-      num_classes: by default the largest label plus one.
-      name: of the task.
-      **extras: further arrays of the task.
+      x: Images ``[N, H, W]`` or ``[N, H, W, C]``; uint8 is divided by 255, floating point is used unchanged.
+      y: Classes ``0..C-1`` ``[N]``, -1 where unknown.
+      part: Split of each image ``[N]``: 0 for training, 1 validation, 2 testing, 3 unlabelled.
+      num_classes: Number of classes; None for the largest label plus one.
+      name: Name of the task.
+      **extras: Further arrays of the task.
 
     Raises:
-      DataError: for other shapes or types, numbers that are not finite, labels out of range, or no training
-        examples.
+      DataError: If shapes or types are others, numbers are not finite, labels are out of range, or there are
+        no training examples.
     """
     if x.ndim not in (3, 4) or not x.size:
         raise DataError(f"{name}: images must be [N, H, W] or [N, H, W, C], got shape {x.shape}")
@@ -85,7 +85,7 @@ def image_task(
 
 
 def channel_statistics(task: ArrayTask) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
-    """Mean and standard deviation of each channel over all pixels of the training images."""
+    """Compute mean and standard deviation of each channel over all pixels of the training images."""
     x = np.asarray(task.x)[np.asarray(task.train)]
     axes = tuple(range(x.ndim - 1))
     mean = x.mean(axes, dtype=np.float64)
@@ -93,12 +93,13 @@ def channel_statistics(task: ArrayTask) -> tuple[Float[np.ndarray, " C"], Float[
 
 
 def standardized(task: ArrayTask, mean: Any = None, std: Any = None) -> ArrayTask:
-    """Subtract a mean and divide by a deviation for each channel.
+    """Subtract a mean from each channel and divide it by a standard deviation.
 
     Args:
-      task: of images, or anything with channels in the last place.
-      mean: ``[C]``; of the training images by default, as is
-      std: ``[C]``; channels without deviation are not divided.
+      task: Task of images, or of anything with channels in the last place.
+      mean: Mean of each channel ``[C]``; None for that of the training images.
+      std: Standard deviation of each channel ``[C]``; None for that of the training images. Channels of
+        deviation zero are not divided.
     """
     if mean is None or std is None:
         own = channel_statistics(task)
@@ -128,19 +129,19 @@ def image_folder(
     """Load JPEG and PNG files ``<class>/<file>`` or ``train|val|test/<class>/<file>``.
 
     Classes are numbered by the order of their names, examples come in the order of their paths. Hidden files
-    and files of other kinds are passed over.
+    and files of other kinds are skipped.
 
     Args:
-      path: a folder, or a tar or zip archive of one; links in an archive are refused.
-      size: resize images to this many pixels in each direction; by default all must have one size.
-      grey: one channel instead of red, green and blue.
-      fractions: of each class for training, validation and testing, where the folders do not say.
-      seed: of that split.
-      name: of the task; the file name by default.
+      path: Folder, or a tar or zip archive of one; links in an archive are refused.
+      size: Pixels in each direction that images are resized to; None requires one size of all.
+      grey: Whether images have one channel instead of red, green and blue.
+      fractions: Fractions of each class for training, validation and testing, where no folders state them.
+      seed: Seed of that split.
+      name: Name of the task; None for the file name.
 
     Raises:
-      DataError: for a missing, damaged or empty archive or folder, damaged images, images of several sizes,
-        files outside class folders, and classes that a part lacks.
+      DataError: If the archive or folder is missing, damaged or empty, images are damaged or of several
+        sizes, files lie outside class folders, or a split lacks a class.
     """
     path = Path(path)
     if not path.exists():
@@ -160,7 +161,7 @@ def _decoded(path: Path, size: int | None, grey: bool) -> tuple[np.ndarray, np.n
         return _decode(path, _folder_files(path), size, grey, 2**28 + 50 * files)
     cached = _cache(path, size, grey)
     if cached.is_file():
-        with contextlib.suppress(DataError):  # a damaged one is made again
+        with contextlib.suppress(DataError):  # a damaged one is written again
             return _cached(cached)
     refuse_web_page(path)
     x, y, part = _decode(path, archive_files(path, wanted=_is_image), size, grey, unpack_limit(path))
@@ -181,7 +182,7 @@ def _cached(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _cache(archive: Path, size: int | None, grey: bool) -> Path:
-    """Where the decoded images of an archive are kept: the name tells its content and how it was decoded."""
+    """Return the path of the decoded images of an archive; its name states their content and decoding."""
     with reading(archive), archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
     folder = cache_dir() / "decoded"
@@ -189,7 +190,7 @@ def _cache(archive: Path, size: int | None, grey: bool) -> Path:
 
 
 def _is_image(path: PurePosixPath) -> bool:
-    """Whether a file is to be read, by its path within the folder or archive."""
+    """Return whether a file is an image, by its path within the folder or archive."""
     return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and "__MACOSX" not in path.parts
 
 

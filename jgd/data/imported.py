@@ -1,9 +1,8 @@
 """Condensed graphs that other implementations saved, as `Condensed`.
 
-They come as one file for each of features, labels and adjacency: ``.npy``, ``.npz``, or ``.pt`` as
-``torch.save`` writes tensors. The latter are read without PyTorch, by a reader that knows tensors and plain
-containers only. Implementations that save no labels imply them by the order in which they spend the budget
-of the classes.
+Features, labels and adjacency are one file each: ``.npy``, ``.npz``, or ``.pt`` as ``torch.save`` writes
+tensors. The latter are read without PyTorch, by a reader that knows tensors and plain containers only.
+Implementations that save no labels imply them by the order in which they spend the budget of the classes.
 """
 
 from __future__ import annotations
@@ -45,14 +44,14 @@ _STORAGES = {
 
 
 class _Storage(NamedTuple):
-    """The name of a type of storage."""
+    """Name of a type of storage."""
 
     name: str
 
 
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> np.ndarray:
-    """A view of a storage as PyTorch describes it. Bounds are checked: the file may say anything."""
-    del rest  # whether it wants gradients, and hooks
+    """Return a view of a storage as PyTorch describes it. Bounds are checked: the file may state anything."""
+    del rest  # whether it requires gradients, and hooks
     shaped = isinstance(size, tuple) and isinstance(stride, tuple)
     numbers: Any = (offset, *size, *stride) if shaped else (None,)
     if not isinstance(storage, np.ndarray) or not all(type(n) is int for n in numbers):
@@ -76,18 +75,18 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> np
 
 
 def _parameter(data: Any, *rest: Any) -> Any:
-    """A parameter is the tensor inside."""
+    """Return the tensor inside a parameter."""
     del rest
     return data
 
 
 def _size(sizes: Any = ()) -> tuple:
-    """``torch.Size``."""
+    """Stand in for ``torch.Size``."""
     return tuple(sizes) if isinstance(sizes, list | tuple) else ()
 
 
 def _mapping(state: Any) -> dict[str, Any]:
-    """The fields of a storage of PyTorch Geometric; what it belongs to does not matter."""
+    """Return the fields of a storage of PyTorch Geometric, without its owner."""
     fields = state.get("_mapping") if isinstance(state, dict) else None
     if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
         raise ValueError("the graph has a store without fields")
@@ -95,7 +94,7 @@ def _mapping(state: Any) -> dict[str, Any]:
 
 
 def _data(state: Any) -> SimpleNamespace:
-    """The fields of a ``torch_geometric.data.Data``, of version 2 in a store, of version 1 its own."""
+    """Return the fields of a ``torch_geometric.data.Data``, which version 2 keeps in a store."""
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
         raise ValueError("the graph has no fields")
     if "_store" in state:
@@ -125,7 +124,7 @@ _NAMES: dict[tuple[str, str], Any] = {
 
 
 def _storages(archive: zipfile.ZipFile, root: str) -> Callable[[Any], np.ndarray]:
-    """Reads the storages of an archive, each once: tensors that share one are views of it."""
+    """Return a reader of the storages of an archive, each once: tensors that share one are views of it."""
     members = set(archive.namelist())
     big = f"{root}byteorder" in members and read_member(archive, f"{root}byteorder") == b"big"
     found: dict[tuple[str, str], np.ndarray] = {}
@@ -141,8 +140,8 @@ def _storages(archive: zipfile.ZipFile, root: str) -> Callable[[Any], np.ndarray
             dtype = np.dtype(_STORAGES[kind.name]).newbyteorder(">" if big else "<")
             if type(count) is not int or len(content) != count * dtype.itemsize:
                 raise ValueError(
-                    f"a storage holds {len(content) // dtype.itemsize} numbers, but says {str(count)[:24]}: "
-                    "the file is damaged"
+                    f"a storage holds {len(content) // dtype.itemsize} numbers, but states "
+                    f"{str(count)[:24]}: the file is damaged"
                 )
             numbers = checked_array(content, dtype, (count,))
             if kind.name == "BFloat16Storage":
@@ -157,12 +156,14 @@ def read_torch(path: str | os.PathLike[str]) -> Any:
     """Read what ``torch.save`` wrote, without PyTorch: tensors as arrays, and plain containers of them.
 
     A ``torch_geometric.data.Data`` becomes a `types.SimpleNamespace` of its fields (of versions 1 and 2), so
-    that `jgd.data.from_pyg` takes it. Nothing of the file is executed. Arrays are read-only: tensors that
-    share a storage share it here.
+    that `jgd.data.from_pyg` takes it. Nothing of the file is executed. Arrays are read-only, because tensors
+    that share a storage share it here.
+
+    Args:
+      path: The file.
 
     Raises:
-      DataError: where the file is missing, damaged, in the format of before PyTorch 1.6, or holds anything
-        else.
+      DataError: If the file is missing, damaged, in the format before PyTorch 1.6, or holds anything else.
     """
     with reading(path):
         if not zipfile.is_zipfile(path):
@@ -182,11 +183,11 @@ def read_array(path: str | os.PathLike[str], names: tuple[str, ...] = ()) -> Sha
     """Read one array from ``.npy``, ``.npz`` or ``.pt``.
 
     Args:
-      path: the file.
-      names: of the array in a file of several, tried in order.
+      path: The file.
+      names: Names of the array in a file of several, tried in order.
 
     Raises:
-      DataError: where the file cannot be read, or it is not clear which array is meant.
+      DataError: If the file cannot be read, or holds several arrays and none of these names.
     """
     suffix = Path(path).suffix
     if suffix == ".npy":
@@ -205,14 +206,17 @@ def read_array(path: str | os.PathLike[str], names: tuple[str, ...] = ()) -> Sha
 
 
 def labels_by_count(task: NodeTask, size: int) -> Int[np.ndarray, " n"]:
-    """Labels in the order in which GCond and its relatives spend their budget.
+    """Return labels in the order in which GCond and its relatives spend their budget.
 
-    Classes by the number of their training nodes, the rarest first, among equals the one that appears first;
-    each gets its share, rounded down, at least one, and the last what remains.
+    Classes are ordered by the number of their training nodes, the rarest first, among equals the one that
+    appears first; each gets its share, rounded down, at least one, and the last class the remainder.
 
     Args:
-      task: the original task.
-      size: number of condensed nodes.
+      task: Original task.
+      size: Number of condensed nodes.
+
+    Raises:
+      ValueError: If there are too few nodes for the classes.
     """
     labels = np.asarray(task.labels)[np.asarray(task.train)]
     order = sorted(Counter(labels.tolist()).items(), key=lambda item: item[1])
@@ -224,7 +228,7 @@ def labels_by_count(task: NodeTask, size: int) -> Int[np.ndarray, " n"]:
 
 
 def _finite(array: np.ndarray, path: Any, what: str) -> np.ndarray:
-    """Real numbers as float32, or an error that names the file and the row."""
+    """Return real numbers as float32, or raise an error that names the file and the row."""
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{path}: {what} are {array.dtype.name}, expected real numbers")
     with np.errstate(over="ignore"):
@@ -236,7 +240,7 @@ def _finite(array: np.ndarray, path: Any, what: str) -> np.ndarray:
 
 
 def _labels(y: np.ndarray, path: Any, size: int, num_classes: int) -> np.ndarray:
-    """Classes as int32, or a matrix of a column for each class as float32."""
+    """Return classes as int32, or a matrix with a column for each class as float32."""
     if y.ndim == 2 and y.shape == (size, 1) and num_classes > 1:
         y = y[:, 0]
     if y.ndim not in (1, 2) or len(y) != size:
@@ -268,19 +272,19 @@ def import_condensed(
     structure: Literal["raw", "normalized"] = "raw",
     method: str = "imported",
 ) -> Condensed:
-    """A condensed graph from files of other implementations.
+    """Read a condensed graph from files of other implementations.
 
     Args:
-      features: file of ``[n, F]``; an ``.npz`` may hold labels and adjacency too.
-      task: the original task.
-      labels: file of ``[n]`` or ``[n, C]``; where there is none, see `labels_by_count`.
-      adjacency: file of ``[n, n]``; None for A' = I.
-      structure: whether the weights are to be normalised with self loops, or are so already.
-      method: what to call it.
+      features: File of features ``[n, F]``; an ``.npz`` may hold labels and adjacency too.
+      task: Original task.
+      labels: File of labels ``[n]`` or ``[n, C]``; None implies them, see `labels_by_count`.
+      adjacency: File of the adjacency ``[n, n]``; None for A' = I.
+      structure: Whether training normalises the weights with self loops, or they are normalised already.
+      method: Name of the method.
 
     Raises:
-      DataError: for a file that cannot be read.
-      ValueError: where shapes do not fit each other or the task.
+      DataError: If a file cannot be read.
+      ValueError: If shapes do not fit each other or the task.
     """
     together = set(read_npz(features)) if Path(features).suffix == ".npz" else set()
     if labels is None and together & set(_LABELS):

@@ -1,4 +1,4 @@
-"""Many graphs of another library as one ragged `jraph.GraphsTuple` and their labels."""
+"""Join many graphs of another library into one ragged `jraph.GraphsTuple`, with their labels."""
 
 from __future__ import annotations
 
@@ -11,23 +11,28 @@ import numpy as np
 
 from jgd.data.storage import DataError
 
-__all__ = ["Joined", "edge_data", "joined_networkx", "joined_pyg"]
+__all__ = ["Joined", "edge_data", "joined_networkx", "joined_pyg", "to_numpy"]
 
 
 class Joined(NamedTuple):
-    """Graphs, one after another, and the label of each (None where none has one)."""
+    """Joined graphs and their labels.
+
+    Attributes:
+      graphs: Graphs, one after another.
+      labels: Label of each graph; None where none has one.
+    """
 
     graphs: jraph.GraphsTuple
     labels: np.ndarray | None
 
 
-def _numpy(value: Any) -> np.ndarray:
-    """An array or a tensor of PyTorch on the host."""
+def to_numpy(value: Any) -> np.ndarray:
+    """Copy an array or a tensor of PyTorch to the host."""
     return value.detach().cpu().numpy() if hasattr(value, "detach") else np.asarray(value)
 
 
 def edge_data(weights: np.ndarray | None, attributes: np.ndarray | None) -> Any:
-    """Weights and features of edges: one column of fractions is a weight, integers are kinds of edges."""
+    """Return weights and features of edges; one column of fractions is a weight, integers are kinds."""
     if weights is None and attributes is not None:
         one = attributes.ndim == 1 or (attributes.ndim == 2 and attributes.shape[1] == 1)
         if one and np.issubdtype(attributes.dtype, np.floating):
@@ -43,11 +48,11 @@ def joined_pyg(data: Sequence[Any]) -> Joined:
     """Join graphs of PyTorch Geometric.
 
     Args:
-      data: objects with ``edge_index``, and where they exist ``x``, ``y``, ``edge_weight``, ``edge_attr`` and
-        ``num_nodes``; all have the same of them, with as many columns.
+      data: Objects with ``edge_index``, and where they exist ``x``, ``y``, ``edge_weight``, ``edge_attr`` and
+        ``num_nodes``; all have the same fields, with as many columns.
 
     Raises:
-      DataError: naming the first graph that does not fit.
+      DataError: If a graph does not fit; the message names the first.
     """
     if not len(data):
         raise DataError("the list holds no graphs")
@@ -55,7 +60,7 @@ def joined_pyg(data: Sequence[Any]) -> Joined:
     pairs, n_node = [], []
     for i, one in enumerate(data):
         pair = getattr(one, "edge_index", None)
-        pair = None if pair is None else _numpy(pair)
+        pair = None if pair is None else to_numpy(pair)
         if (
             pair is None
             or pair.ndim != 2
@@ -65,7 +70,7 @@ def joined_pyg(data: Sequence[Any]) -> Joined:
             found = "none" if pair is None else f"{pair.dtype} {pair.shape}"
             raise DataError(f"graph {i}: edge_index is {found}, expected integers [2, E]")
         fields = {k: getattr(one, k, None) for k in ("x", "y", "edge_weight", "edge_attr")}
-        arrays = {k: _numpy(v) for k, v in fields.items() if v is not None}
+        arrays = {k: to_numpy(v) for k, v in fields.items() if v is not None}
         if i and set(arrays) != set(held):
             odd = sorted(set(arrays) ^ set(held))[0]
             raise DataError(f"graph {i} {'has' if odd in arrays else 'lacks'} {odd}, other than graph 0")
@@ -96,7 +101,7 @@ def joined_pyg(data: Sequence[Any]) -> Joined:
 
 
 def _shifted(pairs: Sequence[np.ndarray], n_node: Sequence[int], nodes: Any, edges: Any) -> jraph.GraphsTuple:
-    """One graph of many, whose nodes are numbered through."""
+    """Join graphs into one, whose nodes are numbered from first to last."""
     sizes: Any = np.asarray(n_node, np.int32)
     counts: Any = np.asarray([pair.shape[1] for pair in pairs], np.int32)
     shift = np.repeat(np.cumsum(sizes, dtype=np.int64) - sizes, counts)
@@ -118,13 +123,13 @@ def joined_networkx(
     """Join graphs of NetworkX; an undirected edge becomes one in each direction.
 
     Args:
-      graphs: with nodes of any kind, numbered in their order.
-      features: node attribute of the features; all nodes have it, or none.
-      labels: graph attribute, in ``graph.graph``, of the label; None where a graph has none.
-      weight: edge attribute; 1 where some edges have it and others do not.
+      graphs: Graphs with nodes of any kind, which are numbered in their order.
+      features: Node attribute of the features; all nodes have it, or none.
+      labels: Graph attribute, in ``graph.graph``, of the label; None where a graph has none.
+      weight: Edge attribute of the weight; 1 where some edges have it and others do not.
 
     Raises:
-      DataError: naming the first graph that does not fit.
+      DataError: If a graph does not fit; the message names the first.
     """
     if not len(graphs):
         raise DataError("the list holds no graphs")
@@ -143,7 +148,7 @@ def joined_networkx(
             raise DataError(
                 f"graph {i}: {len(found)} of {len(index)} nodes have {features!r}: all, or none at all"
             )
-        wide = [np.atleast_1d(_numpy(row)) for row in found]
+        wide = [np.atleast_1d(to_numpy(row)) for row in found]
         if odd := [row.shape for row in wide if row.shape != (rows or wide)[0].shape]:
             raise DataError(
                 f"graph {i}: {features} of a node has shape {odd[0]}, others {(rows or wide)[0].shape}"

@@ -13,6 +13,7 @@ import os
 import numpy as np
 
 from jgd.data.archives import read_stream, unpack_limit
+from jgd.data.facts import dataset
 from jgd.data.hashes import SHA256
 from jgd.data.images import image_task
 from jgd.data.storage import DataError, Remote, reading, require
@@ -33,19 +34,19 @@ _ADDRESSES = (
 
 
 def remotes() -> tuple[Remote, ...]:
-    """The four files."""
+    """Return the four files."""
     return tuple(Remote(path, tuple(a + path for a in _ADDRESSES), SHA256[path]) for path in _FILES)
 
 
 def read_idx(path: str | os.PathLike[str], limit: int | None = None) -> np.ndarray:
-    """Read a gzip-compressed idx file of bytes. Its header says how much is unpacked.
+    """Read a gzip-compressed idx file of bytes. Its header states how much is unpacked.
 
     Args:
-      path: the file.
-      limit: bytes that the header may state, see `jgd.data.archives.unpack_limit`.
+      path: The file.
+      limit: Bytes that the header may state, see `jgd.data.archives.unpack_limit`.
 
     Raises:
-      DataError: where it is missing, truncated or something else.
+      DataError: If it is missing, truncated or something else.
     """
     with reading(path), gzip.open(path) as file:
         start = file.read(4)
@@ -58,21 +59,21 @@ def read_idx(path: str | os.PathLike[str], limit: int | None = None) -> np.ndarr
         count, most = math.prod(shape), unpack_limit(path, limit)
         if count > most:
             raise ValueError(f"it states shape {tuple(shape)}, which is more than {most} bytes")
-        content = read_stream(file, count)  # to the end: that compares the checksum
+        content = read_stream(file, count)  # to the end, which compares the checksum
         if len(content) != count:
             raise ValueError(f"it holds {len(content)} bytes, not those of shape {tuple(shape)}")
         return np.frombuffer(content, np.uint8).reshape(shape)
 
 
 def mnist(*, val: int = 0, seed: int = 0) -> ArrayTask:
-    """60 000 training and 10 000 test images of digits, ``[N, 28, 28, 1]`` in 0..1.
+    """Load 60 000 training and 10 000 test images of digits, ``[N, 28, 28, 1]`` in 0..1.
 
     Args:
-      val: training images to set apart for validation, equally many of each class.
-      seed: of that choice.
+      val: Number of training images to set apart for validation, equally many of each class.
+      seed: Seed of that choice.
 
     Raises:
-      DataError: for files that are missing, damaged or at odds with each other.
+      DataError: If files are missing, damaged or contradict each other.
     """
     arrays = [read_idx(require(remote), _LIMIT) for remote in remotes()]
     x, y = arrays[::2], arrays[1::2]
@@ -85,3 +86,18 @@ def mnist(*, val: int = 0, seed: int = 0) -> ArrayTask:
     labels = np.concatenate(y).astype(np.int32)
     task = image_task(np.concatenate(x), labels, part, num_classes=10, name="mnist")
     return with_validation(task, val, seed) if val else task
+
+
+ENTRIES = (
+    dataset(
+        "mnist",
+        mnist,
+        "Handwritten digits, 28 x 28 pixels.",
+        kind="image",
+        size=70_000,
+        classes=10,
+        source="http://yann.lecun.com/exdb/mnist",
+        paper="LeCun et al. 1998",
+        files=remotes,
+    ),
+)

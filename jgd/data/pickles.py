@@ -1,10 +1,10 @@
-"""Pickles of plain data, read by a small machine of our own that can do nothing else.
+"""Pickles of plain data, read by a small stack machine that can do nothing else.
 
-A pickle is a program for a stack machine. This one knows the instructions that make numbers, strings and
-containers; a name in the file is looked up in a table of stand-ins, all defined here, and anything that is
-not in the table is refused. No class of NumPy or SciPy gets to see a state from the file: types, shapes and
-bytes go through `jgd.data.arrays`, which compares them first. What is made is bounded by the size of the
-file: memo numbers are keys of a dictionary, and arrays that are made again and again of the same bytes are
+A pickle is a program for a stack machine. The machine here knows the instructions that make numbers, strings
+and containers; a name in the file is looked up in a table of stand-ins, all defined here, and anything that
+is not in the table is refused. No class of NumPy or SciPy receives a state from the file: types, shapes and
+bytes pass through `jgd.data.arrays`, which compares them first. The size of the result is bounded by the size
+of the file: memo numbers are keys of a dictionary, and arrays that are made repeatedly of the same bytes are
 counted.
 """
 
@@ -31,21 +31,21 @@ Names = Mapping[tuple[str, str], Any]
 
 
 class Kind:
-    """Stands for a class: an object of it becomes what ``build`` makes of its state."""
+    """Stand-in for a class: an object of it becomes what ``build`` returns for its state."""
 
     def __init__(self, build: Callable[[Any], Any]):
         self.build = build
 
 
 class _Unfinished:
-    """An object whose state is still to come, and where the memo keeps it."""
+    """Object whose state follows later, and its places in the memo."""
 
     def __init__(self, build: Callable[[Any], Any]):
         self.build = build
         self.slots: list[int] = []
 
 
-# Stand-ins: what the names in a file mean
+# Stand-ins for the names in a file
 
 
 def _plain(value: Any, kind: Any, what: str) -> Any:
@@ -55,12 +55,12 @@ def _plain(value: Any, kind: Any, what: str) -> Any:
 
 
 def _dtype(code: Any, align: Any = False, copy: Any = True) -> _Unfinished:
-    """``numpy.dtype``: the state that follows may only say the order of bytes."""
+    """Stand in for ``numpy.dtype``: the state that follows may only state the order of bytes."""
     del align, copy
 
     def build(state: Any) -> np.dtype | None:
         if not isinstance(state, tuple) or not 8 <= len(state) <= 9:
-            raise ValueError("the state of a NumPy type is none")
+            raise ValueError("the state of a NumPy type is invalid")
         _, order, *compound = state[:5]
         if code in ("O", "O8", "O4") and compound == [None, None, None]:
             return None
@@ -94,12 +94,12 @@ def _array(dtype: Any, shape: Any, content: Any, fortran: Any) -> np.ndarray:
 
 
 def _reconstruct(kind: Any, shape: Any, code: Any) -> _Unfinished:
-    """``numpy._core.multiarray._reconstruct``: an array whose state follows."""
+    """Stand in for ``numpy._core.multiarray._reconstruct``: an array whose state follows."""
     del kind, shape, code
 
     def build(state: Any) -> np.ndarray:
         if not isinstance(state, tuple) or len(state) != 5:
-            raise ValueError("the state of a NumPy array is none")
+            raise ValueError("the state of a NumPy array is invalid")
         _, shape, dtype, fortran, content = state
         return _array(dtype, shape, content, fortran).copy("K")
 
@@ -107,19 +107,19 @@ def _reconstruct(kind: Any, shape: Any, code: Any) -> _Unfinished:
 
 
 def _frombuffer(content: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
-    """``numpy._core.numeric._frombuffer``."""
+    """Stand in for ``numpy._core.numeric._frombuffer``."""
     return _array(dtype, shape, content, order == "F").copy("K")
 
 
 def _scalar(dtype: Any, content: Any) -> Any:
-    """``numpy._core.multiarray.scalar``."""
+    """Stand in for ``numpy._core.multiarray.scalar``."""
     if dtype is None:
         raise ValueError("a scalar cannot be an object")
     return _array(dtype, (), content, False)[()]
 
 
 def _encode(text: Any = "", encoding: Any = "latin1") -> bytes:
-    """What pickles of protocol 2 call to make bytes."""
+    """Make bytes; pickles of protocol 2 call this."""
     if encoding not in ("latin1", "latin-1"):
         raise ValueError(f"bytes of the encoding {str(encoding)[:20]} are not allowed")
     return _plain(text, str, "what is to be bytes").encode("latin1")
@@ -151,13 +151,13 @@ def _complex(real: Any = 0.0, imaginary: Any = 0.0) -> complex:
 
 
 def _reconstructor(kind: Any, base: Any, state: Any) -> _Unfinished:
-    """What protocols before 2 call to make an object."""
+    """Make an object; protocols before 2 call this."""
     del base, state
     return _Unfinished(_plain(kind, Kind, "what is to be made").build)
 
 
 def _key(value: Any) -> Any:
-    """A key of a dictionary or an item of a set: no depth, so that its hash needs no recursion."""
+    """Check a key of a dictionary or an item of a set: without depth, so that its hash needs no recursion."""
     parts = value if isinstance(value, tuple) else (value,)
     plain = str | bytes | int | float | complex | np.generic | None
     if not all(isinstance(part, plain) for part in parts):
@@ -177,7 +177,7 @@ def _sparse(make: Any) -> Callable[[Any], Any]:
 
 
 def _names() -> dict[tuple[str, str], Any]:
-    """What a pickle may ask for. Functions are called; a type is a name, or calls what `_MAKE` says."""
+    """List the names that a pickle may use. Functions are called; a type is a name, or calls its `_MAKE`."""
     names: dict[tuple[str, str], Any] = {
         ("numpy", "ndarray"): np.ndarray,  # an argument of `_reconstruct`
         ("numpy", "dtype"): _dtype,
@@ -221,7 +221,7 @@ def _unknown(module: str, name: str) -> ValueError:
 
 
 class _Machine:
-    """Runs one pickle. ``stack`` holds the values, ``marks`` the positions of the marks on it."""
+    """Machine for one pickle. ``stack`` holds the values, ``marks`` the positions of the marks on it."""
 
     def __init__(self, content: bytes, encoding: str, names: Names, persistent: Callable[[Any], Any] | None):
         self.content, self.at, self.encoding = content, 0, encoding
@@ -229,11 +229,11 @@ class _Machine:
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
-        self.budget = 4 * len(content) + 4096  # bytes of what is made of memoised parts
+        self.budget = 4 * len(content) + 4096  # bytes of values made of memoised parts
         self.unfinished = 0
 
     def run(self) -> Any:
-        """The value that the pickle describes."""
+        """Return the value that the pickle describes."""
         content, operations = self.content, _OPERATIONS
         try:
             while True:
@@ -313,7 +313,7 @@ class _Machine:
         return value
 
     def call(self, function: Any, args: Any) -> None:
-        """REDUCE: only functions of this library are called."""
+        """Execute REDUCE: only functions of this library are called."""
         function = _MAKE.get(function) if isinstance(function, type) else function
         if not isinstance(function, FunctionType) or not isinstance(args, tuple):
             raise ValueError("the pickle calls what is not callable")
@@ -323,7 +323,7 @@ class _Machine:
         self.push(self.spend(value))
 
     def new(self, kind: Any, args: Any) -> None:
-        """NEWOBJ."""
+        """Execute NEWOBJ."""
         if isinstance(kind, type) and kind in _MAKE:
             return self.call(kind, args)
         if args != () or not isinstance(kind, Kind):
@@ -332,9 +332,9 @@ class _Machine:
         return self.push(_Unfinished(kind.build))
 
     def build(self) -> None:
-        """BUILD: an object takes its state, and its place on the stack and in the memo."""
+        """Execute BUILD: an object takes its state, and its place on the stack and in the memo."""
         state, target = self.pop(), self.stack[-1]
-        if isinstance(target, OrderedDict | defaultdict):  # attributes of a dictionary: nobody reads them
+        if isinstance(target, OrderedDict | defaultdict):  # attributes of a dictionary are not used
             return
         if not isinstance(target, _Unfinished):
             raise ValueError(f"the pickle sets the state of a {type(target).__name__}")
@@ -499,16 +499,16 @@ def read_pickle(
     names: Names | None = None,
     persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
-    """The plain data of a pickle.
+    """Return the plain data of a pickle.
 
     Args:
-      content: the pickle.
-      encoding: of strings from Python 2; ``"bytes"`` leaves them as they are.
-      names: further names that it may ask for: `Kind` objects, functions to call and plain values.
-      persistent: makes what stands for a persistent id.
+      content: The pickle.
+      encoding: Encoding of strings from Python 2; ``"bytes"`` leaves them as bytes.
+      names: Further names that it may use: `Kind` objects, functions to call and plain values.
+      persistent: Function that returns the value of a persistent id.
 
     Raises:
-      ValueError: where it asks for anything else (nothing of it is called), or is damaged.
+      ValueError: If it uses any other name (nothing of it is called), or is damaged.
     """
     return _Machine(content, encoding, _NAMES if names is None else {**_NAMES, **names}, persistent).run()
 
@@ -517,11 +517,11 @@ def restricted_loads(source: bytes | str | os.PathLike[str], *, encoding: str = 
     """Load a pickle of NumPy arrays, SciPy CSR and CSC matrices, and plain containers.
 
     Args:
-      source: the pickle itself, or the path of a file that is one.
-      encoding: of strings from Python 2.
+      source: The pickle itself, or the path of its file.
+      encoding: Encoding of strings from Python 2.
 
     Raises:
-      DataError: where it asks for anything else (nothing of it is called), or is damaged.
+      DataError: If it uses any other name (nothing of it is called), or is damaged.
     """
     name = "the pickle" if isinstance(source, bytes) else os.fspath(source)
     with reading(name):

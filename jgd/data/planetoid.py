@@ -11,6 +11,7 @@ them class 0.)
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from jgd.data.arrays import read_table
+from jgd.data.facts import dataset
 from jgd.data.hashes import SHA256
 from jgd.data.pickles import restricted_loads
 from jgd.data.prepare import dense, masks, normalize_features, per_class, undirected_graph
@@ -27,7 +29,11 @@ from jgd.data.webkb import public_split
 
 __all__ = ["planetoid", "remotes"]
 
-NAMES = ("cora", "citeseer", "pubmed")
+_SETS = {
+    "cora": (2708, 7, "Papers on machine learning."),
+    "citeseer": (3327, 6, "Papers on computer science."),
+    "pubmed": (19717, 3, "Papers on diabetes."),
+}
 _PARTS = ("x", "y", "tx", "ty", "allx", "ally", "graph", "test.index")
 _ADDRESS = (
     "https://raw.githubusercontent.com/kimiyoung/planetoid/af6abf468a772cc055bec88c52e4d6f51b7c37e3/data/"
@@ -35,13 +41,16 @@ _ADDRESS = (
 
 
 def remotes(name: str) -> tuple[Remote, ...]:
-    """The files of a dataset.
+    """Return the files of a dataset.
+
+    Args:
+      name: Name: ``"cora"``, ``"citeseer"`` or ``"pubmed"``.
 
     Raises:
-      DataError: for a name other than cora, citeseer and pubmed.
+      DataError: If the name is another.
     """
-    if name not in NAMES:
-        raise DataError(f"no Planetoid dataset is called {name!r}: choose one of {', '.join(NAMES)}")
+    if name not in _SETS:
+        raise DataError(f"no Planetoid dataset is called {name!r}: choose one of {', '.join(_SETS)}")
     paths = [f"planetoid/ind.{name}.{part}" for part in _PARTS]
     return tuple(Remote(path, (_ADDRESS + Path(path).name,), SHA256.get(path)) for path in paths)
 
@@ -57,20 +66,20 @@ def planetoid(
     """Load a citation graph, undirected and without repeated edges or self loops.
 
     Args:
-      name: ``"cora"``, ``"citeseer"`` or ``"pubmed"``.
-      split: ``"public"`` (20 of each class / 500 / 1000), ``"random"`` (the same sizes, drawn by ``seed``),
-        or ``"geom-gcn-0"`` ... ``"geom-gcn-9"`` (the ten public 48/32/20 splits; on Cora they leave out the
-        223 nodes outside the largest component).
-      normalize: ``"row"`` for features whose rows sum to one, None for the word indicators as they are.
-      seed: of the random split.
-      folder: where the files ``ind.<name>.*`` lie, of a graph of any name; by default those of the three
-        graphs are downloaded if need be.
+      name: Name: ``"cora"``, ``"citeseer"`` or ``"pubmed"``.
+      split: Split: ``"public"`` (20 of each class / 500 / 1000), ``"random"`` (the same sizes, drawn by
+        ``seed``), or ``"geom-gcn-0"`` ... ``"geom-gcn-9"`` (the ten public 48/32/20 splits; on Cora they
+        leave out the 223 nodes outside the largest component).
+      normalize: Scaling: ``"row"`` for features whose rows sum to one, None for unchanged indicators.
+      seed: Seed of the random split.
+      folder: Folder of the files ``ind.<name>.*`` of a graph of any name; None downloads those of the three
+        graphs where they are missing.
 
     Returns:
       A task with dense float32 features. Labels are -1 for the 15 unknown nodes of Citeseer.
 
     Raises:
-      DataError: for an unknown name or split, and for files that are missing or damaged.
+      DataError: If the name or split is unknown, or files are missing or damaged.
     """
     if folder is None:
         paths = {part: require(remote) for part, remote in zip(_PARTS, remotes(name), strict=True)}
@@ -105,7 +114,7 @@ def planetoid(
 
 
 def _matrix(path: Path) -> np.ndarray:
-    """Features or one-hot labels of a pickle as a dense matrix."""
+    """Read features or one-hot labels from a pickle as a dense matrix."""
     value = restricted_loads(path)
     with reading(path):
         if not sp.issparse(value) and not isinstance(value, np.ndarray):
@@ -120,7 +129,7 @@ def _matrix(path: Path) -> np.ndarray:
 
 
 def _test_index(path: Path, first: int, count: int) -> np.ndarray:
-    """The numbers of the test nodes, which follow the others with few gaps."""
+    """Read the numbers of the test nodes, which follow the others with few gaps."""
     index = read_table(path, np.int64)
     with reading(path):
         if index.shape != (count, 1):
@@ -140,7 +149,7 @@ def _test_index(path: Path, first: int, count: int) -> np.ndarray:
 
 
 def _edges(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Both ends of all edges from the pickle of ``{node: [neighbours]}``."""
+    """Read both ends of all edges from the pickle of ``{node: [neighbours]}``."""
     value = restricted_loads(path)
     with reading(path):
         if not isinstance(value, dict) or not value:
@@ -164,7 +173,7 @@ def _edges(path: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _nodes(content: dict[str, np.ndarray], test_index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Features and labels of all nodes: first those that are no test nodes, then the test nodes by number."""
+    """Join features and labels: first the nodes that are no test nodes, then the test nodes by number."""
     shapes = {part: matrix.shape for part, matrix in content.items()}
     for x, y in (("x", "y"), ("tx", "ty"), ("allx", "ally")):
         if shapes[x][0] != shapes[y][0]:
@@ -186,3 +195,20 @@ def _nodes(content: dict[str, np.ndarray], test_index: np.ndarray) -> tuple[np.n
     y = join(content["ally"], content["ty"])
     labels = np.where(y.any(1), y.argmax(1), -1).astype(np.int32)
     return join(content["allx"], content["tx"]), labels
+
+
+ENTRIES = tuple(
+    dataset(
+        name,
+        partial(planetoid, name),
+        summary,
+        kind="node",
+        size=size,
+        classes=classes,
+        source="https://github.com/kimiyoung/planetoid",
+        licence="MIT (repository)",
+        paper="Yang et al. 2016",
+        files=partial(remotes, name),
+    )
+    for name, (size, classes, summary) in _SETS.items()
+)

@@ -26,14 +26,17 @@ __all__ = [
 ]
 
 
-CELLS = 2**26  # of a dense matrix that is made of a sparse one: 256 MiB of float32
+CELLS = 2**26  # largest number of cells of a dense matrix from a sparse one: 256 MiB of float32
 
 
 def dense(matrix: Any) -> np.ndarray:
-    """A float32 matrix of a sparse or dense one from a file.
+    """Return a sparse or dense matrix from a file as a float32 matrix.
+
+    Args:
+      matrix: The matrix.
 
     Raises:
-      ValueError: where it is no matrix of finite real numbers, or has more than `CELLS` numbers.
+      ValueError: If it is no matrix of finite real numbers, or has more than `CELLS` numbers.
     """
     if len(matrix.shape) != 2 or not all(matrix.shape):
         raise ValueError(f"it has shape {matrix.shape}, which is no matrix")
@@ -48,7 +51,7 @@ def dense(matrix: Any) -> np.ndarray:
 
 
 def normalize_features(x: Any, how: Literal["row"] | None) -> np.ndarray:
-    """Dense float32 features; with ``"row"``, rows of absolute sum one (rows of zeros stay)."""
+    """Return dense float32 features; with ``"row"``, rows have absolute sum one (rows of zeros stay)."""
     x = np.asarray(x.toarray() if sp.issparse(x) else x, np.float32)
     if how is None:
         return x
@@ -59,23 +62,23 @@ def normalize_features(x: Any, how: Literal["row"] | None) -> np.ndarray:
 
 
 def one_hot(codes: np.ndarray) -> np.ndarray:
-    """Float32 indicators of the distinct values of ``codes`` ``[N]``, in their order."""
+    """Return float32 indicators of the distinct values of ``codes`` ``[N]``, in their order."""
     values, index = np.unique(codes, return_inverse=True)
     return np.eye(len(values), dtype=np.float32)[index]
 
 
 def undirected_graph(senders: np.ndarray, receivers: np.ndarray, nodes: np.ndarray) -> jraph.GraphsTuple:
-    """A simple graph with every edge in both directions, without self loops or repetitions."""
+    """Build a simple graph with every edge in both directions, without self loops or repetitions."""
     return to_undirected(remove_self_loops(from_edges(senders, receivers, nodes=nodes)))
 
 
 def masks(part: np.ndarray) -> dict[str, Any]:
-    """The masks of a task from 0 (train), 1 (val), 2 (test) or -1 (none) for each example."""
+    """Return the masks of a task from 0 (train), 1 (val), 2 (test) or -1 (none) for each example."""
     return {name: part == number for number, name in enumerate(("train", "val", "test"))}
 
 
 def _rank_in_class(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A random rank ``0, 1, ...`` of each example among those of its class."""
+    """Draw a random rank ``0, 1, ...`` of each example among those of its class."""
     order = np.random.default_rng(seed).permutation(len(labels))
     order = order[np.argsort(labels[order], kind="stable")]
     starts = np.searchsorted(labels[order], labels[order])
@@ -93,15 +96,15 @@ def per_class(
     val_per_class: int = 0,
     test: int | None = None,
 ) -> dict[str, Any]:
-    """Random masks with equally many training examples of each class.
+    """Draw random masks with equally many training examples of each class.
 
     Args:
-      labels: ``[N]`` classes; examples with -1 are in no mask.
-      train: examples of each class (a class with fewer gives all it has).
-      seed: of the choice.
-      val: further examples for validation, of any class; or
-      val_per_class: as many of each class.
-      test: examples of the rest for testing; all by default.
+      labels: Classes ``[N]``; examples with -1 are in no mask.
+      train: Number of training examples of each class (a class with fewer gives all it has).
+      seed: Seed of the choice.
+      val: Number of validation examples, of any class.
+      val_per_class: Number of validation examples of each class; give this or ``val``.
+      test: Number of test examples among the rest; None takes all.
     """
     rank = _rank_in_class(labels, seed)
     part = np.full(len(labels), -1)
@@ -115,7 +118,7 @@ def per_class(
 
 
 def stratified(labels: np.ndarray, fractions: Sequence[float], *, seed: int) -> dict[str, Any]:
-    """Random masks that take the same fractions (train, val, test) of every class."""
+    """Draw random masks that take the same fractions (train, val, test) of every class."""
     bounds = np.cumsum(fractions)
     if len(bounds) != 3 or min(fractions) < 0 or not np.isclose(bounds[-1], 1):
         raise ValueError(f"give three fractions that add up to one, got {tuple(fractions)}")
@@ -136,26 +139,26 @@ def complete_splits(
     kind: TargetKind = "classes",
     seed: int = 0,
 ) -> tuple[dict[str, np.ndarray | None], str]:
-    """The masks of a task, with those made that are missing.
+    """Return the masks of a task, drawing those that are missing.
 
-    Without a training set all three are made; without a test set, the labelled rows that are left are
-    divided into what is missing; without a validation set, it is taken out of the training rows. Every class
-    keeps at least one training row, so that a class with one row has no validation or test row.
+    Without a training set all three are drawn; without a test set, the labelled rows that are left are
+    divided into the missing parts; without a validation set, it is taken out of the training rows. Every
+    class keeps at least one training row, so that a class with one row has no validation or test row.
 
     Args:
-      labels: ``[N]`` classes, or other targets, which are divided at random instead of class by class. Rows
-        without a label (see `jgd.data.checks.known`) are in no mask that is made.
-      given: bool masks by name; None or nothing where there is none.
-      fractions: of training, validation and test examples. None for `DEFAULT_SPLIT`, and the masks that are
-        given stay; fractions replace them.
-      kind: what the labels are.
-      seed: of the choice.
+      labels: Classes ``[N]``, or other targets, which are divided at random instead of class by class. Rows
+        without a label (see `jgd.data.checks.known`) are in no mask that is drawn.
+      given: Bool masks by name; a missing name or None stands for no mask.
+      fractions: Fractions of training, validation and test examples, which replace the given masks. None
+        keeps those, and draws the others by `DEFAULT_SPLIT`.
+      kind: Kind of the labels.
+      seed: Seed of the choice.
 
     Returns:
-      The masks by name (None for a part of fraction zero), and one line that says what was made, or "".
+      The masks by name (None for a part of fraction zero), and one line that states what was drawn, or "".
 
     Raises:
-      ValueError: for other fractions, or where no rows are left for a part.
+      ValueError: If fractions are invalid, or no rows are left for a part.
     """
     replaced = fractions is not None
     fractions = _checked_fractions(DEFAULT_SPLIT if fractions is None else fractions)
@@ -164,7 +167,7 @@ def complete_splits(
     found: dict[str, np.ndarray | None] = dict(have)
     labelled = known(labels, kind)
     strata = np.asarray(labels) if kind == "classes" else np.zeros(len(labels), np.int64)
-    said = f"stratified, seed {seed}" if kind == "classes" else f"seed {seed}"
+    how = f"stratified, seed {seed}" if kind == "classes" else f"seed {seed}"
     if missing and not labelled.any():
         raise ValueError("no row has a label: there is nothing to split")
     if "train" in missing:
@@ -188,8 +191,8 @@ def complete_splits(
     sizes = ", ".join(f"{0 if (m := found[name]) is None else int(m.sum())} {name}" for name in _PARTS)
     why = " out of the training rows" if missing == ["val"] else ""
     what = "split" if len(missing) == 3 else " and ".join(missing)
-    asked = "as asked for" if replaced else "not in the file"
-    return found, f"{what} made{why} ({asked}; {said}): {sizes} rows"
+    why_made = "as requested" if replaced else "not in the file"
+    return found, f"{what} made{why} ({why_made}; {how}): {sizes} rows"
 
 
 _PARTS = ("train", "val", "test")
@@ -206,7 +209,7 @@ def _checked_fractions(fractions: Sequence[float]) -> tuple[float, float, float]
 def _divided(
     strata: np.ndarray, free: np.ndarray, shares: Sequence[float], seed: int, *, keep_first: bool = True
 ) -> dict[str, np.ndarray]:
-    """The free rows in parts of these shares of every class; the first row of a class is for training."""
+    """Divide the free rows of every class by these shares; the first row of a class is for training."""
     labels = np.where(free, strata, -1)
     total = sum(shares)
     made = stratified(labels, [share / total for share in shares], seed=seed)
@@ -217,7 +220,7 @@ def _divided(
 
 
 def folds(labels: np.ndarray, number: int, *, seed: int) -> np.ndarray:
-    """A fold ``0..number-1`` for each example, classes and sizes as even as they can be."""
+    """Draw a fold ``0..number-1`` for each example, classes and sizes as even as they can be."""
     rank = _rank_in_class(labels, seed)
     _, index, counts = np.unique(labels, return_inverse=True, return_counts=True)
     starts = np.append(0, np.cumsum(counts)[:-1])

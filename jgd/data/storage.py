@@ -1,7 +1,7 @@
-"""Where data files live, and how they get there.
+"""Folder of the data files, downloads with digests, and errors of files.
 
-A loader describes a file by a `Remote` and asks `require` for it: a file that is present is never looked up
-on the network. What is inside is read by `jgd.data.arrays`, `jgd.data.archives` and `jgd.data.pickles`.
+A loader describes a file by a `Remote` and calls `require`: a file that is present needs no network. The
+content is read by `jgd.data.arrays`, `jgd.data.archives` and `jgd.data.pickles`.
 """
 
 from __future__ import annotations
@@ -45,11 +45,12 @@ _log = logging.getLogger("jgd")
 
 
 def one_line(text: object, size: int = 300) -> str:
-    """A text or the message of an error in one line of bounded length; an error's type where it says nothing.
+    """Return a text or the message of an error in one line of bounded length.
 
     Args:
-      text: anything with a text; of a file, it may be long and hold control characters.
-      size: most characters.
+      text: Text or error; the type of an error stands for an empty message. A text from a file may be long
+        and hold control characters.
+      size: Largest number of characters.
     """
     given = str(text)
     short = "".join(c if c.isprintable() else " " for c in given[: 4 * size])
@@ -58,7 +59,7 @@ def one_line(text: object, size: int = 300) -> str:
 
 
 class DataError(ValueError):
-    """A data file or name is missing, damaged or unknown; the message is one line that says what to do."""
+    """Error of a data file or name that is missing, damaged or unknown; one line that states what to do."""
 
     def __init__(self, message: object = ""):
         super().__init__(one_line(message, 1500))
@@ -68,9 +69,9 @@ class Remote(NamedTuple):
     """A file of a dataset.
 
     Attributes:
-      path: where it lies under `data_dir`, with forward slashes.
-      urls: official addresses, tried in order.
-      sha256: digest of the official file, or None where it is not known; then a download is not verified.
+      path: Path under `data_dir`, with forward slashes.
+      urls: Official addresses, tried in order.
+      sha256: Digest of the official file; None where it is not known, so that a download is not verified.
     """
 
     path: str
@@ -79,33 +80,33 @@ class Remote(NamedTuple):
 
 
 def cache_dir() -> Path:
-    """``jgd`` in the user's cache directory: what can be made again."""
+    """Return ``jgd`` in the user's cache directory, for files that can be made again."""
     cache = os.environ.get("XDG_CACHE_HOME")
     return (Path(cache) if cache else Path.home() / ".cache") / "jgd"
 
 
 def data_dir() -> Path:
-    """The folder of all data files: ``$JGD_DATA_DIR``, else `cache_dir`."""
+    """Return the folder of all data files: ``$JGD_DATA_DIR``, else `cache_dir`."""
     if chosen := os.environ.get(_VARIABLE):
         return Path(chosen).expanduser()
     return cache_dir()
 
 
 def present(remote: Remote) -> bool:
-    """Whether the file is under `data_dir`."""
+    """Return whether a file is under `data_dir`."""
     return (data_dir() / remote.path).is_file()
 
 
 @contextmanager
 def reading(path: str | os.PathLike[str], hint: str = _HINT) -> Iterator[None]:
-    """Turn whatever goes wrong while a file is parsed into a `DataError` that names it.
+    """Turn any error while a file is parsed into a `DataError` that names the file.
 
     Args:
-      path: the file.
-      hint: what to do about it.
+      path: The file.
+      hint: Advice at the end of the message.
 
     Raises:
-      DataError: for any other exception in the block; a `DataError` passes unchanged.
+      DataError: If the block raises any other exception; a `DataError` passes unchanged.
     """
     try:
         yield
@@ -123,10 +124,13 @@ def _is_web_page(content: bytes) -> bool:
 
 
 def refuse_web_page(path: str | os.PathLike[str]) -> None:
-    """See that a file is not the web page that a server sent in its place.
+    """Check that a file is not a web page that a server sent in its place.
+
+    Args:
+      path: The file.
 
     Raises:
-      DataError: where it is, or cannot be read.
+      DataError: If it is, or cannot be read.
     """
     with reading(path), open(path, "rb") as file:
         if _is_web_page(file.read(512)):
@@ -147,8 +151,12 @@ def _digest(path: str | os.PathLike[str]) -> str:
 def check_sha256(path: str | os.PathLike[str], expected: str) -> None:
     """Compare the digest of a file.
 
+    Args:
+      path: The file.
+      expected: Expected digest.
+
     Raises:
-      DataError: where it differs, naming both digests.
+      DataError: If it differs; the message holds both digests.
     """
     actual = _digest(path)
     if actual != expected:
@@ -156,10 +164,10 @@ def check_sha256(path: str | os.PathLike[str], expected: str) -> None:
 
 
 def _known_digest(path: Path) -> str:
-    """The digest of a file, computed once for as long as its size and time of change stay the same.
+    """Return the digest of a file, computed once while its size and time of change stay the same.
 
-    What was computed is kept in ``digests.json`` in the user's cache, because the folder of the data may be
-    read-only; where the cache is read-only too, it is computed each time.
+    Digests are kept in ``digests.json`` in the user's cache, because the folder of the data may be read-only;
+    where the cache is read-only too, they are computed each time.
     """
     store = cache_dir() / "digests.json"
     status = path.stat()
@@ -178,14 +186,14 @@ def _known_digest(path: Path) -> str:
     return digest
 
 
-_told: set[Path] = set()
+_warned: set[Path] = set()
 
 
 def _compare(path: Path, expected: str) -> None:
-    """Say, once for a folder in a process, that a file is not the official one; it is read all the same."""
+    """Warn, once for each folder in a process, if a file is not the official one; it is read all the same."""
     actual = _known_digest(path)
-    if actual != expected and path.parent not in _told:
-        _told.add(path.parent)
+    if actual != expected and path.parent not in _warned:
+        _warned.add(path.parent)
         _log.warning(
             "%s is not the official file (SHA-256 %s..., expected %s...): results may differ; delete it to "
             "have it downloaded again",
@@ -199,17 +207,17 @@ def _compare(path: Path, expected: str) -> None:
 
 
 def require(remote: Remote) -> Path:
-    """The local path of a file, downloaded if it is not there.
+    """Return the local path of a file; download it if it is not there.
 
-    A file that is present is returned without network access. Where its official digest is known, it is
-    compared once, and a difference is logged: the file may be one's own in the official format.
+    A file that is present needs no network. Where its official digest is known, it is compared once, and a
+    difference is logged, because the file may be one's own in the official format.
 
     Args:
-      remote: what the file is and where it comes from.
+      remote: The file and its addresses.
 
     Raises:
-      DataError: where the file is missing and cannot be downloaded, where no address gives the official
-        file, or where a web page is in its place.
+      DataError: If the file is missing and cannot be downloaded, no address returns the official file, or a
+        web page is in its place.
     """
     path = data_dir() / remote.path
     if path.is_file():

@@ -13,7 +13,7 @@ __all__ = ["evenly", "long_tail", "noisy_labels", "subset", "with_validation"]
 
 
 def evenly(labels: Int[np.ndarray, " N"], n: int, *, seed: int) -> Int[np.ndarray, " n"]:
-    """The indices, ascending, of ``n`` random examples, as equally many of each class as there are."""
+    """Draw the ascending indices of ``n`` random examples, of each class as equally many as possible."""
     if not 0 <= n <= len(labels):
         raise ValueError(f"cannot choose {n} of {len(labels)} examples")
     order = np.random.default_rng(seed).permutation(len(labels))
@@ -24,7 +24,7 @@ def evenly(labels: Int[np.ndarray, " N"], n: int, *, seed: int) -> Int[np.ndarra
 
 
 def _train(task: ArrayTask) -> tuple[np.ndarray, np.ndarray]:
-    """Indices and classes of the training examples."""
+    """Return indices and classes of the training examples."""
     if task.train is None or task.y is None or np.ndim(task.y) != 1 or not task.num_classes:
         raise ValueError(f"{task.name or 'the task'} has no training examples with classes")
     index = np.flatnonzero(np.asarray(task.train))
@@ -38,15 +38,16 @@ def _mask(size: int, index: np.ndarray) -> np.ndarray:
 
 
 def subset(task: ArrayTask, n: int, seed: int | None = None) -> ArrayTask:
-    """Train on ``n`` examples only.
+    """Keep ``n`` training examples.
 
     Args:
-      task: with training examples.
-      n: how many to keep.
-      seed: None for the first ``n``, else ``n`` random ones, equally many of each class as far as it goes.
+      task: Task with training examples.
+      n: Number of examples to keep.
+      seed: None for the first ``n``; else the seed of ``n`` random ones, of each class as equally many as
+        possible.
 
     Raises:
-      ValueError: where there are fewer.
+      ValueError: If there are fewer.
     """
     index, labels = _train(task)
     if not 0 < n <= len(index):
@@ -58,8 +59,13 @@ def subset(task: ArrayTask, n: int, seed: int | None = None) -> ArrayTask:
 def with_validation(task: ArrayTask, n: int, seed: int = 0) -> ArrayTask:
     """Set ``n`` random training examples apart for validation, equally many of each class.
 
+    Args:
+      task: Task with training examples.
+      n: Number of validation examples.
+      seed: Seed of the choice.
+
     Raises:
-      ValueError: where the task has a validation set, or not enough to train on after it.
+      ValueError: If the task has a validation set, or no training examples would be left.
     """
     index, labels = _train(task)
     if task.val is not None and np.any(task.val):
@@ -71,15 +77,15 @@ def with_validation(task: ArrayTask, n: int, seed: int = 0) -> ArrayTask:
 
 
 def noisy_labels(task: ArrayTask, rate: float, seed: int = 0) -> ArrayTask:
-    """Symmetric label noise: a share of the training labels becomes another class, each as likely.
+    """Add symmetric label noise: a share of the training labels becomes another class, each as likely.
 
     Args:
-      task: with training examples.
-      rate: the share, in 0..1; exactly that many labels, rounded, are wrong.
-      seed: of the choice.
+      task: Task with training examples.
+      rate: Share of wrong labels, in 0..1; their number is rounded.
+      seed: Seed of the choice.
 
     Returns:
-      The task with ``extras["clean"]``, the labels before.
+      The task with ``extras["clean"]``, the original labels.
     """
     index, labels = _train(task)
     if not 0 <= rate <= 1:
@@ -94,15 +100,15 @@ def noisy_labels(task: ArrayTask, rate: float, seed: int = 0) -> ArrayTask:
 
 
 def long_tail(task: ArrayTask, factor: float, seed: int | None = None) -> ArrayTask:
-    """Training classes whose sizes fall exponentially (Cui et al., CVPR 2019).
+    """Make the sizes of the training classes fall exponentially (Cui et al., CVPR 2019).
 
     Class ``c`` keeps ``n factor^(-c / (C - 1))`` examples, at least one, where ``n`` is the size of the
     smallest class: the first class is ``factor`` times as large as the last.
 
     Args:
-      task: with training examples of every class.
-      factor: imbalance, at least 1.
-      seed: None for the first examples of each class, else random ones.
+      task: Task with training examples of every class.
+      factor: Imbalance, at least 1.
+      seed: None for the first examples of each class; else the seed of random ones.
     """
     index, labels = _train(task)
     if not factor >= 1:
@@ -118,6 +124,6 @@ def long_tail(task: ArrayTask, factor: float, seed: int | None = None) -> ArrayT
 
 
 def parts(train: Shaped[np.ndarray, " N"]) -> dict[str, np.ndarray]:
-    """Masks from 0 (train), 1 (val), 2 (test) or 3 (unlabelled) for each example; none for an empty part."""
+    """Return masks from 0 (train), 1 (val), 2 (test) or 3 (unlabelled); none for an empty part."""
     names = ("train", "val", "test", "unlabelled")
     return {name: train == i for i, name in enumerate(names) if np.any(train == i)}

@@ -1,12 +1,12 @@
-"""What a method is given: data with a purpose and splits.
+"""Tasks: data with a purpose and splits, which methods take.
 
 Tasks are pytrees: arrays are leaves; names, class counts and flags are static. Masks are None where a
 split does not exist. ``extras`` carries named arrays that only some methods need (sensitive groups, nodes
 to forget, a class taxonomy). Host-only data (texts, tables, event logs) are plain dataclasses.
 
-A task that is made is checked and brought into one form (see `jgd.data.checks`): masks become bools, labels
-classes in ``0..C-1`` or another kind of targets; graphs are sound, splits share no rows. What `jax.tree`
-takes apart and puts together is not checked again: its leaves may be anything.
+The constructor checks a task and brings it into one form (see `jgd.data.checks`): masks become bools, labels
+become classes in ``0..C-1`` or another kind of targets; graphs are sound, splits share no rows. A task that
+`jax.tree` takes apart and puts together is not checked again: its leaves may be anything.
 """
 
 from __future__ import annotations
@@ -28,17 +28,11 @@ from jgd.graph.operator import num_nodes
 __all__ = [
     "ArrayTask",
     "Corpus",
-    "Database",
     "DenseGraphs",
     "EventLog",
     "GraphTask",
-    "HeteroGraph",
-    "InteractionTask",
-    "LinkTask",
-    "Links",
     "NodeTask",
     "SequenceTask",
-    "TextGraph",
 ]
 
 Setting = Literal["transductive", "inductive"]
@@ -49,7 +43,7 @@ _SPLITS = ("train", "val", "test")
 
 @dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(field,))
 def _pytree(cls):
-    """A frozen dataclass and pytree that is checked when it is made, not when leaves are put together."""
+    """Make a class a frozen dataclass and a pytree; its constructor checks it, `jax.tree` does not."""
     cls = dataclass(frozen=True, kw_only=True)(cls)
     static = tuple(f.name for f in fields(cls) if f.metadata.get("static"))
     arrays = tuple(f.name for f in fields(cls) if f.name not in static)
@@ -69,7 +63,7 @@ def _pytree(cls):
 
 
 def _unchecked(cls: type, values: Mapping[str, Any]) -> Any:
-    """A task of fields that are in their form already, or stand for arrays."""
+    """Return a task of fields that have their final form already, or stand for arrays."""
     task = object.__new__(cls)
     task.__dict__.update(values)
     return task
@@ -99,7 +93,7 @@ def _set_labels(task: Any, name: str, size: int, of: str, **rules: Any) -> None:
 
 
 def _rows(labels: Any, name: str) -> int:
-    """How many rows labels have."""
+    """Return the number of rows of labels."""
     if not np.shape(labels):
         raise DataError(f"{name} is {labels!r}: give one label for each row")
     return int(np.shape(labels)[0])
@@ -120,7 +114,7 @@ def _labelled(task: Any, name: str, of: str) -> np.ndarray:
 
 
 def _summary(task: Any, sizes: Sequence[str]) -> str:
-    """One line: sizes, targets and splits."""
+    """Return one line: sizes, targets and splits."""
     parts = [repr(task.name)] if task.name else []
     parts += sizes
     kind = task.target_kind
@@ -147,19 +141,23 @@ class NodeTask:
     """Predict labels of nodes.
 
     Attributes:
-      graph: one graph; ``nodes`` are features ``[N, F]``, a sparse `Operator`, or None; ``edges`` weights.
-      labels: ``[N]`` classes, -1 where unknown, or ``[N, C]`` multi-label indicators; given in any form that
-        `jgd.data.checks.as_labels` reads, e.g. words. None where there are none.
-      train: ``[N]`` bool mask; also ``val`` and ``test``. Row numbers become masks; no two share a node.
-      num_classes: classes; counted where it is left out; 0 for regression targets.
-      class_names: what the classes were called, where their labels were mapped to ``0..C-1``.
+      graph: One graph; ``nodes`` are features ``[N, F]``, a sparse `Operator`, or None; ``edges`` weights.
+      labels: Labels: ``[N]`` classes, -1 where unknown, or ``[N, C]`` multi-label indicators, in any form
+        that `jgd.data.checks.as_labels` reads, e.g. words; None without labels.
+      train: Bool mask ``[N]`` of training nodes. Row numbers become a mask; no two masks share a node.
+      val: Mask of validation nodes.
+      test: Mask of test nodes.
+      extras: Further arrays by name, which only some methods need.
+      num_classes: Number of classes; None counts them; 0 for regression targets.
+      name: Name of the task.
       setting: ``"transductive"``: training sees the whole graph without the other labels; ``"inductive"``:
         it sees the subgraph of training nodes only.
-      directed: whether edges have a meaningful direction; never symmetrised silently.
-      target_kind: what the labels are, see `jgd.data.checks.TargetKind`; follows from them.
+      directed: Whether edges have a meaningful direction; never symmetrised silently.
+      class_names: Original names of the classes, where labels were mapped to ``0..C-1``.
+      target_kind: Kind of the labels, see `jgd.data.checks.TargetKind`; follows from them.
 
     Raises:
-      DataError: for fields that do not fit, in one line.
+      DataError: If fields do not fit each other; the message is one line.
     """
 
     graph: jraph.GraphsTuple
@@ -194,15 +192,25 @@ class NodeTask:
         return int(self.labels.shape[0])
 
     def labelled(self, split: str = "train") -> np.ndarray:
-        """The nodes of a split whose label is known, as a mask (host side).
+        """Return the mask of the nodes of a split whose label is known (host side).
+
+        Args:
+          split: Name of the split.
 
         Raises:
-          DataError: where there are none.
+          DataError: If there are none.
         """
         return _labelled(self, split, "nodes")
 
     def induced(self, mask: Any) -> NodeTask:
-        """The task on the subgraph of the nodes in ``mask`` (bools or node numbers; host side)."""
+        """Return the task on the subgraph of some nodes (host side).
+
+        Args:
+          mask: Bools ``[N]``, or node numbers.
+
+        Raises:
+          DataError: If there are no such nodes.
+        """
         index = np.flatnonzero(np.asarray(checks.as_mask("mask", mask, self.num_nodes, "nodes")))
         if not len(index):
             raise DataError("mask holds no nodes")
@@ -221,21 +229,25 @@ class GraphTask:
     """Predict labels of whole graphs.
 
     Attributes:
-      graphs: all graphs joined into one `jraph.GraphsTuple`, ragged by ``n_node`` and ``n_edge``. Nodes are
+      graphs: All graphs joined into one `jraph.GraphsTuple`, ragged by ``n_node`` and ``n_edge``. Nodes are
         features ``[sum n_node, F]`` or a dict with ``"x"`` and integer ``"code"``; edges likewise.
-      labels: ``[G]`` classes, -1 where unknown, or ``[G, T]`` indicators of several tasks with
-        ``label_mask``; given in any form that `jgd.data.checks.as_labels` reads.
-      label_mask: ``[G, T]`` which indicators are known; those that are not NaN or -1, where it is left out.
-      train: ``[G]`` bool mask; also ``val`` and ``test``. Graph numbers become masks; no two share a graph.
-      folds: ``[G]`` number of the fold of each graph, for cross-validation, or None.
-      weights: ``[G]`` weight of each graph, not negative, or None.
-      root: ``[sum n_node]`` bool, nodes that pooling reads, or None for all.
-      num_classes: classes; counted where it is left out; 0 for regression targets.
-      class_names: what the classes were called, where their labels were mapped to ``0..C-1``.
-      target_kind: what the labels are, see `jgd.data.checks.TargetKind`; follows from them.
+      labels: Labels: ``[G]`` classes, -1 where unknown, or ``[G, T]`` indicators of several tasks with
+        ``label_mask``, in any form that `jgd.data.checks.as_labels` reads.
+      label_mask: Mask ``[G, T]`` of known indicators; None takes those that are neither NaN nor -1.
+      train: Bool mask ``[G]`` of training graphs. Graph numbers become a mask; no two masks share a graph.
+      val: Mask of validation graphs.
+      test: Mask of test graphs.
+      folds: Number of the fold of each graph ``[G]``, for cross-validation, or None.
+      weights: Weight of each graph ``[G]``, not negative, or None.
+      root: Bool mask ``[sum n_node]`` of the nodes that pooling reads; None for all.
+      extras: Further arrays by name, which only some methods need.
+      num_classes: Number of classes; None counts them; 0 for regression targets.
+      name: Name of the task.
+      class_names: Original names of the classes, where labels were mapped to ``0..C-1``.
+      target_kind: Kind of the labels, see `jgd.data.checks.TargetKind`; follows from them.
 
     Raises:
-      DataError: for fields that do not fit, in one line.
+      DataError: If fields do not fit each other; the message is one line.
     """
 
     graphs: jraph.GraphsTuple
@@ -283,15 +295,22 @@ class GraphTask:
         return int(self.labels.shape[0])
 
     def labelled(self, split: str = "train") -> np.ndarray:
-        """The graphs of a split whose label is known, as a mask (host side).
+        """Return the mask of the graphs of a split whose label is known (host side).
+
+        Args:
+          split: Name of the split.
 
         Raises:
-          DataError: where there are none.
+          DataError: If there are none.
         """
         return _labelled(self, split, "graphs")
 
     def unbatch(self, index: Any = None) -> list[jraph.GraphsTuple]:
-        """The graphs at ``index`` (all by default) as a list (host side)."""
+        """Return graphs as a list (host side).
+
+        Args:
+          index: Numbers of the graphs; None for all.
+        """
         index = np.arange(self.num_graphs) if index is None else np.asarray(index)
         graph: Any = self.graphs
         node_at = np.concatenate([[0], np.cumsum(graph.n_node)])
@@ -313,80 +332,31 @@ class GraphTask:
 
 
 @_pytree
-class Links:
-    """Supervised pairs: ``src`` and ``dst`` ``[M]``; ``label``, ``relation``, ``time`` ``[M]`` or None."""
-
-    src: Any
-    dst: Any
-    label: Any = None
-    relation: Any = None
-    time: Any = None
-
-    def __post_init__(self):
-        """Check that all columns have a row for each pair."""
-        if checks.hidden(self.src):
-            return
-        size = _rows(self.src, "src")
-        for name in ("dst", "label", "relation", "time"):
-            checks.as_rows(name, getattr(self, name), size, "pairs")
-
-
-@_pytree
-class LinkTask:
-    """Predict edges, their relation or direction. Messages go over ``graph``, supervision is apart.
-
-    Attributes:
-      graph: the graph that messages pass over.
-      train: supervised pairs; also ``val`` and ``test``.
-      known: all true pairs, to leave out when ranking.
-      candidates: ``[M, K]`` candidates to rank for each test pair, or None for all nodes.
-      num_relations: kinds of edges.
-    """
-
-    graph: jraph.GraphsTuple
-    train: Links
-    val: Links | None = None
-    test: Links | None = None
-    known: Links | None = None
-    candidates: Any = None
-    extras: Mapping[str, Any] = field(default_factory=dict)
-    num_relations: int = field(default=1, **_static)
-    name: str = field(default="", **_static)
-    directed: bool = field(default=True, **_static)
-
-    def __post_init__(self):
-        """Check the graph, and that pairs are of its nodes and relations."""
-        size = num_nodes(checks.as_graph("graph", self.graph))
-        for name in (*_SPLITS, "known"):
-            pairs = getattr(self, name)
-            if pairs is not None:
-                checks.in_range(f"{name}.src", pairs.src, size, "nodes")
-                checks.in_range(f"{name}.dst", pairs.dst, size, "nodes")
-                checks.in_range(f"{name}.relation", pairs.relation, self.num_relations, "relations")
-        checks.in_range("candidates", self.candidates, size, "nodes", least=-1)
-
-
-@_pytree
 class ArrayTask:
     """Examples without edges: images, tables, vectors, point sets.
 
     Attributes:
-      x: ``[N, ...]`` inputs, uint8 or float32, none of them NaN.
-      y: ``[N]`` classes, -1 where unknown, ``[N, C]`` probabilities or indicators, regression targets, or
-        None; given in any form that `jgd.data.checks.as_labels` reads.
-      train: ``[N]`` bool mask; also ``val``, ``test`` and ``unlabelled``. Row numbers become masks; train,
-        val and test share no rows.
-      weights: ``[N]`` weight of each example, not negative, or None.
-      mask: ``[N, P]`` real points of padded point sets, or None.
-      tests: further named test sets, ``{name: (x, y)}``.
-      num_classes: classes; 0 for regression or no labels. Left out it is counted in integers and words, and 0
-        for floating-point numbers of one axis.
-      columns: sizes of one-hot blocks of a table, in order.
-      class_names: what the classes were called, where their labels were mapped to ``0..C-1``.
-      target_kind: what ``y`` is, see `jgd.data.checks.TargetKind`; follows from it.
+      x: Inputs ``[N, ...]``, uint8 or float32, none of them NaN.
+      y: Targets: ``[N]`` classes, -1 where unknown, ``[N, C]`` probabilities or indicators, or regression
+        targets, in any form that `jgd.data.checks.as_labels` reads; None without targets.
+      train: Bool mask ``[N]`` of training examples. Row numbers become a mask; ``train``, ``val`` and
+        ``test`` share no rows.
+      val: Mask of validation examples.
+      test: Mask of test examples.
+      unlabelled: Mask of examples without labels that training may use.
+      weights: Weight of each example ``[N]``, not negative, or None.
+      mask: Mask ``[N, P]`` of the real points of padded point sets, or None.
+      tests: Further named test sets, ``{name: (x, y)}``.
+      extras: Further arrays by name, which only some methods need.
+      num_classes: Number of classes; 0 for regression or no labels. None counts them in integers and words,
+        and means 0 for floating-point numbers of one axis.
+      columns: Sizes of the one-hot blocks of a table, in order.
+      name: Name of the task.
+      class_names: Original names of the classes, where labels were mapped to ``0..C-1``.
+      target_kind: Kind of ``y``, see `jgd.data.checks.TargetKind`; follows from it.
 
     Raises:
-      DataError: for fields that do not fit, in one line.
+      DataError: If fields do not fit each other; the message is one line.
     """
 
     x: Any
@@ -421,7 +391,7 @@ class ArrayTask:
         _set(self, tests={name: self._further(name, pair) for name, pair in self.tests.items()})
 
     def _further(self, name: str, pair: Any) -> tuple[Any, Any]:
-        """A further test set in the form of the others."""
+        """Bring a further test set into the form of the others."""
         x, y = pair
         x = checks.finite(f"tests[{name!r}] x", x)
         if y is None or self.y is None:
@@ -437,48 +407,15 @@ class ArrayTask:
         return _summary(self, [f"{_length(self.x)} examples of {shape}"])
 
     def labelled(self, split: str = "train") -> np.ndarray:
-        """The examples of a split whose target is known, as a mask (host side).
+        """Return the mask of the examples of a split whose target is known (host side).
+
+        Args:
+          split: Name of the split.
 
         Raises:
-          DataError: where there are none.
+          DataError: If there are none.
         """
         return _labelled(self, split, "examples")
-
-
-@_pytree
-class InteractionTask:
-    """Recommend items to users from implicit feedback.
-
-    Attributes:
-      train: ``[M, 2]`` pairs (user, item); also ``val`` and ``test``.
-      behaviours: further kinds of interaction, ``{name: [M, 2]}``, in order.
-      time: ``[M]`` times of the training pairs, or None.
-      candidates: ``[U, K]`` items to rank for each user, or None for all.
-    """
-
-    train: Any
-    val: Any = None
-    test: Any = None
-    behaviours: Mapping[str, Any] = field(default_factory=dict)
-    time: Any = None
-    candidates: Any = None
-    extras: Mapping[str, Any] = field(default_factory=dict)
-    num_users: int = field(**_static)
-    num_items: int = field(**_static)
-    name: str = field(default="", **_static)
-
-    def __post_init__(self):
-        """Check that pairs are of users and items."""
-        given = {name: getattr(self, name) for name in _SPLITS} | dict(self.behaviours)
-        for name, pairs in given.items():
-            if pairs is None or checks.hidden(pairs):
-                continue
-            if np.ndim(pairs) != 2 or np.shape(pairs)[1] != 2:
-                raise DataError(f"{name} has shape {np.shape(pairs)}: pairs of users and items are [M, 2]")
-            checks.in_range(f"{name} users", np.asarray(pairs)[:, 0], self.num_users, "users")
-            checks.in_range(f"{name} items", np.asarray(pairs)[:, 1], self.num_items, "items")
-        if self.time is not None and not checks.hidden(self.train):
-            checks.as_rows("time", self.time, len(self.train), "pairs")
 
 
 @_pytree
@@ -486,16 +423,26 @@ class SequenceTask:
     """Sequences of tokens, items or places.
 
     Attributes:
-      tokens: ``[N, L]`` ids, or ``[N, L, D]`` embeddings.
-      mask: ``[N, L]`` bool, real positions (padding may be left or right).
-      loss_mask: ``[N, L]`` positions that count in the loss, or None for all.
-      segment: ``[N, L]`` sequence number in packed rows; ``position`` within it; or None.
-      y: ``[N]`` labels of whole sequences, read as those of an `ArrayTask`, or None: predict the next token.
-      chosen: ``[N, L]`` and ``rejected``: preference pairs, or None.
-      side: further inputs at each position, ``{name: [N, L, ...]}``.
-      user: ``[N]`` who the sequence belongs to, or None.
-      graph: graph over the vocabulary, or None.
-      train: ``[N]`` bool mask; also ``val`` and ``test``.
+      tokens: Tokens ``[N, L]``, or embeddings ``[N, L, D]``.
+      mask: Bool mask ``[N, L]`` of real positions (padding may be left or right).
+      loss_mask: Mask ``[N, L]`` of the positions that count in the loss; None for all.
+      segment: Number of the sequence in packed rows ``[N, L]``, or None.
+      position: Position within that sequence ``[N, L]``, or None.
+      y: Labels of whole sequences ``[N]``, read as those of an `ArrayTask`; None: predict the next token.
+      chosen: Preferred tokens ``[N, L]`` of preference pairs, or None.
+      rejected: Tokens ``[N, L]`` that they are preferred to, or None.
+      side: Further inputs at each position, ``{name: [N, L, ...]}``.
+      user: Owner of each sequence ``[N]``, or None.
+      graph: Graph over the vocabulary, or None.
+      train: Bool mask ``[N]`` of training sequences.
+      val: Mask of validation sequences.
+      test: Mask of test sequences.
+      extras: Further arrays by name, which only some methods need.
+      vocab_size: Number of tokens.
+      num_classes: Number of classes; None counts them.
+      name: Name of the task.
+      class_names: Original names of the classes, where labels were mapped to ``0..C-1``.
+      target_kind: Kind of ``y``, see `jgd.data.checks.TargetKind`; follows from it.
     """
 
     tokens: Any
@@ -534,60 +481,10 @@ class SequenceTask:
             _set(self, **{name: checks.as_like(name, getattr(self, name), shape[:2])})
         for name in ("segment", "position", "chosen", "rejected", "user"):
             checks.as_rows(name, getattr(self, name), size, of)
-        if len(shape) == 2:  # negative numbers are left to mark what is no token
+        if len(shape) == 2:  # negative numbers may mark places without a token
             checks.in_range("tokens", self.tokens, self.vocab_size, "tokens", least=-(2**31))
         if self.graph is not None:
             checks.as_graph("graph", self.graph)
-
-
-@_pytree
-class HeteroGraph:
-    """Nodes and edges of several types, with the labels of one node type.
-
-    Attributes:
-      nodes: ``{type: features [N_type, F_type]}``, None where a type has none.
-      edges: ``{(source, relation, target): {"senders", "receivers"[, "weight", "time"]}}``.
-      time: ``{type: [N_type]}`` creation times, empty where there are none.
-      labels: ``[N_target]``, with masks ``train``, ``val`` and ``test``.
-      counts: ``((type, N_type), ...)``.
-      target: the node type that is labelled.
-    """
-
-    nodes: Mapping[str, Any]
-    edges: Mapping[tuple[str, str, str], Mapping[str, Any]]
-    time: Mapping[str, Any] = field(default_factory=dict)
-    labels: Any = None
-    train: Any = None
-    val: Any = None
-    test: Any = None
-    extras: Mapping[str, Any] = field(default_factory=dict)
-    counts: tuple[tuple[str, int], ...] = field(**_static)
-    target: str = field(default="", **_static)
-    num_classes: Any = field(default=None, **_static)
-    name: str = field(default="", **_static)
-    class_names: Sequence[LabelName] = field(default=(), **_static)
-    target_kind: TargetKind = field(default="none", init=False, **_static)
-
-    def __post_init__(self):
-        """Check features and edges of each type, and the labels of the target."""
-        counts = dict(self.counts)
-        for kind, x in self.nodes.items():
-            if kind not in counts:
-                raise DataError(f"nodes of type {kind!r} are not among counts")
-            checks.as_rows(f"nodes[{kind!r}]", checks.finite(f"nodes[{kind!r}]", x), counts[kind], "nodes")
-        for (source, relation, end), pairs in self.edges.items():
-            for side, kind in (("senders", source), ("receivers", end)):
-                if kind not in counts:
-                    raise DataError(f"edges {relation!r} are of type {kind!r}, which is not among counts")
-                checks.in_range(f"{relation} {side}", pairs[side], counts[kind], f"nodes of type {kind!r}")
-                checks.as_rows(f"{relation} {side}", pairs[side], _length(pairs["senders"]), "edges")
-        if self.labels is None:
-            _set(self, num_classes=self.num_classes or len(self.class_names))
-            return
-        if self.target not in counts:
-            raise DataError(f"there are labels, but target {self.target!r} is no type of nodes")
-        _set_labels(self, "labels", counts[self.target], "nodes")
-        _set_masks(self, _SPLITS, counts[self.target], "nodes")
 
 
 @_pytree
@@ -595,12 +492,12 @@ class DenseGraphs:
     """A padded batch of small graphs with dense adjacencies.
 
     Attributes:
-      x: ``[B, N, F]`` node features.
-      adj: ``[B, N, N]`` weights or ``[B, N, N, E]`` edge features, ``adj[b, receiver, sender]``.
-      mask: ``[B, N]`` bool, nodes that exist (all true where padding is learned too).
-      y: ``[B]`` labels, or None.
-      symmetric: whether ``adj`` must stay symmetric.
-      loops: whether the diagonal carries data; else it is zero.
+      x: Node features ``[B, N, F]``.
+      adj: Weights ``[B, N, N]`` or edge features ``[B, N, N, E]``, ``adj[b, receiver, sender]``.
+      mask: Bool mask ``[B, N]`` of nodes that exist (all true where padding is learned too).
+      y: Labels ``[B]``, or None.
+      symmetric: Whether ``adj`` must stay symmetric.
+      loops: Whether the diagonal carries data; else it is zero.
     """
 
     x: Any
@@ -612,40 +509,21 @@ class DenseGraphs:
 
 
 @dataclass(kw_only=True)
-class TextGraph:
-    """A graph whose nodes carry text: ``texts[i]`` is a dict of fields such as title and abstract."""
-
-    graph: jraph.GraphsTuple
-    texts: list[dict[str, str]]
-    ids: list[str] = field(default_factory=list)
-    labels: Any = None
-    class_names: list[str] = field(default_factory=list)
-    node_types: list[str] = field(default_factory=list)
-    edge_texts: list[str] = field(default_factory=list)
-    splits: dict[str, Any] = field(default_factory=dict)
-    name: str = ""
-
-
-@dataclass(kw_only=True)
-class Database:
-    """A relational database: columns by table, primary and foreign keys, and the time column of each."""
-
-    tables: dict[str, dict[str, np.ndarray]]
-    primary: dict[str, str] = field(default_factory=dict)
-    foreign: dict[str, dict[str, str]] = field(default_factory=dict)
-    time: dict[str, str] = field(default_factory=dict)
-    labels: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    val_time: Any = None
-    test_time: Any = None
-    name: str = ""
-
-
-@dataclass(kw_only=True)
 class EventLog:
-    """System events: who did what to which object when, and which entities are malicious.
+    """System events, and which entities are malicious.
 
-    ``words`` are the text of each event: the program, the action and, where there is one, the path of the
-    object; ``graphs`` are the names of the graphs that ``graph_id`` counts.
+    Attributes:
+      actor: Entity that acts, of each event.
+      action: Name of the action.
+      object: Entity that is acted on.
+      time: Time of each event.
+      types: Type of each entity.
+      attributes: Attributes of entities, as texts by name.
+      graph_id: Number of the graph of each event; None for one graph.
+      malicious: Names of the malicious entities.
+      words: Text of each event: the program, the action and, where there is one, the path of the object.
+      graphs: Names of the graphs that ``graph_id`` counts.
+      name: Name of the log.
     """
 
     actor: list[str]
@@ -663,7 +541,13 @@ class EventLog:
 
 @dataclass(kw_only=True)
 class Corpus:
-    """Text records, e.g. instructions with a teacher's answers: dicts with at least ``"id"``."""
+    """Text records, e.g. instructions with a teacher's answers.
+
+    Attributes:
+      records: Dicts with at least ``"id"``.
+      splits: Positions of the records of each split.
+      name: Name of the corpus.
+    """
 
     records: list[dict[str, Any]]
     splits: dict[str, list[int]] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """Labelled texts: from tables, as tokens and as bags of words.
 
-A `jgd.data.Corpus` holds what humans read: records with ``"id"``, ``"text"`` and ``"label"`` (a class, -1
-where unknown), and the positions of each split. `tokenized` and `bag_of_words` make an `ArrayTask` of it::
+A `jgd.data.Corpus` holds records with ``"id"``, ``"text"`` and ``"label"`` (a class, -1 where unknown), and
+the positions of each split. `tokenized` and `bag_of_words` make an `ArrayTask` of it::
 
     corpus = jgd.load("sst2")
     tokenizer = word_tokenizer(corpus, 8192)
@@ -19,9 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from sklearn.feature_extraction.text import CountVectorizer, HashingVectorizer
 
-from jgd.data.archives import unpack
-from jgd.data.hashes import SHA256
-from jgd.data.storage import DataError, Remote, data_dir, present, reading, refuse_web_page, require
+from jgd.data.storage import DataError, reading, refuse_web_page
 from jgd.data.subsets import evenly
 from jgd.data.tasks import ArrayTask, Corpus
 
@@ -30,9 +28,7 @@ __all__ = [
     "bag_of_words",
     "byte_tokenizer",
     "read_texts",
-    "sst2",
     "tokenized",
-    "tweets",
     "word_piece_tokenizer",
     "word_tokenizer",
 ]
@@ -55,20 +51,20 @@ def read_texts(
     """Read labelled texts from tables with named columns.
 
     Args:
-      files: the table of each split: ``train``, and any of ``val``, ``test`` and ``unlabelled``. In ``.tsv``
-        tabs separate and quotes are part of the text; else commas separate and quotes may enclose a field.
-      text: name of the column with the text.
-      label: name of the column with the class; ``unlabelled`` tables need none. Classes are numbered in
+      files: Table of each split: ``train``, and any of ``val``, ``test`` and ``unlabelled``. In ``.tsv`` tabs
+        separate and quotes are part of the text; else commas separate and quotes may enclose a field.
+      text: Name of the column with the text.
+      label: Name of the column with the class; ``unlabelled`` tables need none. Classes are numbered in
         order of their values: as numbers if all are, else as words.
-      val: training texts to set apart for validation, equally many of each class.
-      seed: of that choice.
-      name: of the corpus.
+      val: Number of training texts to set apart for validation, equally many of each class.
+      seed: Seed of that choice.
+      name: Name of the corpus.
 
     Returns:
-      The texts in the order of `files`, stripped of white space around them.
+      The texts in the order of `files`, without white space around them.
 
     Raises:
-      DataError: for missing or damaged files, columns or labels, and classes only seen outside training.
+      DataError: If files, columns or labels are missing or damaged, or a class has no training text.
     """
     if unknown := set(files) - set(_SPLITS):
         raise DataError(f"{name}: no split is called {sorted(unknown)[0]!r}: use {', '.join(_SPLITS)}")
@@ -136,14 +132,14 @@ def _rows(path: Path, text: str, label: str | None) -> list[tuple[str, str | Non
 
 
 class Tokenizer(NamedTuple):
-    """How texts become numbers. 0 stands for padding and comes from nowhere else.
+    """Function from texts to numbers. 0 stands for padding only.
 
     Any tokeniser fits; one of the ``tokenizers`` library, trained with its padding token first, is
     ``Tokenizer(lambda text: t.encode(text).ids, t.get_vocab_size())``.
 
     Attributes:
-      encode: the tokens of a text, in ``1..vocab_size - 1``.
-      vocab_size: number of tokens, padding included.
+      encode: Function that returns the tokens of a text, in ``1..vocab_size - 1``.
+      vocab_size: Number of tokens, padding included.
     """
 
     encode: Callable[[str], Sequence[int]]
@@ -151,16 +147,19 @@ class Tokenizer(NamedTuple):
 
 
 def byte_tokenizer() -> Tokenizer:
-    """Bytes of UTF-8, from 1 on: needs no training and knows every text."""
+    """Return a tokenizer of the bytes of UTF-8, from 1 on, which needs no training and knows every text."""
     return Tokenizer(lambda text: [byte + 1 for byte in text.encode()], 257)
 
 
 def word_tokenizer(corpus: Corpus, size: int = 8192) -> Tokenizer:
-    """Lower-case words and punctuation marks, the most frequent of the training texts; 1 is any other.
+    """Return a tokenizer of the most frequent lower-case words and punctuation marks; 1 is any other.
 
     Args:
-      corpus: whose ``train`` split is counted.
-      size: largest vocabulary, with padding and the unknown word.
+      corpus: Texts, whose ``train`` split is counted.
+      size: Largest vocabulary, with padding and the unknown word.
+
+    Raises:
+      ValueError: If the size leaves no room for a word.
     """
     if size < 3:
         raise ValueError(f"a vocabulary needs room for padding, the unknown and one word, got size={size}")
@@ -171,18 +170,18 @@ def word_tokenizer(corpus: Corpus, size: int = 8192) -> Tokenizer:
 
 
 def word_piece_tokenizer(corpus: Corpus, size: int = 8192) -> Tokenizer:
-    """BERT's word pieces, learned from the training texts by the ``tokenizers`` library; 1 is the unknown.
+    """Learn BERT's word pieces from the training texts by the ``tokenizers`` library; 1 is the unknown.
 
     Lower-case words and punctuation marks are cut into the longest pieces of the vocabulary, so that rare
-    words are made of frequent parts in place of being unknown.
+    words consist of frequent parts instead of being unknown.
 
     Args:
-      corpus: whose ``train`` split is learned from.
-      size: largest vocabulary, with padding, the unknown piece and single characters.
+      corpus: Texts, whose ``train`` split is used.
+      size: Largest vocabulary, with padding, the unknown piece and single characters.
 
     Raises:
-      ImportError: without that library (``pip install jgd[llm]``).
-      ValueError: for a size without room for a piece.
+      ImportError: If that library is missing (``pip install jgd[llm]``).
+      ValueError: If the size leaves no room for a piece.
     """
     if size < 3:
         raise ValueError(f"a vocabulary needs room for padding, the unknown and one piece, got size={size}")
@@ -227,19 +226,19 @@ def _task(corpus: Corpus, x: np.ndarray, mask: np.ndarray | None) -> ArrayTask:
 
 
 def tokenized(corpus: Corpus, tokenizer: Tokenizer, length: int) -> ArrayTask:
-    """Texts as rows of tokens, cut or padded at the end.
+    """Turn texts into rows of tokens, cut or padded at the end.
 
     Args:
-      corpus: see `read_texts`.
-      tokenizer: what makes tokens.
-      length: tokens of a row.
+      corpus: Texts, see `read_texts`.
+      tokenizer: Function from texts to tokens.
+      length: Number of tokens of a row.
 
     Returns:
-      A task with ``x`` ``[N, length]`` int32, 0 where there is no token, and ``mask`` ``[N, length]``,
+      A task with ``x`` ``[N, length]`` int32, 0 where there is no token, and ``mask`` ``[N, length]``, true
       where there is one. A text without any token is one padding token that counts.
 
     Raises:
-      ValueError: for a length below one, or tokens out of range.
+      ValueError: If the length is below one, or tokens are out of range.
     """
     if length < 1:
         raise ValueError(f"the length must be at least 1, got {length}")
@@ -254,82 +253,6 @@ def tokenized(corpus: Corpus, tokenizer: Tokenizer, length: int) -> ArrayTask:
 
 
 def bag_of_words(corpus: Corpus, size: int = 4096) -> ArrayTask:
-    """Counts of words, hashed to ``size`` numbers and scaled to length one: ``x`` ``[N, size]`` float32."""
+    """Count words, hashed to ``size`` numbers and scaled to length one: ``x`` ``[N, size]`` float32."""
     counts: Any = HashingVectorizer(n_features=size, alternate_sign=False, dtype=np.float32)  # pyright: ignore[reportArgumentType]
     return _task(corpus, counts.transform(_texts(corpus)).toarray(), None)
-
-
-# Datasets
-
-_SST2 = {part: Remote(f"sst2/{part}.tsv", ()) for part in ("train", "dev", "test")}
-_SST2_ARCHIVE = Remote(
-    "sst2.zip", ("https://dl.fbaipublicfiles.com/glue/data/SST-2.zip",), SHA256["sst2.zip"]
-)
-_TWEETS = tuple(
-    Remote(
-        f"distiller/{name}",
-        (f"https://raw.githubusercontent.com/Cli212/Distiller/a6a48f7db772ed9c3dfccfe26c9d4553c67132e3/kaggle/{name}",),
-        SHA256[f"distiller/{name}"],
-    )
-    for name in ("Train.csv", "Dev.csv")
-)  # fmt: skip
-
-
-def sst2_remotes() -> tuple[Remote, ...]:
-    """The three tables if they are there, else the archive that holds them."""
-    tables = tuple(_SST2.values())
-    return tables if all(map(present, tables)) else (_SST2_ARCHIVE,)
-
-
-def tweets_remotes() -> tuple[Remote, ...]:
-    """The two tables."""
-    return _TWEETS
-
-
-def sst2(*, val: int = 872, seed: int = 0) -> Corpus:
-    """The Stanford Sentiment Treebank in the version of GLUE: 67 349 phrases, negative (0) or positive (1).
-
-    The labels of its test set are not public, so ``test`` is its development set (872 sentences), ``val`` is
-    taken from the training set, and ``unlabelled`` are the 1821 test sentences. Training phrases are parts of
-    sentences, so a phrase in ``val`` may be part of one in ``train``.
-
-    Args:
-      val: training phrases to set apart for validation, equally many of each class.
-      seed: of that choice.
-
-    Raises:
-      DataError: for files that are missing or damaged.
-    """
-    if not all(map(present, _SST2.values())):
-        unpack(require(_SST2_ARCHIVE), data_dir() / "sst2", root="SST-2")
-    train, dev, test = (data_dir() / remote.path for remote in _SST2.values())
-    return read_texts(
-        {"train": train, "test": dev, "unlabelled": test},
-        text="sentence",
-        label="label",
-        val=val,
-        seed=seed,
-        name="sst2",
-    )
-
-
-def tweets(label: str = "Sentiment", *, val: int = 0, seed: int = 0) -> Corpus:
-    """5409 tweets about products to train on and 955 to test on (He et al., "Distiller", SustaiNLP 2021).
-
-    Args:
-      label: ``"Sentiment"`` (4 classes) or ``"Product_Type"`` (10).
-      val: training texts to set apart for validation, equally many of each class.
-      seed: of that choice.
-
-    Raises:
-      DataError: for files that are missing or damaged.
-    """
-    train, dev = map(require, _TWEETS)
-    return read_texts(
-        {"train": train, "test": dev},
-        text="Product_Description",
-        label=label,
-        val=val,
-        seed=seed,
-        name="tweets",
-    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -18,12 +19,13 @@ import numpy as np
 
 from jgd.data.archives import unpack
 from jgd.data.arrays import read_table
+from jgd.data.facts import dataset
 from jgd.data.prepare import folds as make_folds
 from jgd.data.prepare import one_hot, stratified
-from jgd.data.storage import DataError, Remote, data_dir, reading, require
+from jgd.data.storage import DataError, Remote, data_dir, present, reading, require
 from jgd.data.tasks import GraphTask
 
-__all__ = ["remotes", "tu"]
+__all__ = ["files", "remotes", "tu"]
 
 Features = Literal["auto", "labels", "attributes", "degree", "ones"]
 _CELLS = 2**30  # indicators of all nodes: 4 GiB
@@ -31,19 +33,23 @@ _ADDRESS = "https://www.chrsmrrs.com/graphkerneldatasets/"
 
 
 def remotes(name: str) -> tuple[Remote, ...]:
-    """The archive of a dataset; not verified, since TUDataset replaces its archives now and then.
+    """Return the archive of a dataset; it has no digest, because TUDataset replaces its archives at times.
+
+    Args:
+      name: Name of the dataset.
 
     Raises:
-      DataError: for what cannot be a name.
+      DataError: If it cannot be a name.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
         raise DataError(f"{str(name)[:40]!r} is no name of TUDataset: they look like MUTAG or IMDB-BINARY")
     return (Remote(f"tu/{name}.zip", (f"{_ADDRESS}{name}.zip",)),)
 
 
-def edge_file(name: str) -> Path:
-    """Where the edges of a dataset lie once its archive is unpacked."""
-    return data_dir() / "tu" / name / f"{name}_A.txt"
+def files(name: str) -> tuple[Remote, ...]:
+    """Return the unpacked edges of a dataset if they are there, else its archive."""
+    edges = Remote(f"tu/{name}/{name}_A.txt", ())
+    return (edges,) if present(edges) else remotes(name)
 
 
 def tu(
@@ -58,28 +64,27 @@ def tu(
     """Load a set of graphs. Edges are kept as the files list them, usually in both directions.
 
     Args:
-      name: as TUDataset spells it, e.g. ``"MUTAG"``.
-      features: ``"labels"`` (one-hot node labels), ``"attributes"``, ``"degree"`` (one-hot number of edges),
-        ``"ones"``, or ``"auto"``: labels and attributes where they exist, else degrees.
-      fractions: of each class for training, validation and testing.
-      folds: number of stratified folds for cross-validation, or None.
-      seed: of the split and the folds.
-      folder: where the files ``<NAME>_*.txt`` lie; by default they are downloaded if need be.
+      name: Name as TUDataset spells it, e.g. ``"MUTAG"``.
+      features: Node features: ``"labels"`` (one-hot node labels), ``"attributes"``, ``"degree"`` (one-hot
+        number of edges), ``"ones"``, or ``"auto"``: labels and attributes where they exist, else degrees.
+      fractions: Fractions of each class for training, validation and testing.
+      folds: Number of stratified folds for cross-validation, or None.
+      seed: Seed of the split and the folds.
+      folder: Folder of the files ``<NAME>_*.txt``; None downloads them where they are missing.
 
     Returns:
       A task with float32 features ``[N, F]`` and classes ``0..C-1`` (``extras["label_values"]`` has the
       values in the file). Edge labels become ``edges["code"]``, edge attributes ``edges["feature"]``.
 
     Raises:
-      DataError: for files that are missing, damaged or at odds with each other, or for features that there
-        are not.
+      DataError: If files are missing, damaged or contradict each other, or there are no such features.
     """
     if features not in get_args(Features):
         raise DataError(f"features must be one of {get_args(Features)}, got {features!r}")
     if folder is None:
         (archive,) = remotes(name)
-        folder = edge_file(name).parent
-        if not edge_file(name).is_file():
+        folder = data_dir() / "tu" / name
+        if not (folder / f"{name}_A.txt").is_file():
             unpack(require(archive), folder, root=name)
         hint = (
             f": delete {folder} to have it downloaded from {archive.urls[0]}, or set JGD_DATA_DIR to a "
@@ -125,7 +130,7 @@ def tu(
 
 
 def _check(graph_of: np.ndarray, pairs: np.ndarray, size: int) -> None:
-    """See that nodes and edges, numbered from 1, fit each other."""
+    """Check that nodes and edges, numbered from 1, fit each other."""
     if (wrong := (graph_of < 1) | (graph_of > size)).any():
         row = int(np.argmax(wrong))
         raise ValueError(f"node {row + 1} is in graph {graph_of[row]}, but there are {size} graph labels")
@@ -164,7 +169,7 @@ def _node_features(
 
 
 def _one_hot(columns: np.ndarray, values: Sequence[int] | None = None) -> np.ndarray:
-    """Indicators of the values of each column, as many as memory is likely to hold."""
+    """Return indicators of the values of each column, as many as memory is likely to hold."""
     width = sum(len(np.unique(column)) for column in columns.T) if values is None else len(values)
     if len(columns) * width > _CELLS:
         raise ValueError(
@@ -191,7 +196,7 @@ def _edge_data(
 
 
 def _join(graph_of: Any, pairs: Any, nodes: Any, edges: Any, size: int) -> jraph.GraphsTuple:
-    """One ragged `jraph.GraphsTuple`, nodes and edges sorted by graph."""
+    """Join graphs into one ragged `jraph.GraphsTuple`, nodes and edges sorted by graph."""
     node_order = np.argsort(graph_of, kind="stable")
     position: Any = np.empty(len(node_order), np.int32)
     position[node_order] = np.arange(len(node_order))
@@ -208,3 +213,37 @@ def _join(graph_of: Any, pairs: Any, nodes: Any, edges: Any, size: int) -> jraph
         n_edge=n_edge,
         globals=None,
     )
+
+
+_SETS = {
+    "MUTAG": (188, 2, "Molecules: mutagenic or not."),
+    "PTC": (344, 2, "Molecules: carcinogenic or not, in the version of GIN."),
+    "PTC_MR": (344, 2, "Molecules: carcinogenic for male rats or not."),
+    "PROTEINS": (1113, 2, "Proteins: enzymes or not."),
+    "NCI1": (4110, 2, "Molecules: active against lung cancer or not."),
+    "ENZYMES": (600, 6, "Proteins: six classes of enzymes."),
+    "DD": (1178, 2, "Proteins of many nodes: enzymes or not."),
+    "IMDB-BINARY": (1000, 2, "Actors of a film: two genres."),
+    "IMDB-MULTI": (1500, 3, "Actors of a film: three genres."),
+    "COLLAB": (5000, 3, "Co-authors of a researcher: three fields of physics."),
+    "REDDIT-BINARY": (2000, 2, "Threads of Reddit: questions and answers, or discussion."),
+}
+
+ENTRIES = tuple(
+    dataset(
+        f"tu:{name}",
+        partial(tu, name),
+        summary,
+        kind="graph",
+        size=size,
+        classes=classes,
+        source=(
+            "the GIN version, no address of its own; TUDataset has PTC_MR"
+            if name == "PTC"
+            else "https://chrsmrrs.github.io/datasets"
+        ),
+        paper="Morris et al. 2020",
+        files=partial(files, name),
+    )
+    for name, (size, classes, summary) in _SETS.items()
+)

@@ -15,12 +15,14 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from jgd.data.arrays import read_npz, text_lines
+from jgd.data.facts import dataset
 from jgd.data.hashes import SHA256
 from jgd.data.prepare import CELLS, dense, normalize_features
 from jgd.data.storage import DataError, Remote, reading, require
@@ -29,7 +31,14 @@ from jgd.graph.build import coalesce, from_edges
 
 __all__ = ["files", "public_split", "remotes", "split_remote", "webkb"]
 
-NAMES = ("cornell", "texas", "wisconsin", "chameleon", "squirrel", "film")
+_SETS = {
+    "cornell": (183, "Web pages of Cornell."),
+    "texas": (183, "Web pages of Texas."),
+    "wisconsin": (251, "Web pages of Wisconsin."),
+    "chameleon": (2277, "Wikipedia pages on chameleons."),
+    "squirrel": (5201, "Wikipedia pages on squirrels."),
+    "film": (7600, "Actors on the same Wikipedia pages."),
+}
 _FILES = ("out1_graph_edges.txt", "out1_node_feature_label.txt")
 _ADDRESS = "https://raw.githubusercontent.com/graphdml-uiuc-jlu/geom-gcn/"
 _COMMIT = "f1fc0d14b3b019c562737240d06ec83b07d16a8f"
@@ -40,38 +49,41 @@ def _remote(path: str, source: str, commit: str = _COMMIT) -> Remote:
 
 
 def remotes(name: str) -> tuple[Remote, ...]:
-    """The edge file and the node file of a dataset.
+    """Return the edge file and the node file of a dataset.
+
+    Args:
+      name: Name of the dataset.
 
     Raises:
-      DataError: for an unknown name.
+      DataError: If the name is unknown.
     """
-    if name not in NAMES:
-        raise DataError(f"geom-gcn has no dataset {name!r}: choose one of {', '.join(NAMES)}")
+    if name not in _SETS:
+        raise DataError(f"geom-gcn has no dataset {name!r}: choose one of {', '.join(_SETS)}")
     commit = "master" if name == "cornell" else _COMMIT
     return tuple(_remote(f"{name}/{file}", f"new_data/{name}/{file}", commit) for file in _FILES)
 
 
 def split_remote(name: str, number: int | str) -> Remote:
-    """The file of a public split."""
+    """Return the file of a public split."""
     file = f"splits/{name}_split_0.6_0.2_{number}.npz"
     return _remote(file, file)
 
 
 def files(name: str) -> tuple[Remote, ...]:
-    """All files that `webkb` reads by default."""
+    """Return all files that `webkb` reads by default."""
     return (*remotes(name), split_remote(name, 0))
 
 
 def public_split(name: str, number: int | str, size: int) -> dict[str, Any]:
-    """One of the ten public 48/32/20 splits as masks (also of cora, citeseer and pubmed).
+    """Read one of the ten public 48/32/20 splits as masks (also of cora, citeseer and pubmed).
 
     Args:
-      name: of the dataset.
-      number: ``0..9``.
-      size: nodes of the graph, to check the file against.
+      name: Name of the dataset.
+      number: Number of the split, ``0..9``.
+      size: Number of nodes of the graph, which the file must match.
 
     Raises:
-      DataError: for another number, and for a file that is missing, damaged or of another graph.
+      DataError: If the number is another, or the file is missing, damaged or of another graph.
     """
     if str(number) not in "0123456789" or len(str(number)) != 1:
         raise DataError(f"the public splits are numbered 0 to 9, got {number!r}")
@@ -95,15 +107,15 @@ def webkb(name: str, split: int = 0, *, normalize: Literal["row"] | None = "row"
     """Load a graph of geom-gcn. Edges keep their direction and self loops; repeated edges are merged.
 
     Args:
-      name: ``"cornell"``, ``"texas"``, ``"wisconsin"``, ``"chameleon"``, ``"squirrel"`` or ``"film"``.
-      split: which public split, ``0..9``.
-      normalize: ``"row"`` for features whose rows sum to one, None for the counts as they are.
+      name: Name: ``"cornell"``, ``"texas"``, ``"wisconsin"``, ``"chameleon"``, ``"squirrel"`` or ``"film"``.
+      split: Number of the public split, ``0..9``.
+      normalize: Scaling: ``"row"`` for features whose rows sum to one, None for the counts unchanged.
 
     Returns:
       A task with ``directed=True``, senders from the first column of the file.
 
     Raises:
-      DataError: for an unknown name or split, and for files that are missing or damaged.
+      DataError: If the name or split is unknown, or files are missing or damaged.
     """
     edge_path, node_path = (require(remote) for remote in remotes(name))
     with reading(node_path):
@@ -125,7 +137,7 @@ def webkb(name: str, split: int = 0, *, normalize: Literal["row"] | None = "row"
 
 
 def _rows(path: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:
-    """Numbered rows of a table whose first line names its columns."""
+    """Yield numbered rows of a table whose first line names its columns."""
     header = None
     for number, line in enumerate(text_lines(path), 1):
         if header is None:
@@ -142,7 +154,7 @@ def _rows(path: Path, *columns: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def _integer(text: str, number: int, size: int, what: str) -> int:
-    """A number in 0..size-1; digits are counted before they are converted."""
+    """Read a number in 0..size-1; its digits are counted before they are converted."""
     text = text.strip()
     if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) >= size:
         raise ValueError(f"line {number}: {what} is {text[:24]!r}, expected 0 to {size - 1}")
@@ -161,7 +173,7 @@ def _edges(path: Path, size: int) -> np.ndarray:
 
 
 def _nodes(path: Path, indices: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Features and labels by node number; ``indices``: features are the positions of ones."""
+    """Read features and labels by node number; with ``indices``, features are the positions of ones."""
     rows = list(_rows(path, "node_id", "feature", "label"))
     if not rows:
         raise ValueError("it has no nodes")
@@ -181,7 +193,7 @@ def _nodes(path: Path, indices: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _indicators(fields: list[tuple[int, str]], most: int) -> np.ndarray:
-    """Rows of zeros and ones; there cannot be more features than the file has bytes."""
+    """Return rows of zeros and ones; there cannot be more features than the file has bytes."""
     positions = [
         [_integer(index, number, most, "a feature") for index in field.split(",")] if field else []
         for number, field in fields
@@ -193,3 +205,19 @@ def _indicators(fields: list[tuple[int, str]], most: int) -> np.ndarray:
     x = np.zeros((len(fields), width), np.float32)
     x[np.repeat(np.arange(len(fields)), [len(p) for p in positions]), flat] = 1
     return x
+
+
+ENTRIES = tuple(
+    dataset(
+        name,
+        partial(webkb, name),
+        summary,
+        kind="node",
+        size=size,
+        classes=5,
+        source="https://github.com/graphdml-uiuc-jlu/geom-gcn",
+        paper="Pei et al. 2020",
+        files=partial(files, name),
+    )
+    for name, (size, summary) in _SETS.items()
+)

@@ -43,8 +43,10 @@ from jgd.distill.schedule import Distillation, assistants, generations, offline,
 from jgd.distill.simkd import reusing, simkd
 from jgd.distill.terms import linear, mean_teacher, mutual, supervised, term
 from jgd.distill.trg import trg
+from jgd.registry import Catalog
 
 __all__ = [
+    "OBJECTIVES",
     "Branched",
     "Distillation",
     "Policy",
@@ -107,3 +109,19 @@ __all__ = [
     "trg",
     "vid",
 ]
+
+OBJECTIVES = Catalog(
+    "objective",
+    "jgd.distill",
+    {
+        "terms": ("ce", "listmle", "fitnet"),
+        "logits": ("kd", "reverse-kl", "dkd", "nkd", "dist", "standardized", "ctkd", "pld"),
+        "features": ("rkd", "sp", "pkt"),
+        "crd": ("crd",),
+        "mi_alpha": ("mi",),
+    },
+)
+"""Objectives that need nothing but logits and an embedding, with their authors' weights.
+
+Weights of objectives on embeddings are for batches of 64.
+"""

@@ -80,11 +80,11 @@ class Pipeline(NamedTuple):
     """One way to distil.
 
     Attributes:
-      logits: loss between logits.
-      intermediate: loss between hidden states, or ``"none"``.
-      layers: which layers it compares, or ``"none"``.
-      augmentation: what is done to batches, in order.
-      settings: numbers by name, in order of the names.
+      logits: Loss between logits.
+      intermediate: Loss between hidden states, or ``"none"``.
+      layers: Layers that it compares, or ``"none"``.
+      augmentation: Changes of batches, in order.
+      settings: Numbers by name, in order of the names.
     """
 
     logits: str = "kd"
@@ -98,13 +98,13 @@ class Run(NamedTuple):
     """A pipeline that was run.
 
     Attributes:
-      task: name of the task.
-      pipeline: what was run.
-      score: higher is better; the student's over the teacher's where that is known, NaN if it failed.
-      budget: what it was given, e.g. steps. Of two runs on a task the one with the larger budget counts as
+      task: Name of the task.
+      pipeline: Pipeline that was run.
+      score: Score, higher is better; the student's over the teacher's where that is known, NaN if it failed.
+      budget: Budget, e.g. steps. Of two runs on a task the one with the larger budget counts as
         better: it is what was kept.
-      student: its name.
-      teacher: its name.
+      student: Name of the student.
+      teacher: Name of the teacher.
     """
 
     task: str
@@ -119,8 +119,8 @@ class History(NamedTuple):
     """Finished runs.
 
     Attributes:
-      runs: in any order.
-      features: numbers that say what a task is like, by its name.
+      runs: Runs in any order.
+      features: Numbers that describe a task, by its name.
     """
 
     runs: tuple[Run, ...]
@@ -134,7 +134,7 @@ def history(path: str | os.PathLike[str] | None = None) -> History:
     """Finished runs.
 
     Args:
-      path: a log of `search`, of which each pipeline's run with the largest budget counts; None for the
+      path: Log of `search`, of which each pipeline's run with the largest budget counts; None for the
         authors' table, see `jgd.data.distiller.distillation_runs`.
 
     Raises:
@@ -153,7 +153,7 @@ def history(path: str | os.PathLike[str] | None = None) -> History:
 
 
 def _official(row: Mapping[str, Any]) -> Run:
-    """A row of the authors' table."""
+    """Return a row of the authors' table."""
     settings = {"aug_p": float(row["aug_p"]), "repeated_aug": float(row["repeated_aug"])}
     if row["intermediate_loss_type"] == "mi":  # of no meaning elsewhere
         settings["alpha"] = float(row["alpha"])
@@ -200,7 +200,7 @@ def _append(path: Path, runs: Iterable[Run]) -> None:
 
 
 def _choices(pipeline: Pipeline) -> set[str]:
-    """What a pipeline consists of, as words: the columns of the regression."""
+    """Return what a pipeline consists of, as words: the columns of the regression."""
     return {
         f"logits={pipeline.logits}",
         f"intermediate={pipeline.intermediate}",
@@ -230,7 +230,7 @@ def _targets(runs: Sequence[Run], target: str, within: str) -> Float[np.ndarray,
 
 
 def _similarity(past: History, features: np.ndarray | None) -> Float[np.ndarray, " R"]:
-    """The weight of each run: how like the new task its task is; one where nothing is known."""
+    """Return the weight of each run, the similarity of its task to the new one; else one."""
     if features is None:
         return np.ones(len(past.runs))
     tasks = sorted({run.task for run in past.runs})
@@ -258,17 +258,18 @@ def recommend(
     target: Literal["rank", "ratio"] = "rank",
     within: Literal["task", "pair"] = "task",
 ) -> Int[np.ndarray, " k"]:
-    """The pipelines that are likely to be best on a new task.
+    """Return the pipelines that are likely to be best on a new task.
 
     Args:
-      past: finished runs, without those of the new task.
-      features: what the new task is like; runs of tasks that are like it weigh more. None: all weigh alike.
-      candidates: what could be run.
-      k: how many to recommend.
-      penalty: of the ridge regression, which has a column for each choice and for the names of students and
-        teachers; the mean is not penalised.
+      past: Finished runs, without those of the new task.
+      features: Numbers that describe the new task; runs of similar tasks weigh more. None: all weigh alike.
+      candidates: Pipelines that could be run.
+      k: Number of recommendations.
+      penalty: Penalty of the ridge regression, which has a column for each choice and for the names of
+        students and teachers; the mean is not penalised.
       target: ``"rank"`` within the task, or the ``"ratio"`` itself, centred.
-      within: what is compared with what: the runs of a ``"task"``, or of each task, student and teacher.
+      within: Runs that are compared with each other: those of a ``"task"``, or of each task, student and
+        teacher.
 
     Returns:
       Positions among the candidates, the best first; among equals the first.
@@ -303,11 +304,11 @@ class LeftOut(NamedTuple):
     """How recommendations for a task did that were learned from all other tasks.
 
     Attributes:
-      task: its name.
-      recommended: mean score of the recommended pipelines.
-      average: mean score of all, the expectation for random ones.
-      best: the best of all.
-      candidates: number of different pipelines that were run on it.
+      task: Name of the task.
+      recommended: Mean score of the recommended pipelines.
+      average: Mean score of all, the expectation for random ones.
+      best: Best score of all.
+      candidates: Number of different pipelines that were run on it.
     """
 
     task: str
@@ -332,12 +333,12 @@ def leave_one_out(
     several runs of one count by their mean, failed ones not.
 
     Args:
-      past: runs of at least two tasks.
-      k: recommendations.
-      student: judge by the runs of this one only; all are learned from.
-      teacher: likewise.
-      similar: let tasks that are alike weigh more.
-      **settings: of `recommend`.
+      past: Runs of at least two tasks.
+      k: Number of recommendations.
+      student: Name of the student whose runs are scored; all runs are learned from. None for all.
+      teacher: Name of the teacher, likewise.
+      similar: Whether similar tasks weigh more.
+      **settings: Settings of `recommend`.
     """
     table = []
     for task in sorted({run.task for run in past.runs}):
@@ -398,11 +399,11 @@ def space(
     """All pipelines of a grid, each once: what a structure has no use for is left out.
 
     Args:
-      logits: names in `LOGITS`.
-      intermediate: names in `INTERMEDIATE`, or ``"none"``.
-      layers: names in `LAYERS`.
-      augmentation: tuples of names in `AUGMENTATION`.
-      **settings: values of ``soft`` (the teacher's share of the loss, the labels have the rest),
+      logits: Names in `LOGITS`.
+      intermediate: Names in `INTERMEDIATE`, or ``"none"``.
+      layers: Names in `LAYERS`.
+      augmentation: Tuples of names in `AUGMENTATION`.
+      **settings: Values of ``soft`` (the teacher's share of the loss, the labels have the rest),
         ``temperature`` and ``weight`` (of the intermediate loss).
     """
     if unknown := set(settings) - set(_DEFAULTS):
@@ -435,12 +436,12 @@ def _named(choices: Mapping[str, Any], name: str, what: str) -> Any:
 def objective_of(
     pipeline: Pipeline, layers: Mapping[str, tuple[tuple[At, At], ...]] = LAYERS, **settings: Any
 ) -> Objective:
-    """The objective of a pipeline: labels, logits, and hidden states in equal shares of the layers.
+    """Return the objective of a pipeline: labels, logits, and hidden states in equal shares of the layers.
 
     Args:
-      pipeline: what is wanted.
-      layers: pairs of layers by name.
-      **settings: take the place of those of the pipeline; they may be tracers.
+      pipeline: Pipeline.
+      layers: Pairs of layers by name.
+      **settings: Settings in place of those of the pipeline; they may be tracers.
     """
     now = {**_DEFAULTS, **dict(pipeline.settings), **settings}
     loss = _named(LOGITS, pipeline.logits, "loss of logits")
@@ -473,22 +474,22 @@ def trials(
     policies: Mapping[str, Policy] = AUGMENTATION,
     loop: Loop = in_memory,
 ) -> Trial:
-    """What `search` runs: `jgd.distill.offline` with the objective and the policy of a pipeline.
+    """Return what `search` runs: `jgd.distill.offline` with the objective and the policy of a pipeline.
 
     Settings of one structure are trained at once (`jgd.core.sweep`), all from the same key, as ``offline``
     with that key would.
 
     Args:
-      net: the student.
-      teacher: a trained network.
-      task: its validation examples are what pipelines are judged by.
-      tx: optimiser.
-      key: of everything random.
-      batch: examples of a step.
-      seeds: students of each pipeline, whose mean counts; None for one.
-      layers: pairs of layers by name.
-      policies: augmentations by name.
-      loop: runs the stages.
+      net: Student.
+      teacher: Trained network.
+      task: Task, whose validation examples score the pipelines.
+      tx: Optimiser.
+      key: Random key of everything.
+      batch: Examples of a step.
+      seeds: Number of students of each pipeline, whose mean counts; None for one.
+      layers: Pairs of layers by name.
+      policies: Augmentations by name.
+      loop: Loop that runs the stages.
 
     Returns:
       ``(structure, {setting: values [m]}, steps) -> [m]``, validation accuracy over the teacher's.
@@ -535,16 +536,16 @@ def search(
     """Successive halving: run all pipelines a little, the better ones longer. With one rung: random search.
 
     Args:
-      pipelines: what to try.
+      pipelines: Pipelines to try.
       run: ``(structure, {setting: values [m]}, budget) -> scores [m]``, see `trials`; the structure is a
         pipeline without settings. Pipelines of one structure come together. NaN is a failure.
-      rungs: budgets, ascending. A pipeline starts anew in every rung.
-      keep: share that goes on to the next rung, at least one.
-      draw: try only so many, drawn at random.
-      seed: of the draw.
-      task: a name for the task and everything else that ``run`` depends on: runs in the log with this name
+      rungs: Budgets, ascending. A pipeline starts again in every rung.
+      keep: Share that goes on to the next rung, at least one.
+      draw: Number of pipelines that are tried, drawn at random; None for all.
+      seed: Random seed of the draw.
+      task: Name of the task and everything else that ``run`` depends on: runs in the log with this name
         are not run again.
-      log: a file of JSON lines that every run is added to, and that an interrupted search goes on from.
+      log: File of JSON lines that every run is added to, and that an interrupted search goes on from.
 
     Returns:
       The last run of each pipeline, the best first: those that went further, then those with better scores.

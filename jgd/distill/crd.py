@@ -3,8 +3,8 @@ r"""CRD: the student's embedding of an example must agree with the teacher's, an
 Tian, Krishnan and Isola, "Contrastive Representation Distillation", ICLR 2020.
 
 The one idea: contrast needs many negatives, more than a batch has. Both networks are mapped to unit vectors
-of 128 numbers and a bank remembers the last such vector of every training example; an example is told from
-K draws of the other network's bank::
+of 128 numbers and a bank remembers the last such vector of every training example; an example is
+distinguished from K draws of the other network's bank::
 
     e_s = unit(W_s v_s),  e_t = unit(W_t v_t)
     L = nce(<e_s, M_t> / 0.07) + nce(<e_t, M_s> / 0.07)
@@ -27,7 +27,8 @@ from jaxtyping import Array, Int
 from jgd import losses
 from jgd.core import Objective, from_linen
 from jgd.distill.data import count, source_of
-from jgd.distill.terms import Place, index_of, sides
+from jgd.distill.terms import Place, beside_labels, index_of, sides
+from jgd.registry import Entry
 
 __all__ = ["Groups", "crd", "draw_others", "groups"]
 
@@ -60,10 +61,10 @@ def draw_others(key: Array, sorted_by: Groups, index: Int[Array, " B"], draws: i
     """Examples drawn uniformly from those of all classes but that of each example.
 
     Args:
-      key: random key.
-      sorted_by: see `groups`.
-      index: the examples whose classes are left out.
-      draws: how many for each, with replacement.
+      key: Random key.
+      sorted_by: Examples by class, see `groups`.
+      index: Examples whose classes are left out.
+      draws: Draws for each example, with replacement.
     """
     first, size = sorted_by.first[index][:, None], sorted_by.size[index][:, None]
     others = sorted_by.order.shape[0] - size
@@ -78,10 +79,10 @@ def crd(
     negatives: int = 1024,
     temperature: float = 0.07,
     momentum: float = 0.5,
-    student: str = "student",
+    student: str = "model",
     teacher: str = "teacher",
 ) -> Objective:
-    """Contrast with banks of all examples; 0.8 is its usual weight beside cross-entropy.
+    """Return contrast with banks of all examples; 0.8 is its usual weight beside cross-entropy.
 
     Its parameters are two linear maps, trained with the student; its state are the two banks ``[N, dim]``,
     the two constants that normalise the scores, and the examples by class. Batches must know which examples
@@ -89,13 +90,13 @@ def crd(
     no other class to draw from.
 
     Args:
-      at: what is embedded.
-      dim: of the embedding.
-      negatives: draws for each example.
-      temperature: of the scores.
-      momentum: weight of the past in the banks, in [0, 1].
-      student: who learns.
-      teacher: from whom.
+      at: Place that is embedded.
+      dim: Width of the embedding.
+      negatives: Draws for each example.
+      temperature: Temperature of the scores.
+      momentum: Weight of the past in the banks, in [0, 1].
+      student: Name of the network that learns.
+      teacher: Name of the network that it learns from.
 
     Raises:
       ValueError: for settings outside their range.
@@ -113,7 +114,7 @@ def crd(
     def init(key, ctx):
         keys = jax.random.split(key, 4)
         maps = [embed.init(k, x)[0] for k, x in zip(keys[:2], features(ctx), strict=True)]
-        train, bound = source_of(ctx.data).train, 1 / (dim / 3) ** 0.5
+        train, bound = source_of(ctx, "crd").train, 1 / (dim / 3) ** 0.5
         total = count(train)
         banks = [jax.random.uniform(k, (total, dim), minval=-bound, maxval=bound) for k in keys[2:]]
         labels = jnp.full(total, -1) if train.targets is None else train.targets
@@ -155,3 +156,6 @@ class _Map(nn.Module):
     def __call__(self, x, *, train):
         del train
         return losses.unit(nn.Dense(self.dim)(x))
+
+
+ENTRIES = (Entry("crd", beside_labels(0.8, crd), "Contrast of embeddings.", "Tian et al. 2020"),)

@@ -19,7 +19,7 @@ from jgd.data.checks import known
 from jgd.data.storage import DataError
 from jgd.data.tasks import ArrayTask, NodeTask, SequenceTask
 from jgd.graph import operator
-from jgd.nn import features_for
+from jgd.training import features_for
 
 __all__ = [
     "Rows",
@@ -38,6 +38,7 @@ __all__ = [
     "outputs_of_all",
     "predict",
     "rows",
+    "seen_by",
     "source",
     "source_of",
     "take",
@@ -51,12 +52,13 @@ class Source(NamedTuple):
     """Data of a distillation loop.
 
     Attributes:
-      train: examples to learn from.
-      val: examples to select by, or None.
+      train: Examples to learn from.
+      val: Examples to select by, or None.
       inputs: ``{player: inputs}`` of graph networks, which see the whole graph at every split; empty where
         the inputs of a batch are the inputs of all players.
       teachers: ``{player: network}``.
-      order: random key of the order of the examples, the same for all members of an ensemble.
+      order: Random key of the order of the examples, the same for all members of an ensemble.
+      start: ``{player: (params, state)}`` to start from, or None for random parameters.
     """
 
     train: Examples
@@ -64,6 +66,7 @@ class Source(NamedTuple):
     inputs: Mapping[str, tuple]
     teachers: Mapping[str, Bound]
     order: Array
+    start: Mapping[str, Any] | None = None
 
 
 class Rows(NamedTuple):
@@ -73,14 +76,14 @@ class Rows(NamedTuple):
 
 
 def examples(task: Any, split: str) -> Examples:
-    """The examples of a split as arrays; ``"train"`` also has those without labels, at weight zero.
+    """Return the examples of a split; ``"train"`` also has those without labels, at weight zero.
 
     An unknown label (see `jgd.data.checks.known`, -1 of classes) means here, and so for losses, selection and
     every score, that its example has weight zero. Where no label of those that count is known the targets are
     None, and the weights are those of the split.
 
     Of a `NodeTask` the inputs are empty (they depend on the network, see `inputs_of`), the rows are all
-    nodes, and the weights say which of them are in the split.
+    nodes, the weights say which of them are in the split, and the masks are those of all splits.
 
     Raises:
       ValueError: for another kind of task, a task without this split, or with NaN among its inputs.
@@ -95,7 +98,9 @@ def examples(task: Any, split: str) -> Examples:
     mask = np.asarray(mask)
     if isinstance(task, NodeTask):
         targets, there = _targets(task, slice(None), mask)
-        return Examples((), targets, jnp.asarray(mask & there, jnp.float32))
+        splits = {name: getattr(task, name) for name in ("train", "val", "test")}
+        masks = {name: jnp.asarray(m, bool) for name, m in splits.items() if m is not None}
+        return Examples((), targets, jnp.asarray(mask & there, jnp.float32), masks=masks)
     keep = mask
     if split == "train" and getattr(task, "unlabelled", None) is not None:
         keep = mask | np.asarray(task.unlabelled)  # pyright: ignore[reportAttributeAccessIssue]
@@ -121,7 +126,7 @@ def _targets(task: Task, index: Any, counted: np.ndarray) -> tuple[Array | None,
 
 
 def inputs_at(task: ArrayTask | SequenceTask, index: Any, what: str = "inputs") -> tuple[Array, ...]:
-    """Inputs of some rows of a task.
+    """Return inputs of some rows of a task.
 
     Raises:
       ValueError: for NaN or infinite numbers, naming the first row.
@@ -173,7 +178,7 @@ def rows(order: Array, t: Array, count: int, batch: int) -> Int[Array, " B"]:
 
 
 def take(all_examples: Examples, index: Int[Array, " B"]) -> Examples:
-    """Some examples; pixels in 0..255 become floats in 0..1, ``index`` the row in the training set."""
+    """Return some examples; pixels in 0..255 become floats in 0..1, ``index`` the row in the training set."""
 
     def pick_or_none(x):
         return None if x is None else x[index]
@@ -183,32 +188,42 @@ def take(all_examples: Examples, index: Int[Array, " B"]) -> Examples:
         pick_or_none(all_examples.targets),
         pick_or_none(all_examples.weights),
         index,
+        jax.tree.map(lambda mask: mask[index], all_examples.masks),
     )
 
 
-def source_of(data: Any) -> Source:
-    """The source among the data of a loop, see `Context.data`.
+def source_of(ctx: Context, who: str) -> Source:
+    """Return the data of the loop, for objectives that need all training examples.
+
+    Args:
+      ctx: Context of a step.
+      who: Name of the objective, for the error.
 
     Raises:
-      ValueError: where an objective that remembers each example runs in another loop.
+      ValueError: where the loop has other data.
     """
-    found = data if isinstance(data, Source) else data[0] if isinstance(data, tuple) and data else None
-    if not isinstance(found, Source):
-        raise ValueError("this objective needs all training examples: run it by offline or online")
-    return found
+    if not isinstance(ctx.examples, Source):
+        raise ValueError(
+            f"{who} needs all training examples, ctx.examples is a {type(ctx.examples).__name__}: train by "
+            "jgd.distill.offline or online, or give the loop a jgd.distill.data.Source as its data"
+        )
+    return ctx.examples
 
 
-# --- outputs of teachers, once ------------------------------------------------------------------
+def seen_by(ctx: Context, player: str) -> tuple:
+    """Return the inputs of a network: those of the batch, or the whole graph of a node task."""
+    graphs = ctx.examples.inputs if isinstance(ctx.examples, Source) else {}
+    return graphs.get(player) or ctx.batch.inputs
 
 
 def predict(net: Bound, given: Any, batch: int = 512) -> Outputs:
-    """Outputs of a network on all examples, some at a time.
+    """Return outputs of a network on all examples, some at a time.
 
     Args:
-      net: the network.
-      given: inputs ``[N, ...]`` as an array or a tuple of arrays, `Examples`, or a task, all
+      net: Network.
+      given: Inputs ``[N, ...]`` as an array or a tuple of arrays, `Examples`, or a task, all
         of its rows; pixels in 0..255 (uint8) are scaled as in training.
-      batch: examples at a time; a graph is read as a whole.
+      batch: Examples at a time; a graph is read as a whole.
 
     Raises:
       ValueError: for inputs of different lengths or without examples.
@@ -239,17 +254,17 @@ def predict(net: Bound, given: Any, batch: int = 512) -> Outputs:
 
 @jax.jit
 def outputs(net: Bound, inputs: tuple) -> Any:
-    """Outputs of a network at its inputs, compiled once for all networks of a kind."""
+    """Return outputs of a network at its inputs, compiled once for all networks of a kind."""
     return net(*inputs)
 
 
 def ahead(net: Bound, given: Examples, limit: int = 256 * 2**20) -> Bound | None:
-    """The network with its outputs on all examples, which it looks up where it is given `Rows`.
+    """Return the network with its outputs on all examples, which it looks up where its input is `Rows`.
 
     Args:
-      net: a teacher.
-      given: the examples.
-      limit: bytes; None is returned where the outputs would take more.
+      net: Teacher.
+      given: Examples.
+      limit: Bytes; the result is None where the outputs would take more.
     """
     one = take(given, jnp.arange(1)).inputs
     shapes = jax.eval_shape(lambda n, inputs: n(*inputs), net, one)
@@ -263,8 +278,8 @@ class Table(NamedTuple):
     """State of a network whose outputs on all examples are known.
 
     Attributes:
-      state: its own.
-      outputs: a row for each example.
+      state: State of the network.
+      outputs: Outputs, a row for each example.
     """
 
     state: Any
@@ -272,7 +287,7 @@ class Table(NamedTuple):
 
 
 def with_table(net: Bound, outputs: Any) -> Bound:
-    """The network with its outputs on all examples, which it looks up where it is given `Rows`."""
+    """Return the network with its outputs on all examples, which it looks up where its input is `Rows`."""
     return Bound(net.params, Table(net.state, outputs), _looked_up(net.model))
 
 
@@ -301,12 +316,12 @@ _GIVEN = Model(lambda key, *inputs: ((), ()), _nothing_else)
 
 
 def as_teacher(teacher: Any) -> Bound:
-    """What may teach: a `Bound` network, an NNX module, a function, or outputs that are known already.
+    """Return what may teach: a `Bound` network, an NNX module, a function, or outputs that are known.
 
     Args:
-      teacher: see `jgd.core.as_bound`; or logits ``[N, C]``, one row for each row of the task, as an array,
-        `Outputs` of arrays, or the path of a ``.npy`` or ``.npz`` file (``logits``, optionally ``embedding``;
-        other arrays are taps) or of a network that `jgd.save` has written.
+      teacher: Network, see `jgd.core.as_bound`; or logits ``[N, C]``, one row for each row of the task, as an
+        array, `Outputs` of arrays, or the path of a ``.npy`` or ``.npz`` file (``logits``, optionally
+        ``embedding``; other arrays are taps) or of a network that `jgd.save` has written.
 
     Raises:
       ValueError: for anything else, and for outputs that are no numbers.
@@ -331,6 +346,8 @@ def _from_file(path: Path) -> Bound:
         from jgd.nn.saved import load_model
 
         return load_model(path)
+    if "value" in arrays and "logits" not in arrays:
+        arrays["logits"] = arrays.pop("value")
     if "logits" not in arrays and len(arrays) == 1:
         arrays = {"logits": next(iter(arrays.values()))}
     if "logits" not in arrays:
@@ -340,7 +357,7 @@ def _from_file(path: Path) -> Bound:
 
 def _given(found: Outputs) -> Bound:
     logits = np.asarray(found.logits)
-    found = found._replace(logits=logits)
+    found = found._replace(value=logits)
     if logits.ndim < 2 or logits.dtype.kind not in "fiu":
         raise ValueError(
             f"a teacher's logits are numbers [N, C], got {logits.dtype.name} {list(logits.shape)}"
@@ -367,7 +384,7 @@ def is_given(net: Bound) -> bool:
 
 
 def of_rows(net: Bound, task: Task, index: Any) -> Outputs:
-    """Outputs that are given, of some rows of a task.
+    """Return outputs that are given, of some rows of a task.
 
     Raises:
       ValueError: where they are not those of all rows of the task.
@@ -384,9 +401,16 @@ def of_rows(net: Bound, task: Task, index: Any) -> Outputs:
     return jax.tree.map(lambda x: x[index], net.state)
 
 
-def outputs_of_all(ctx: Context, player: str, batch: int = 512) -> Any:
-    """Outputs of a player on all training examples, in a traced function such as an objective's ``init``."""
-    data = source_of(ctx.data)
+def outputs_of_all(ctx: Context, player: str, who: str, batch: int = 512) -> Any:
+    """Return outputs of a player on all training examples.
+
+    Args:
+      ctx: Context of a step, in a traced function such as an objective's ``init``.
+      player: Name of the network.
+      who: Name of the objective, for errors.
+      batch: Examples at a time.
+    """
+    data = source_of(ctx, who)
     total = count(data.train)
     if player in data.teachers and is_given(data.teachers[player]):
         return ctx.call[player](Rows(jnp.arange(total)))

@@ -25,11 +25,11 @@ __all__ = ["apart", "by_source"]
 
 
 def apart(whole: Objective, *names: str) -> Objective:
-    """The same objective, whose named terms are those of the teacher.
+    """Return the same objective, whose named terms are those of the teacher.
 
     Args:
-      whole: made by `jgd.core.weighted`.
-      *names: of its terms.
+      whole: Objective that `jgd.core.weighted` made.
+      *names: Names of its terms.
 
     Raises:
       ValueError: for names that it does not have.
@@ -55,14 +55,14 @@ def apart(whole: Objective, *names: str) -> Objective:
 
 
 def by_source(tx: optax.GradientTransformationExtraArgs) -> optax.GradientTransformationExtraArgs:
-    """An optimiser for `jgd.core.train` from one that wants the teacher's gradients for themselves.
+    """Return an optimiser for `jgd.core.train` from one that takes the teacher's gradients apart.
 
     Args:
       tx: ``update(task gradients, state, params, distillation=gradients)``.
     """
 
     def share_of(params, value):
-        """The parameters with another share of the teacher."""
+        """Return the parameters with another share of the teacher."""
         own = params.get("objective") if isinstance(params, Mapping) else None
         if not isinstance(own, Mapping) or "share" not in own:
             raise ValueError("the teacher's terms are not known: wrap the objective in jgd.distill.apart")

@@ -30,6 +30,7 @@ Their networks (adaptors, connectors, regressors) are parameters of the objectiv
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -42,10 +43,11 @@ from jgd import losses
 from jgd.core import Context, Model, Objective, from_linen, weighted
 from jgd.distill.data import count as number_of
 from jgd.distill.data import source_of, take
-from jgd.distill.terms import At, Place, pair, read, sides, term
+from jgd.distill.terms import At, Place, beside_labels, pair, read, sides, term
 from jgd.losses import mean
 from jgd.nn import Conv, ConvNorm
 from jgd.nn.conv import batch_norm
+from jgd.registry import Entry
 
 __all__ = [
     "adaptor",
@@ -71,7 +73,7 @@ STAGES = ("stage1", "stage2", "stage3")
 
 
 def _sum(one: Callable[[Place], Objective], stages: Sequence[Place]) -> Objective:
-    """An objective for each place, added up; the metrics have one entry for each."""
+    """Return the sum of an objective for each place; the metrics have one entry for each."""
     if not stages:
         raise ValueError("there must be at least one stage")
     parts: dict[str, tuple[Any, Objective]] = {}
@@ -86,7 +88,7 @@ def _counted(ctx: Context) -> Array | None:
 
 
 def same_size(*maps: Float[Array, "B ..."]) -> list[Array]:
-    """Maps ``[B, H, W, C]`` averaged to the size of the smallest; vectors as they are."""
+    """Return maps ``[B, H, W, C]`` averaged to the size of the smallest; vectors as they are."""
     if maps[0].ndim != 4:
         return list(maps)
     size = (min(m.shape[1] for m in maps), min(m.shape[2] for m in maps))
@@ -115,15 +117,15 @@ class _Adaptor(nn.Module):
 
 
 def adaptor(student: Array, teacher: Array, *, relu: bool = True) -> nn.Module:
-    """A network from features of the student to the shape of the teacher's.
+    """Return a network from features of the student to the shape of the teacher's.
 
     Of maps a convolution, normalised: 3x3 of stride 2 onto half the size, a transposed 4x4 of stride 2 onto
     the double size, else one without padding. Of vectors a linear map.
 
     Args:
-      student: its features.
-      teacher: its features.
-      relu: whether a ReLU follows the convolution, for a teacher's map after one.
+      student: Features of the student.
+      teacher: Features of the teacher.
+      relu: Whether a ReLU follows the convolution, for a teacher's map after one.
 
     Raises:
       ValueError: for sizes that none of these makes equal.
@@ -151,7 +153,7 @@ class _Connector(nn.Module):
 
 
 def connector(student: Array, teacher: Array) -> nn.Module:
-    """A 1x1 convolution to the teacher's channels, normalised."""
+    """Return a 1x1 convolution to the teacher's channels, normalised."""
     del student
     return _Connector(teacher.shape[-1])
 
@@ -168,9 +170,9 @@ def fitnet(at: Place = "stage2", *, relu: bool = True, **settings: Any) -> Objec
     """FitNet's hint: a map of the student, adapted, must be the teacher's. Weight 100.
 
     Args:
-      at: a map or a vector.
-      relu: see `adaptor`; False for places before a ReLU.
-      **settings: of `jgd.distill.term`.
+      at: Place of a map or a vector.
+      relu: Whether a ReLU follows, see `adaptor`; False for places before a ReLU.
+      **settings: Settings of `jgd.distill.term`.
     """
     return term(losses.hint, at=at, adapt=lambda s, t: adaptor(s, t, relu=relu), **settings)
 
@@ -179,8 +181,8 @@ def attention(stages: Sequence[Place] = STAGES, **settings: Any) -> Objective:
     """Attention transfer. Weight 1000; ``squared=False`` for the paper's distance.
 
     Args:
-      stages: maps, of any sizes and widths.
-      **settings: of `jgd.distill.term` and `jgd.losses.attention_transfer`.
+      stages: Places of maps, of any sizes and widths.
+      **settings: Settings of `jgd.distill.term` and `jgd.losses.attention_transfer`.
     """
     return _sum(lambda at: term(losses.attention_transfer, at=at, **settings), stages)
 
@@ -189,8 +191,8 @@ def nst(stages: Sequence[Place] = STAGES, **settings: Any) -> Objective:
     """Neuron selectivity transfer. Weight 50.
 
     Args:
-      stages: maps, of any sizes and widths.
-      **settings: of `jgd.distill.term`.
+      stages: Places of maps, of any sizes and widths.
+      **settings: Settings of `jgd.distill.term`.
     """
     return _sum(lambda at: term(losses.nst, at=at, **settings), stages)
 
@@ -209,10 +211,10 @@ def rkd(at: Place = "embedding", *, distance: Any = 25.0, angle: Any = 50.0, **s
     """Relational distillation: distances and angles, in the authors' proportion. Weight 1.
 
     Args:
-      at: vectors.
-      distance: weight of the distances, a number or a schedule.
-      angle: weight of the angles.
-      **settings: of `jgd.distill.term`.
+      at: Place of vectors.
+      distance: Weight of the distances, a number or a schedule.
+      angle: Weight of the angles.
+      **settings: Settings of `jgd.distill.term`.
     """
     return weighted(
         distance=(distance, term(losses.rkd_distance, at=at, **settings)),
@@ -224,8 +226,8 @@ def ickd(at: Place = "stage3", **settings: Any) -> Objective:
     """Inter-channel correlation. A connector is learned where the networks differ in channels.
 
     Args:
-      at: maps, of any sizes.
-      **settings: of `jgd.distill.term`.
+      at: Place of maps, of any sizes.
+      **settings: Settings of `jgd.distill.term`.
     """
 
     def adapt(s, t):
@@ -244,8 +246,8 @@ def fsp(
     the second one.
 
     Args:
-      stages: the two ends of each stage, the same in both networks.
-      **settings: of `jgd.distill.term`.
+      stages: Pairs of places, the two ends of each stage, the same in both networks.
+      **settings: Settings of `jgd.distill.term`.
     """
 
     def loss(student, teacher, *, where=None):
@@ -268,7 +270,7 @@ def cc(
     *,
     form: Literal["kernel", "neighbours"] = "kernel",
     dim: int = 128,
-    student: str = "student",
+    student: str = "model",
     teacher: str = "teacher",
 ) -> Objective:
     """Correlation congruence between linear embeddings of both networks, both trained.
@@ -278,11 +280,11 @@ def cc(
     the loss alone could be lowered by forgetting: weights are small.
 
     Args:
-      at: what is embedded.
-      form: which of the two.
-      dim: of the embeddings.
-      student: who learns.
-      teacher: from whom.
+      at: Place that is embedded.
+      form: ``"kernel"`` or ``"neighbours"``.
+      dim: Width of the embeddings.
+      student: Name of the network that learns.
+      teacher: Name of the network that it learns from.
     """
     if form not in ("kernel", "neighbours"):
         raise ValueError(f"form must be 'kernel' or 'neighbours', got {form!r}")
@@ -330,9 +332,9 @@ def vid(stages: Sequence[Place] = STAGES, *, variance: float = 5.0, **settings: 
     too, as the authors meant (one implementation in use leaves them where they begin).
 
     Args:
-      stages: maps or vectors; the larger of two maps is averaged first.
-      variance: where all variances begin.
-      **settings: of `jgd.distill.term`.
+      stages: Places of maps or vectors; the larger of two maps is averaged first.
+      variance: Initial variance of all channels.
+      **settings: Settings of `jgd.distill.term`.
     """
 
     def adapt(s, t):
@@ -351,7 +353,7 @@ def ofd(
     stages: Sequence[Place] = ("stage1_pre", "stage2_pre", "stage3_pre"),
     *,
     norms: Sequence[tuple[Array, Array]] | None = None,
-    student: str = "student",
+    student: str = "model",
     teacher: str = "teacher",
 ) -> Objective:
     """Overhaul of feature distillation: maps before ReLU, later stages count more. Weight 1e-3.
@@ -362,10 +364,10 @@ def ofd(
     step. In networks with shortcuts the ReLU reads a sum, of which the last normalisation knows only a part.
 
     Args:
-      stages: what a ReLU reads, of equal sizes in both networks.
-      norms: bias and scale of the teacher's normalisation at each stage.
-      student: who learns, through a 1x1 convolution, normalised, for each stage.
-      teacher: from whom.
+      stages: Places of what a ReLU reads, of equal sizes in both networks.
+      norms: Bias and scale of the teacher's normalisation at each stage.
+      student: Name of the network that learns, through a 1x1 convolution, normalised, for each stage.
+      teacher: Name of the network that it learns from.
 
     Raises:
       ValueError: for norms of another number than stages, or when it is run in a loop that does not know all
@@ -405,7 +407,7 @@ def ofd(
 
 def _moments(ctx: Context, player: str, places: Sequence[At], batch: int = 256) -> list[tuple[Array, Array]]:
     """Mean and standard deviation of each channel over all training examples and positions."""
-    train = source_of(ctx.data).train
+    train = source_of(ctx, "ofd without norms").train
     count = number_of(train)
     size = min(batch, count)
 
@@ -477,10 +479,10 @@ def review(
     Weight 1 (5 for ResNet-32x4 to 8x4), growing over 20 epochs: see `jgd.distill.ramp`.
 
     Args:
-      stages: maps, or vectors as maps of one position, from the first to the last; by default the teacher's
-        are those before ReLU.
-      width: channels of the fusion; None for those of the last stage, at most 512.
-      **settings: of `jgd.distill.term`.
+      stages: Places of maps, or vectors as maps of one position, from the first to the last; by default the
+        teacher's are those before ReLU.
+      width: Channels of the fusion; None for those of the last stage, at most 512.
+      **settings: Settings of `jgd.distill.term`.
     """
 
     def all_of(side: int) -> At:
@@ -523,11 +525,11 @@ def paraphrase(
     """Train factor transfer's paraphraser: maps into fewer channels, from which they can be made again.
 
     Args:
-      key: random key.
-      features: maps to learn from at a step.
-      width: channels of the factors.
-      tx: optimiser.
-      steps: of the optimiser.
+      key: Random key.
+      features: Function from the step to the maps that are learned from.
+      width: Channels of the factors.
+      tx: Optimiser.
+      steps: Steps of the optimiser.
 
     Returns:
       Parameters of the encoder, and the mean squared error of each step.
@@ -565,7 +567,7 @@ def factor_transfer(
     steps: int = 1000,
     batch: int = 64,
     tx: optax.GradientTransformation | None = None,
-    student: str = "student",
+    student: str = "model",
     teacher: str = "teacher",
 ) -> Objective:
     """Factor transfer: the student's translator must say what a paraphraser says of the teacher. Weight 200.
@@ -575,13 +577,13 @@ def factor_transfer(
     trained with the student.
 
     Args:
-      at: maps.
-      rate: channels of the factors, as a share of the teacher's.
-      steps: of the paraphraser's optimiser.
-      batch: examples of each of them.
-      tx: that optimiser; Adam at 1e-3 by default (the authors: 30 epochs of gradient descent).
-      student: who learns.
-      teacher: from whom.
+      at: Place of maps.
+      rate: Channels of the factors, as a share of the teacher's.
+      steps: Steps of the paraphraser's optimiser.
+      batch: Examples of each of these steps.
+      tx: Optimiser of the paraphraser; Adam at 1e-3 by default (the authors: 30 epochs of gradient descent).
+      student: Name of the network that learns.
+      teacher: Name of the network that it learns from.
     """
     if not 0 < rate <= 1:
         raise ValueError(f"rate is a share of the channels in (0, 1], got {rate}")
@@ -596,7 +598,7 @@ def factor_transfer(
         k_order, k_first, k_second = jax.random.split(key, 3)
         s, t = sides(ctx, at, student, teacher)
         width, _, translator = networks(s, t)
-        train = source_of(ctx.data).train
+        train = source_of(ctx, "factor_transfer").train
         count = number_of(train)
 
         def features(step):
@@ -618,3 +620,20 @@ def factor_transfer(
         return value, (own, encoder), {}
 
     return Objective(init, apply)
+
+
+ENTRIES = (
+    Entry("rkd", beside_labels(1.0, rkd), "Distances and angles of embeddings.", "Park et al. 2019"),
+    Entry(
+        "sp",
+        beside_labels(3000.0, partial(similarity, at="embedding")),
+        "Similarity of examples.",
+        "Tung & Mori 2019",
+    ),
+    Entry(
+        "pkt",
+        beside_labels(30000.0, pkt),
+        "Similarity of examples as a distribution.",
+        "Passalis & Tefas 2018",
+    ),
+)

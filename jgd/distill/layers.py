@@ -91,22 +91,22 @@ def layers(
     pairs: Sequence[tuple[int, int]] | Literal["skip", "last"] = "skip",
     *,
     pick: Pick | None = None,
-    student: str = "student",
+    student: str = "model",
     teacher: str = "teacher",
     **settings: Any,
 ) -> Objective:
-    """A loss between pairs of layers, added up. Weight 1.
+    """Return a loss between pairs of layers, added up. Weight 1.
 
     Args:
       loss: ``(student, teacher, **settings)`` of hidden states, such as `jgd.losses.hidden_mse`, one value
         for each vector or a scalar; it is given ``where`` if it has this argument.
-      pairs: layers (of the student, of the teacher), or how `jgd.losses.layer_map` chooses them: ``"skip"``
+      pairs: Layers (of the student, of the teacher), or how `jgd.losses.layer_map` chooses them: ``"skip"``
         spreads them evenly, ``"last"`` takes the teacher's last. Networks without layer 0 start at 1.
-      pick: what of the hidden states is compared, e.g. ``lambda h: h[:, 0]`` for the first token (with
+      pick: Selection from the hidden states, e.g. ``lambda h: h[:, 0]`` for the first token (with
         `jgd.losses.pkd`); None for all.
-      student: who learns.
-      teacher: from whom.
-      **settings: of the loss.
+      student: Name of the network that learns.
+      teacher: Name of the network that it learns from.
+      **settings: Settings of the loss.
 
     Raises:
       ValueError: when it is run, for a pair of which one network has no such layer.
@@ -146,18 +146,18 @@ def emd(
     loss: Callable,
     *,
     pick: Pick | None = None,
-    student: str = "student",
+    student: str = "model",
     teacher: str = "teacher",
     **settings: Any,
 ) -> Objective:
-    """A loss between all pairs of layers, weighed by the earth mover's flow. Weight 1.
+    """Return a loss between all pairs of layers, weighed by the earth mover's flow. Weight 1.
 
     Args:
-      loss: as in `layers`.
-      pick: as in `layers`.
-      student: who learns; its layers must be of one shape, and so must the teacher's.
-      teacher: from whom.
-      **settings: of the loss.
+      loss: Loss, as in `layers`.
+      pick: Selection from the hidden states, as in `layers`.
+      student: Name of the network that learns; its layers must be of one shape, and so must the teacher's.
+      teacher: Name of the network that it learns from.
+      **settings: Settings of the loss.
     """
 
     def split(ctx):

@@ -31,13 +31,13 @@ __all__ = ["head", "lelp", "random_subclasses", "subclassed"]
 
 
 def subclassed(net: Model | nn.Module, num_classes: int, *, temperature: float = 4.0) -> Model:
-    """A network over subclasses as one over classes: their logits become the tap ``"subclasses"``.
+    """Return a network over subclasses as one over classes, with their logits as the tap ``"subclasses"``.
 
     Args:
-      net: a network of ``num_classes * S`` logits, subclasses of the first class first.
-      num_classes: classes.
-      temperature: at which subclasses add up to classes, that of the loss (see `losses.marginal_logits`);
-        the paper's rule is 1.
+      net: Network of ``num_classes * S`` logits, subclasses of the first class first.
+      num_classes: Number of classes.
+      temperature: Temperature at which subclasses add up to classes, that of the loss (see
+        `losses.marginal_logits`); the paper's rule is 1.
     """
     return _subclassed(as_model(net), num_classes, temperature)
 
@@ -48,7 +48,7 @@ def _subclassed(model: Model, num_classes: int, temperature: float) -> Model:
         out, state = applied(model, params, state, *inputs, key=key, train=train)
         taps = {**out.taps, "subclasses": out.logits}
         logits = losses.marginal_logits(out.logits, num_classes, temperature=temperature)
-        return out._replace(logits=logits, taps=taps), state
+        return out._replace(value=logits, taps=taps), state
 
     return Model(model.init, apply, model.reads)
 
@@ -66,26 +66,26 @@ def lelp(
     temperature: Any = 4.0,
     null_space: bool = True,
     rotate: bool = True,
-    student: str = "student",
+    student: str = "model",
     teacher: str = "teacher",
 ) -> Objective:
-    """Cross-entropy to the teacher's subclasses; the whole loss (the paper adds no labels).
+    """Return cross-entropy to the teacher's subclasses; the whole loss (the paper adds no labels).
 
     The projections are fitted once, from the teacher's embeddings of all training examples, before the first
     step; they are the objective's state. The student needs the tap ``"subclasses"``, see `subclassed`.
 
     Args:
-      subclasses: of each class, S.
-      beta: temperature of the split within a class.
-      temperature: τ of the classes.
-      null_space: look only where the teacher's head does not.
-      rotate: mix the directions at random.
-      student: who learns.
-      teacher: from whom; it must return an embedding.
+      subclasses: Subclasses of each class, S.
+      beta: Temperature of the split within a class.
+      temperature: Temperature of the classes, τ.
+      null_space: Whether only the null space of the teacher's head is used.
+      rotate: Whether the directions are mixed at random.
+      student: Name of the network that learns.
+      teacher: Name of the network that it learns from; it must return an embedding.
     """
 
     def init(key, ctx):
-        out = outputs_of_all(ctx, teacher)
+        out = outputs_of_all(ctx, teacher, "lelp")
         h = out.embedding.reshape(out.embedding.shape[0], -1)
         weights = head(h, out.logits)
         fit = losses.lelp_fit(key, h, out.logits, weights, S=subclasses, null_space=null_space, rotate=rotate)
@@ -102,12 +102,12 @@ def lelp(
 
 
 def random_subclasses(
-    *, subclasses: int = 5, temperature: Any = 4.0, student: str = "student", teacher: str = "teacher"
+    *, subclasses: int = 5, temperature: Any = 4.0, student: str = "model", teacher: str = "teacher"
 ) -> Objective:
-    """The control of LELP: each example belongs to a random subclass of every class, for good."""
+    """Return the control of LELP: each example has a fixed random subclass of every class."""
 
     def init(key, ctx):
-        return (), jax.random.randint(key, (count(source_of(ctx.data).train),), 0, subclasses)
+        return (), jax.random.randint(key, (count(source_of(ctx, "random_subclasses").train),), 0, subclasses)
 
     def apply(params, state, ctx, *, key, step):
         del params, key, step

@@ -21,6 +21,7 @@ objective       loss                                                            
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -31,23 +32,24 @@ from jgd import losses
 from jgd.core import Context, Objective, objective, weighted
 from jgd.distill.terms import supervised, term
 from jgd.losses import mean
+from jgd.registry import Entry
 
 __all__ = ["bd_kd", "ctkd", "dist", "dkd", "hinton", "kdcl", "mix_kd", "nkd", "pld", "ramp", "standardized"]
 
 
 def ramp(steps: int, weight: float = 1.0) -> Callable[[Array], Array]:
-    """A weight that grows in proportion to the step until ``steps``, as an Optax schedule."""
+    """Return a weight that grows in proportion to the step until ``steps``, as an Optax schedule."""
     return lambda step: weight * jnp.minimum((step + 1) / max(steps, 1), 1.0)
 
 
 def hinton(*, temperature: Any = 4.0, hard: Any = 0.1, soft: Any = 0.9, **settings: Any) -> Objective:
-    """Labels and softened outputs of the teacher.
+    """Return Hinton's loss: labels and softened outputs of the teacher.
 
     Args:
-      temperature: T.
-      hard: weight of the labels.
-      soft: weight of the teacher.
-      **settings: of `jgd.distill.term` and `jgd.losses.kd`, e.g. ``divergence=losses.js``.
+      temperature: Temperature T.
+      hard: Weight of the labels.
+      soft: Weight of the teacher.
+      **settings: Settings of `jgd.distill.term` and `jgd.losses.kd`, e.g. ``divergence=losses.js``.
     """
     return weighted(ce=(hard, supervised()), kd=(soft, term(losses.kd, temperature=temperature, **settings)))
 
@@ -55,13 +57,13 @@ def hinton(*, temperature: Any = 4.0, hard: Any = 0.1, soft: Any = 0.9, **settin
 def dkd(
     *, temperature: Any = 4.0, alpha: Any = 1.0, beta: Any = 8.0, warm_up: int = 0, **settings: Any
 ) -> Objective:
-    """Decoupled distillation, whose weight grows over the first ``warm_up`` steps (20 epochs on CIFAR)."""
+    """Return decoupled distillation, whose weight grows over ``warm_up`` steps (20 epochs on CIFAR)."""
     loss = term(losses.dkd, temperature=temperature, alpha=alpha, beta=beta, **settings)
     return weighted(ce=(1.0, supervised()), dkd=(ramp(warm_up) if warm_up else 1.0, loss))
 
 
 def nkd(*, temperature: Any = 1.0, gamma: Any = 1.5, **settings: Any) -> Objective:
-    """Normalised distillation."""
+    """Return the loss of normalised distillation."""
     return weighted(
         ce=(1.0, supervised()), nkd=(1.0, term(losses.nkd, temperature=temperature, gamma=gamma, **settings))
     )
@@ -70,18 +72,18 @@ def nkd(*, temperature: Any = 1.0, gamma: Any = 1.5, **settings: Any) -> Objecti
 def dist(
     *, temperature: Any = 4.0, beta: Any = 1.0, gamma: Any = 1.0, weight: Any = 2.0, **settings: Any
 ) -> Objective:
-    """Correlations of rows and of columns in place of a divergence."""
+    """Return the loss of DIST: correlations of rows and of columns in place of a divergence."""
     loss = term(losses.dist, temperature=temperature, beta=beta, gamma=gamma, **settings)
     return weighted(ce=(1.0, supervised()), dist=(weight, loss))
 
 
 def standardized(*, temperature: Any = 2.0, hard: Any = 0.1, soft: Any = 9.0, **settings: Any) -> Objective:
-    """Hinton's loss on standardised logits, labels on the raw ones."""
+    """Return Hinton's loss on standardised logits, with labels on the raw ones."""
     return hinton(temperature=temperature, hard=hard, soft=soft, transform=losses.standardize, **settings)
 
 
 def pld(*, temperature: Any = 4.0, **settings: Any) -> Objective:
-    """The teacher's ranking with the label first; the whole loss.
+    """Return the loss of the teacher's ranking with the label first; the whole loss.
 
     The temperature softens the weights of the ranks alone. 4 is the value for CIFAR-100, 1 that for
     ImageNet: a teacher that knows its transfer set by heart has nothing to rank at 1, and the loss is
@@ -91,7 +93,7 @@ def pld(*, temperature: Any = 4.0, **settings: Any) -> Objective:
 
 
 def mix_kd(*, gamma: Any = 0.1, alpha: Any = 0.9, **settings: Any) -> Objective:
-    """Labels and teacher without a temperature; for batches of `jgd.distill.mixup` (``clean=0.9``)."""
+    """Return labels and teacher without a temperature, for batches of `jgd.distill.mixup` (``clean=0.9``)."""
     return weighted(mix_kd=(1.0, term(losses.mix_kd, gamma=gamma, alpha=alpha, **settings)))
 
 
@@ -101,22 +103,22 @@ def bd_kd(
     delta: Any = 2.0,
     kappa: Any = None,
     teacher_weight: Any = 1.0,
-    student: str = "student",
+    student: str = "model",
     teacher: str = "teacher",
 ) -> Objective:
-    """Online distillation with the student's divergences balanced, for two players that learn together.
+    """Return online distillation with balanced divergences of the student, for two players.
 
     The student has both KLs, the one that its entropy gap asks for with weight ``delta``; the teacher the
-    plain mutual term. ``jgd.distill.online({"student": net, "teacher": large}, bd_kd(), tx)``. The paper's
+    plain mutual term. ``jgd.distill.online({"model": net, "teacher": large}, bd_kd(), tx)``. The paper's
     own weights could not be seen: ``delta`` and ``teacher_weight`` are ours (1 gives the unweighted sum).
 
     Args:
-      temperature: T of all divergences.
-      delta: weight of the divergence that is preferred.
-      kappa: sharpness of a smooth choice; None chooses one.
-      teacher_weight: of the teacher's mutual term; 0 leaves it undisturbed.
-      student: name of the player.
-      teacher: name of the player.
+      temperature: Temperature T of all divergences.
+      delta: Weight of the divergence that is preferred.
+      kappa: Sharpness of a smooth choice; None makes a hard choice.
+      teacher_weight: Weight of the teacher's mutual term; 0 leaves it undisturbed.
+      student: Name of the small network.
+      teacher: Name of the large network.
     """
     balanced = term(
         losses.bd_kd, temperature=temperature, delta=delta, kappa=kappa, student=student, teacher=teacher
@@ -136,14 +138,14 @@ Ensemble = Literal["mean", "best", "linear", "min"]
 def kdcl(
     players: tuple[str, ...], *, ensemble: Ensemble = "min", temperature: Any = 2.0, weight: Any = 1.0
 ) -> Objective:
-    """Peers learn from labels and from an ensemble of them all (collaborative learning).
+    """Return the loss of peers that learn from labels and from an ensemble of them all.
 
     Args:
-      players: names of the networks.
-      ensemble: the teacher: the mean of the logits, those of the peer that is best on the example, the convex
-        combination that is best on the batch, or the least of the logits once the label's is at zero.
-      temperature: T.
-      weight: of the ensemble, a number or a schedule.
+      players: Names of the networks.
+      ensemble: Kind of teacher: the mean of the logits, those of the peer that is best on the example, the
+        convex combination that is best on the batch, or the least of the logits once the label's is at zero.
+      temperature: Temperature T.
+      weight: Weight of the ensemble, a number or a schedule.
     """
     if len(players) < 2:
         raise ValueError(f"an ensemble needs at least two players, got {players}")
@@ -179,11 +181,11 @@ def ctkd(
     gradient reversed; the reversal sets in over ``ramp_steps`` (10 epochs in the paper).
 
     Args:
-      hard: weight of the labels.
-      soft: weight of the teacher.
-      ramp_steps: until the reversal is whole.
-      start: θ at the beginning; 1 is a temperature of 15.6.
-      **settings: of `jgd.losses.kd`.
+      hard: Weight of the labels.
+      soft: Weight of the teacher.
+      ramp_steps: Steps until the reversal is whole.
+      start: Initial θ; 1 is a temperature of 15.6.
+      **settings: Settings of `jgd.losses.kd`.
     """
     labels = supervised()
 
@@ -193,9 +195,30 @@ def ctkd(
 
     def apply(params, state, ctx, *, key, step):
         temperature = losses.ctkd_temperature(params, losses.ctkd_scale(step, float(ramp_steps)))
-        student, teacher = ctx.outputs["student"].logits, ctx.outputs["teacher"].logits
+        student, teacher = ctx.outputs["model"].logits, ctx.outputs["teacher"].logits
         each = losses.kd(student, teacher, temperature=temperature, **settings)
         own = labels.apply((), (), ctx, key=key, step=step)[0]
         return hard * own + soft * mean(each, ctx.batch.weights), state, {"temperature": temperature}
 
     return Objective(init, apply)
+
+
+ENTRIES = (
+    Entry("kd", hinton, "Softened class probabilities.", "Hinton et al. 2015"),
+    Entry(
+        "reverse-kl",
+        partial(hinton, divergence=losses.reverse_kl),
+        "Softened class probabilities, the modes of the student first.",
+    ),
+    Entry("dkd", dkd, "The label and the other classes apart.", "Zhao et al. 2022"),
+    Entry("nkd", nkd, "The other classes, normalised among themselves.", "Yang et al. 2023"),
+    Entry("dist", dist, "Correlations over classes and over examples.", "Huang et al. 2022"),
+    Entry("standardized", standardized, "Logits divided by their deviation.", "Sun et al. 2024"),
+    Entry(
+        "ctkd",
+        partial(ctkd, ramp_steps=300),
+        "A temperature that is trained against the student.",
+        "Li et al. 2023",
+    ),
+    Entry("pld", pld, "Order of the classes, weighted by the teacher.", "Bassam et al. 2025"),
+)

@@ -24,8 +24,9 @@ from jaxtyping import Array
 
 from jgd import losses
 from jgd.core import Objective, from_linen
-from jgd.distill.terms import Place, sides
+from jgd.distill.terms import Place, beside_labels, sides
 from jgd.nn.perceptron import Perceptron
+from jgd.registry import Entry
 
 __all__ = ["mi_alpha"]
 
@@ -36,20 +37,20 @@ def mi_alpha(
     at: Place = "embedding",
     width: int = 64,
     hidden: Sequence[int] = (512, 512),
-    student: str = "student",
+    student: str = "model",
     teacher: str = "teacher",
 ) -> Objective:
-    """Minus the bound I_α on the mutual information of two networks' hidden states.
+    """Return minus the bound I_α on the mutual information of two networks' hidden states.
 
     Hidden states of more than two axes are averaged over those in between (tokens, positions).
 
     Args:
-      alpha: between the two ends of the bound; 0.9 is the usual choice.
-      at: what is compared, or a pair.
-      width: of the critics' outputs.
-      hidden: their hidden layers, and those of the baseline.
-      student: who learns.
-      teacher: from whom.
+      alpha: Position between the two ends of the bound; 0.9 is the usual choice.
+      at: Place that is compared, or a pair.
+      width: Width of the critics' outputs.
+      hidden: Widths of the hidden layers of the critics and of the baseline.
+      student: Name of the network that learns.
+      teacher: Name of the network that it learns from.
     """
     critic = from_linen(Perceptron(width, tuple(hidden)))
     baseline = from_linen(Perceptron(1, tuple(hidden)))
@@ -76,3 +77,10 @@ def mi_alpha(
         return -bound, state, {"bound": bound}
 
     return Objective(init, apply)
+
+
+ENTRIES = (
+    Entry(
+        "mi", beside_labels(0.1, mi_alpha), "Mutual information of embeddings, by a bound.", "He et al. 2021"
+    ),
+)

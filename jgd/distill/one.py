@@ -41,11 +41,12 @@ class Branched(nn.Module):
     embedding is what the branches read, averaged over positions.
 
     Attributes:
-      trunk: any network; it takes ``train``.
-      branch: makes a branch, a network from the trunk's features to logits that takes ``train``.
-      count: of branches.
-      at: what of the trunk the branches read; a trunk that returns an array is read as it is.
-      answer: whose logits are those of the network: of the ``"first"`` branch or of the ``"ensemble"``.
+      trunk: Any network that takes ``train``.
+      branch: Function that makes a branch, a network from the trunk's features to logits that takes
+        ``train``.
+      count: Number of branches.
+      at: Place in the trunk that the branches read; a trunk that returns an array is read as it is.
+      answer: Logits of the network: those of the ``"first"`` branch or of the ``"ensemble"``.
     """
 
     trunk: nn.Module
@@ -74,17 +75,17 @@ class Branched(nn.Module):
 
 
 def sigmoid_ramp(steps: int) -> Callable[[Array], Array]:
-    """A weight ``exp(-5 (1 - t / steps)²)``, 1 from ``steps`` on, as an Optax schedule."""
+    """Return a weight ``exp(-5 (1 - t / steps)²)``, 1 from ``steps`` on, as an Optax schedule."""
     return lambda step: jnp.exp(-5 * (1 - jnp.minimum(step / max(steps, 1), 1.0)) ** 2)
 
 
-def one(*, temperature: Any = 3.0, ramp_steps: int = 1000, player: str = "student") -> Objective:
-    """All of ONE's loss, labels included.
+def one(*, temperature: Any = 3.0, ramp_steps: int = 1000, player: str = "model") -> Objective:
+    """Return all of ONE's loss, labels included.
 
     Args:
-      temperature: T.
-      ramp_steps: until the ensemble counts in full (80 epochs of 300).
-      player: a `Branched` network.
+      temperature: Temperature T.
+      ramp_steps: Steps until the ensemble counts in full (80 epochs of 300).
+      player: Name of a `Branched` network.
     """
 
     def taps(ctx: Context) -> Any:

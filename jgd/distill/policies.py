@@ -33,7 +33,7 @@ class Policy(NamedTuple):
 
     Attributes:
       apply: ``(key, t, batch: Examples, num_classes) -> Examples`` of the same static shapes.
-      keeps_inputs: whether each example keeps its inputs.
+      keeps_inputs: Whether each example keeps its inputs.
     """
 
     apply: Callable[[Array, Array, Examples, int], Examples]
@@ -82,9 +82,9 @@ def _along(weight: Shaped[Array, " B"], x: Array) -> Array:
 
 
 def _blended(batch: Examples, num_classes: int, first, second, weight, inputs) -> Examples:
-    """The batch with other inputs and labels mixed by ``weight``; loss weights are mixed likewise.
+    """Return the batch with other inputs and labels mixed by ``weight``; loss weights are mixed likewise.
 
-    A mixed example is none of the training set: it has no index.
+    A mixed example is none of the training set: it has no index, and it is in a mask where both are.
     """
     y = batch.targets
     if y is not None:
@@ -92,7 +92,8 @@ def _blended(batch: Examples, num_classes: int, first, second, weight, inputs) -
         y = weight[:, None] * y[first] + (1 - weight[:, None]) * y[second]
     w = batch.weights
     w = w if w is None else weight * w[first] + (1 - weight) * w[second]
-    return batch._replace(inputs=inputs, targets=y, weights=w, index=None)
+    masks = jax.tree.map(lambda mask: mask[first] & mask[second], batch.masks)
+    return batch._replace(inputs=inputs, targets=y, weights=w, index=None, masks=masks)
 
 
 def partial_weights(
@@ -101,13 +102,13 @@ def partial_weights(
     """Weights ``λ ~ Beta(alpha, alpha)``, one for each example, set to one for a share of them.
 
     Args:
-      key: random key.
-      size: number of examples.
-      alpha: both parameters of the distribution.
-      clean: share of examples with ``λ = 1``.
-      exact: leave exactly ``round(clean * size)`` of them clean. Otherwise ``int(clean * size)`` examples are
-        drawn with replacement, which leaves a share of ``1 - (1 - 1/size)^(clean * size)``, 59 % at 0.9: what
-        the authors' code does, and their numbers come from.
+      key: Random key.
+      size: Number of examples.
+      alpha: Both parameters of the distribution.
+      clean: Share of examples with ``λ = 1``.
+      exact: Whether exactly ``round(clean * size)`` of them stay clean. Otherwise ``int(clean * size)``
+        examples are drawn with replacement, which leaves a share of ``1 - (1 - 1/size)^(clean * size)``, 59 %
+        at 0.9: what the authors' code does, and their numbers come from.
     """
     k_beta, k_clean = jax.random.split(key)
     weight = jax.random.beta(k_beta, alpha, alpha, (size,))
@@ -130,9 +131,9 @@ def mixup(alpha: float = 1.0, *, clean: float = 0.0, exact: bool = True) -> Poli
     networks get ``(tokens, mask, other tokens, their mask, weight)``, as `jgd.nn.TextTransformer` takes them.
 
     Args:
-      alpha: both parameters of the Beta distribution of the weights.
-      clean: share of examples that are not mixed.
-      exact: see `partial_weights`.
+      alpha: Both parameters of the Beta distribution of the weights.
+      clean: Share of examples that are not mixed.
+      exact: Whether the share is exact, see `partial_weights`.
     """
     if alpha <= 0 or not 0 <= clean <= 1:
         raise ValueError(f"alpha must be positive and clean in [0, 1], got {alpha} and {clean}")
@@ -156,12 +157,12 @@ def mixup(alpha: float = 1.0, *, clean: float = 0.0, exact: bool = True) -> Poli
 
 
 def cutmix(alpha: float = 1.0) -> Policy:
-    """A rectangle of each image is another image's, labels in proportion (CutMix, Yun et al., ICCV 2019).
+    """Replace a rectangle of each image by another image's, labels in proportion (CutMix, Yun et al. 2019).
 
     Images are ``[B, H, W, C]``; every image has a rectangle of its own.
 
     Args:
-      alpha: both parameters of the Beta distribution of the share that stays.
+      alpha: Both parameters of the Beta distribution of the share that stays.
     """
 
     def apply(key, t, batch, num_classes):
@@ -209,7 +210,7 @@ def crop_flip(padding: int = 4, *, flip: bool = True) -> Policy:
 
 
 def gaussian_noise(scale: float) -> Policy:
-    """Normal noise of a standard deviation is added to the inputs."""
+    """Add normal noise of a standard deviation to the inputs."""
 
     def apply(key, t, batch, num_classes):
         del t, num_classes

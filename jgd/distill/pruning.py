@@ -4,7 +4,7 @@ Ben-Baruch, Botach, Kviatkovsky, Aggarwal and Medioni, "Distilling the Knowledge
 A student that sees a share f of the data, ``n = round(f N)`` examples, learns from
 ``(1-α) CE + α T² KL`` of a teacher that saw all of it. Then random examples do as well as those of elaborate
 scores, the best α grows as f falls, and for small f a small teacher is better than a large one. The authors
-published no code; the ridge theory is derived anew from their setting. ::
+published no code; the ridge theory is derived again from their setting. ::
 
     seen = probes(key, net, task, tx, members=10, steps=100)       # ten nets, trained a little, at once
     score = el2n(seen.outputs.logits, labelled(task).targets)
@@ -93,18 +93,18 @@ AnyTask = TypeVar("AnyTask", ArrayTask, NodeTask)
 
 
 def random(key: PRNGKeyArray, count: int) -> Int[Array, " N"]:
-    """The examples in random order."""
+    """Return the examples in random order."""
     return jax.random.permutation(key, count)
 
 
 def el2n(logits: Float[Array, "*M N C"], labels: Labels) -> Float[Array, " N"]:
-    """The length of the error, ``‖softmax(z) - onehot(y)‖``, a mean over nets; in 0..√2."""
+    """Return the length of the error, ``‖softmax(z) - onehot(y)‖``, a mean over nets; in 0..√2."""
     error = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[-1])
     return _over_nets(jnp.linalg.norm(error, axis=-1))
 
 
 def entropy(logits: Float[Array, "*M N C"]) -> Float[Array, " N"]:
-    """The entropy of the probabilities in nats, a mean over nets; it needs no labels."""
+    """Return the entropy of the probabilities in nats, a mean over nets; it needs no labels."""
     return _over_nets(entropy_of(jax.nn.log_softmax(logits)))
 
 
@@ -121,8 +121,8 @@ def grand_last(
 
     Args:
       logits: ``W h + b``.
-      embedding: what the last layer reads, ``h``.
-      labels: classes.
+      embedding: Input of the last layer, ``h``.
+      labels: Classes.
     """
     error = jax.nn.softmax(logits) - jax.nn.one_hot(labels, logits.shape[-1])
     scale = jnp.sqrt(jnp.sum(embedding**2, axis=-1) + 1)
@@ -130,15 +130,15 @@ def grand_last(
 
 
 def grand(nets: Bound, given: Examples, *, batch: int = 64) -> Float[Array, " N"]:
-    """The length of each example's gradient of cross-entropy by all parameters, a mean over nets.
+    """Return the length of each example's gradient of cross-entropy by all parameters, a mean over nets.
 
     Nets are evaluated without dropout. Memory grows with ``batch`` times all parameters of all nets; where
     that is too much, `grand_last` is the usual stand-in.
 
     Args:
-      nets: parameters have a leading axis, as `probes` returns them.
-      given: the examples, see `labelled`.
-      batch: examples at a time.
+      nets: Networks with a leading axis of all parameters, as `probes` returns them.
+      given: Examples, see `labelled`.
+      batch: Examples at a time.
     """
     return _gradient_norms(nets, given, batch)
 
@@ -167,8 +167,8 @@ def memorization(right: Bool[Array, "M N"], held: Bool[Array, "M N"]) -> Float[A
     NaN where no net, or every one, left an example out.
 
     Args:
-      right: whether a net gets an example right.
-      held: whether the net did not see it, see `probes` with ``folds``.
+      right: Whether a net gets an example right.
+      held: Whether the net did not see it, see `probes` with ``folds``.
     """
     return jnp.mean(right, 0, where=~held) - jnp.mean(right, 0, where=held)
 
@@ -176,11 +176,11 @@ def memorization(right: Bool[Array, "M N"], held: Bool[Array, "M N"]) -> Float[A
 def centroid_distance(
     x: Float[Array | np.ndarray, "N D"], groups: Int[Array | np.ndarray, " N"]
 ) -> Float[np.ndarray, " N"]:
-    """The distance to the mean of the group.
+    """Return the distance to the mean of the group.
 
     Args:
-      x: embeddings.
-      groups: classes, or clusters of k-means where labels are not to be used (the prototypes of Sorscher
+      x: Embeddings.
+      groups: Classes, or clusters of k-means where labels are not to be used (the prototypes of Sorscher
         et al., "Beyond neural scaling laws").
     """
     wide = np.asarray(x, np.float64)
@@ -191,11 +191,11 @@ def centroid_distance(
 
 
 def herding(x: Float[Array | np.ndarray, "N D"], labels: Labels) -> Float[np.ndarray, " N"]:
-    """The turn at which herding would choose the example in its class: keep the low ones.
+    """Return the turn at which herding would choose the example in its class; low ones are kept.
 
     ``keep(herding(x, y), f, y, balanced=True, hard=False)`` are the coresets of herding.
     """
-    from jgd.condense.selection import herding as chosen  # here, for condense and distill are neighbours
+    from jgd.condense.coresets import herding as chosen  # here, for condense and distill are neighbours
 
     wide, classes = np.asarray(x, np.float64), np.asarray(labels)
     turn = np.empty(len(wide))
@@ -249,10 +249,10 @@ def count_forgetting(
     Toneva et al. look at an example when it is in the batch; looking at all at once makes counts comparable.
 
     Args:
-      alg: an algorithm whose ``result`` is cheap and jittable.
+      alg: Algorithm whose ``result`` is cheap and jittable.
       right: ``(product, data) -> bool [N]``.
       count: N.
-      every: steps between looks, usually an epoch.
+      every: Steps between checks, usually an epoch.
 
     Returns:
       An `Algorithm` whose product is ``(product, scores [N])``, the scores as of `forgetting`.
@@ -284,8 +284,8 @@ class Probes(NamedTuple):
     """Networks that were trained to score examples.
 
     Attributes:
-      nets: parameters with a leading axis M.
-      outputs: logits ``[M, N, C]`` and embeddings ``[M, N, D]`` of all training examples.
+      nets: Networks with a leading axis M of all parameters.
+      outputs: Logits ``[M, N, C]`` and embeddings ``[M, N, D]`` of all training examples.
       forgetting: ``[M, N]``, see `forgetting`.
       held: ``[M, N]``, whether a net did not train on an example.
     """
@@ -297,7 +297,7 @@ class Probes(NamedTuple):
 
 
 def labelled(task: ArrayTask) -> Examples:
-    """The training examples, in whose order scores are; without unlabelled ones."""
+    """Return the training examples, in whose order scores are, without unlabelled ones."""
     return examples(dataclasses.replace(task, unlabelled=None), "train")
 
 
@@ -306,7 +306,7 @@ def _probe(model: Model, tx, members: int, count: int, batch: int, every: int) -
     def prepare(key, t, data, given):
         del key, given
         picked = take(data.train, rows(data.order, t, count, batch))
-        return picked, {"student": picked.inputs}
+        return picked, {"model": picked.inputs}
 
     def right(net, data):
         return jnp.argmax(predict(net, data.train).logits, -1) == data.train.targets
@@ -332,17 +332,17 @@ def probes(
     """Train several networks from labels at once: few steps for `el2n` and `grand`, many for `forgetting`.
 
     Args:
-      key: of initial weights, orders and folds.
-      net: the network, often the student itself.
-      task: with training examples.
-      tx: optimiser.
-      members: how many; they differ in their weights and the order of the examples.
-      steps: of the optimiser.
-      batch: examples of a step.
-      every: steps between looks for `forgetting`; None for an epoch.
-      folds: each net leaves one of so many random parts out (its examples weigh nothing), for
+      key: Random key of initial weights, orders and folds.
+      net: Network, often the student itself.
+      task: Task with training examples.
+      tx: Optimiser.
+      members: Number of networks; they differ in their weights and the order of the examples.
+      steps: Steps of the optimiser.
+      batch: Examples of a step.
+      every: Steps between checks for `forgetting`; None for an epoch.
+      folds: Number of random parts, of which each network leaves one out (its examples weigh nothing), for
         `memorization`. ``members`` is a multiple: every multiple has parts of its own.
-      loop: runs the stage.
+      loop: Loop that runs the stage.
 
     Raises:
       ValueError: for a batch larger than the training set, or members that are no multiple of the folds.
@@ -385,16 +385,16 @@ def keep(
     balanced: bool = False,
     hard: bool = True,
 ) -> Int[np.ndarray, " n"]:
-    """The positions, ascending, of exactly ``round(fraction * N)`` examples.
+    """Return the positions, ascending, of exactly ``round(fraction * N)`` examples.
 
     What a smaller fraction keeps a larger one keeps too. Among equal scores the lower position wins.
 
     Args:
-      score: of each training example.
-      fraction: share that is kept (not the share removed), in 0..1.
-      labels: classes, for ``balanced``.
-      balanced: as many of each class, as far as there are.
-      hard: keep large scores, else small ones.
+      score: Score of each training example.
+      fraction: Share that is kept (not the share removed), in 0..1.
+      labels: Classes, for ``balanced``.
+      balanced: Whether as many of each class are kept, as far as there are.
+      hard: Whether large scores are kept, else small ones.
 
     Raises:
       ValueError: for scores that are not numbers, no labels to balance by, or nothing kept.
@@ -418,11 +418,11 @@ def keep(
 
 
 def pruned(task: AnyTask, index: Int[np.ndarray, " n"]) -> AnyTask:
-    """The task with some of its training examples; the graph of a `NodeTask` stays whole.
+    """Return the task with some of its training examples; the graph of a `NodeTask` stays whole.
 
     Args:
-      task: with training examples.
-      index: positions among them, see `keep`.
+      task: Task with training examples.
+      index: Positions among them, see `keep`.
 
     Raises:
       ValueError: for positions that do not exist.
@@ -453,7 +453,7 @@ class Ridge(NamedTuple):
     """A linear student.
 
     Attributes:
-      theta: its coefficients ``[d]`` for the targets that were given.
+      theta: Coefficients ``[d]`` for the targets that were given.
       bias2: ``‖E θ_s - θ‖²`` over noise.
       variance: ``E ‖θ_s - E θ_s‖²`` over noise.
     """
@@ -464,14 +464,14 @@ class Ridge(NamedTuple):
 
 
 def _solver(x, kept, lam) -> Array:
-    """``(A + λ I)^-1 X_f S_f`` ``[d, N]``: the coefficients of ridge regression, linear in all targets."""
+    """Return the coefficients of ridge regression, linear in all targets: ``(A + λ I)^-1 X_f S_f``."""
     x = x * kept[:, None]
     gram = jnp.matmul(x.T, x, precision="highest") + lam * jnp.eye(x.shape[1], dtype=x.dtype)
     return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(gram), x.T)
 
 
 def _linear_students(x, kept, lam, taught) -> tuple[Array, Array]:
-    """The maps ``[d, N]`` from targets to the student without a teacher, and to that with nothing else."""
+    """Return maps ``[d, N]`` from targets to the student without a teacher, and to that with nothing else."""
     product = partial(jnp.matmul, precision="highest")
     alone = _solver(x, kept, lam)
     teacher = _solver(x, jnp.ones_like(kept) if taught is None else taught, lam)
@@ -497,14 +497,14 @@ def ridge_distillation(
     ones; beside no teacher the bias rises a little and the variance collapses.
 
     Args:
-      x: inputs.
-      y: targets.
-      kept: the student's examples, a mask.
-      alpha: weight of the teacher.
-      lam: λ.
-      truth: θ.
-      noise: σ, the deviation of η.
-      taught: the teacher's examples, a mask; None for all.
+      x: Inputs.
+      y: Targets.
+      kept: Mask of the student's examples.
+      alpha: Weight of the teacher.
+      lam: Penalty λ.
+      truth: True coefficients θ.
+      noise: Standard deviation σ of η.
+      taught: Mask of the teacher's examples; None for all.
     """
     kept = kept.astype(x.dtype)
     alone, copied = _linear_students(x, kept, lam, None if taught is None else taught.astype(x.dtype))
@@ -523,7 +523,7 @@ def best_alpha(
     noise: Any = 1.0,
     taught: Shaped[Array, " N"] | None = None,
 ) -> Float[Array, ""]:
-    """The α in 0..1 of the least bias² + variance of `ridge_distillation`: the vertex of a parabola."""
+    """Return the α in 0..1 of the least bias² + variance of `ridge_distillation`, a vertex."""
     kept = kept.astype(x.dtype)
     alone, copied = _linear_students(x, kept, lam, None if taught is None else taught.astype(x.dtype))
     change = copied - alone

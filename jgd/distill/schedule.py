@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import flax.linen as nn
@@ -33,7 +33,6 @@ from jgd.core import (
     Model,
     Objective,
     Outputs,
-    applied,
     as_key,
     as_model,
     as_objective,
@@ -43,8 +42,8 @@ from jgd.core import (
     keep_best,
     train,
 )
+from jgd.core.algorithm import context
 from jgd.core.model import sketch, starts_given
-from jgd.core.objective import Players
 from jgd.data.tasks import NodeTask
 from jgd.distill.data import (
     Rows,
@@ -60,7 +59,6 @@ from jgd.distill.data import (
     outputs,
     rows,
     source,
-    source_of,
     take,
     with_table,
 )
@@ -91,24 +89,24 @@ class Distillation:
       models: ``{player: network}`` of those that learn.
       teachers: ``{player: network}`` of those that do not, in any form that `offline` takes; bound networks
         once they are here.
-      objective: the loss over all of them.
-      tx: optimiser of ``{player: params, "objective": params}``.
-      policy: what happens to each batch; None for nothing.
-      steps: of the optimiser.
-      batch: examples of a step; None for all at once, as graphs of nodes are always.
-      cache: whether outputs of teachers are computed once, ahead. By default where the policy keeps the
+      objective: Loss over all of them.
+      tx: Optimiser of ``{player: params, "objective": params}``.
+      policy: Change of each batch; None for none.
+      steps: Steps of the optimiser.
+      batch: Examples of a step; None for all at once, as graphs of nodes are always.
+      cache: Whether outputs of teachers are computed once, ahead. By default where the policy keeps the
         inputs and they take less than 256 MiB.
-      select_every: steps between looks at the validation examples, which select the state that is returned:
+      select_every: Steps between validation checks, which select the state that is returned:
         by accuracy, or, for targets that are no classes, by the objective; None for the last state.
-      metric: selects in place of these: ``metric(ctx) -> number`` over all validation examples, higher is
+      metric: Score in place of these: ``metric(ctx) -> number`` over all validation examples, higher is
         better; ``ctx`` is what an objective sees (`jgd.core.Context`), with the outputs of teachers too.
-      patience: stop after so many looks without a better one.
-      average: decay of a moving average of the parameters that is returned in their place; None for none.
+      patience: Validation checks without improvement before stopping; None disables early stopping.
+      average: Decay of a moving average of the parameters that is returned in their place; None for none.
       start: ``{player: bound network}`` to start from.
-      seeds: students that are trained in one program; parameters get a leading axis. None for one.
-      at_once: how many of them are vmapped, the others after them in every step; None for all. With
+      seeds: Number of students that are trained in one program; parameters get a leading axis. None for one.
+      at_once: Number of them that are vmapped, the others after them in every step; None for all. With
         convolutions on CPU 1 is faster.
-      alone: return the bound network in place of ``{player: bound network}``.
+      alone: Whether the product is the bound network in place of ``{player: bound network}``.
     """
 
     models: Mapping[str, Model]
@@ -154,15 +152,16 @@ class Distillation:
             raise ValueError(f"{sorted(both)} cannot both learn and teach as they are: use other names")
         unknown = set(self.start or {}) - set(self.models)
         if unknown:
-            raise ValueError(f"start names {sorted(unknown)}, the players are {sorted(self.models)}")
+            hint = ': write start={"model": net}' if unknown == {"student"} and "model" in self.models else ""
+            raise ValueError(f"start names {sorted(unknown)}, the players are {sorted(self.models)}{hint}")
 
     def __call__(self, key: Array | int, task: Task, loop: Loop = in_memory) -> Any:
         """Train all players.
 
         Args:
-          key: random key, or a seed.
-          task: with training examples; labels are needed where the objective reads them.
-          loop: runs the stage, ``distill``.
+          key: Random key, or a seed.
+          task: Task with training examples; labels are needed where the objective reads them.
+          loop: Loop that runs the stage ``distill``.
 
         Raises:
           ValueError: for a task without training examples, a batch larger than them, a policy that changes
@@ -171,18 +170,15 @@ class Distillation:
         """
         k_order, k_train = jax.random.split(as_key(key))
         data = self.source(k_order, task)
-        given: Any = data
-        if self.start is not None:
-            given = (data, {n: (net.params, net.state) for n, net in self.start.items()})
         alg = _cached(
             tuple(self.models.items()), self.objective, self.tx, self.policy, self.batch, task.num_classes,
-            self.select_every, self._score(task, data), self.patience, self.average, self.start is not None,
+            self.select_every, self._score(task, data), self.patience, self.average,
             self.seeds, self.at_once,
         )  # fmt: skip
         try:
-            found = loop("distill", alg, k_train, given, self.steps)
+            found = loop("distill", alg, k_train, data, self.steps)
         except Exception as error:
-            if data.train.targets is None and _runs(alg, k_train, given, data):
+            if data.train.targets is None and _runs(alg, k_train, data):
                 raise ValueError(
                     f"the objective reads labels, and no training label of {task.name!r} is known: "
                     "leave out the terms on labels, such as supervised()"
@@ -194,11 +190,11 @@ class Distillation:
         return found[next(iter(self.models))] if self.alone else found
 
     def source(self, key: Array, task: Task) -> Source:
-        """The data of its loop, with outputs of teachers where these stay the same.
+        """Return the data of its loop, with outputs of teachers where these stay the same.
 
         Args:
-          key: of the order of the examples.
-          task: with training examples.
+          key: Random key of the order of the examples.
+          task: Task with training examples.
         """
         data = source(key, task, self.models, self.teachers)
         keeps = self.policy is None or self.policy.keeps_inputs
@@ -226,7 +222,9 @@ class Distillation:
                 return with_table(net, outputs(net, data.inputs[name]))
             return ahead(net, data.train, *((2**62,) if self.cache else ())) or net
 
-        return data._replace(teachers={name: known(name, net) for name, net in self.teachers.items()})
+        start = self.start and {name: (net.params, net.state) for name, net in self.start.items()}
+        teachers = {name: known(name, net) for name, net in self.teachers.items()}
+        return data._replace(teachers=teachers, start=start)
 
     def _check_widths(self, task: Task, data: Source) -> None:
         """Compare the outputs of all networks with the task, by their shapes."""
@@ -261,7 +259,7 @@ class Distillation:
                 f"select_every compares predictions with validation labels, {task.name!r} has none: "
                 "give metric=, a function of the context, e.g. the agreement with the teacher"
             )
-        return _validated if task.target_kind == "classes" else _by_objective(self.objective, self.steps)
+        return mean_accuracy if task.target_kind == "classes" else _by_objective(self.objective, self.steps)
 
 
 def _width_of(task: Task) -> int | None:
@@ -301,18 +299,17 @@ def _row_numbers(task: Task, data: Source) -> Any:
     return np.concatenate([np.asarray(part) for part in parts])
 
 
-def _runs(alg: Algorithm, key: Array, given: Any, data: Source) -> bool:
+def _runs(alg: Algorithm, key: Array, data: Source) -> bool:
     """Whether an algorithm that failed on a task without labels has no other fault."""
     labels = jnp.zeros(count(data.train), jnp.int32)
     labelled = data._replace(train=data.train._replace(targets=labels))
-    given = labelled if given is data else (labelled, *given[1:])
 
-    def one_step(key, given):
-        state = alg.init(key, given, None)
-        return alg.step(key, jnp.zeros((), jnp.int32), state, given, None)
+    def one_step(key, data):
+        state = alg.init(key, data, None)
+        return alg.step(key, jnp.zeros((), jnp.int32), state, data, None)
 
     try:
-        jax.eval_shape(one_step, key, given)
+        jax.eval_shape(one_step, key, labelled)
     except Exception:
         return False
     return True
@@ -327,15 +324,15 @@ def learning(
     batch: int | None = 64,
     num_classes: int = 0,
 ) -> Algorithm:
-    """The loop of `Distillation` over its `Source`; settings in ``objective`` and ``tx`` may be traced.
+    """Return the loop of `Distillation` over a `Source`; settings in ``objective`` and ``tx`` may be traced.
 
     Args:
       models: ``{player: network}`` of those that learn.
-      objective: over all players and teachers.
-      tx: optimiser.
-      policy: what happens to each batch.
-      batch: examples of a step; None for all, as graphs of nodes are always.
-      num_classes: of the task, for policies.
+      objective: Loss over all players and teachers.
+      tx: Optimiser.
+      policy: Change of each batch.
+      batch: Examples of a step; None for all, as graphs of nodes are always.
+      num_classes: Classes of the task, for policies.
 
     Returns:
       An `Algorithm` whose product is ``{player: Bound}``.
@@ -343,7 +340,6 @@ def learning(
 
     def prepare(key, t, data, given):
         del given
-        data = source_of(data)
         total = count(data.train)
         if data.inputs:
             examples, inputs, index = data.train, dict(data.inputs), jnp.arange(total)
@@ -356,7 +352,14 @@ def learning(
         known = [name for name, net in data.teachers.items() if isinstance(net.state, Table)]
         return examples, {**inputs, **{name: (Rows(index),) for name in known}}
 
-    return train(models, objective, tx, prepare=prepare, frozen=lambda data: source_of(data).teachers)
+    return train(
+        models,
+        objective,
+        tx,
+        prepare=prepare,
+        frozen=lambda data: data.teachers,
+        start=lambda data: data.start or {},
+    )
 
 
 @lru_cache(maxsize=256)  # the same functions again, so that `jit` finds what it compiled
@@ -371,15 +374,12 @@ def _cached(
     score,
     patience,
     average,
-    started,
     seeds,
     at_once,
 ) -> Algorithm:
     alg = learning(dict(models), objective, tx, policy=policy, batch=batch, num_classes=classes)
-    if every is not None and score is not _validated:
+    if every is not None and score is not mean_accuracy:
         alg = _with_objective(alg)
-    if started:
-        alg = _started(alg, tx)
     if average is not None:
         alg = ema(
             alg,
@@ -389,17 +389,13 @@ def _cached(
         )
     if every is not None:
         alg = keep_best(alg, score, every=every, patience=patience)
-        if score is not _validated:
+        if score is not mean_accuracy:
             alg = _networks_alone(alg)
     return alg if seeds is None else ensemble(alg, seeds, at_once=at_once)
 
 
-def _validated(nets, data) -> Array:
-    return mean_accuracy(nets, source_of(data))
-
-
 def _with_objective(alg: Algorithm) -> Algorithm:
-    """The algorithm whose product has the objective's parameters and state too."""
+    """Return the algorithm whose product has the objective's parameters and state too."""
 
     def result(state, data):
         return alg.result(state, data), (state.params["objective"], state.state["objective"])
@@ -414,7 +410,7 @@ def _networks_alone(alg: Algorithm) -> Algorithm:
 @lru_cache(maxsize=64)  # the same functions again, see `_cached`
 def _measured(metric: Callable[[Context], Any]) -> Callable:
     def score(found, data):
-        value = jnp.asarray(metric(_validation(found[0], source_of(data))))
+        value = jnp.asarray(metric(_validation(found[0], data)))
         if value.ndim:
             raise ValueError(f"metric must return one number, got an array of shape {list(value.shape)}")
         return value
@@ -428,25 +424,11 @@ def _by_objective(objective: Any, steps: int) -> Callable:
 
     def score(found, data):
         nets, (params, state) = found
-        ctx = _validation(nets, source_of(data))
+        ctx = _validation(nets, data)
         step = jnp.asarray(steps - 1, jnp.int32)
         return -objective.apply(params, state, ctx, key=jax.random.key(0), step=step)[0]
 
     return score
-
-
-class _Asked(Players):
-    """Values of players that are computed when an objective asks for them."""
-
-    def __init__(self, make: Mapping[str, Callable[[], Any]]):
-        super().__init__()
-        self.make = make
-
-    def __missing__(self, name: str) -> Any:
-        if name not in self.make:
-            raise ValueError(f"the metric names a player {name!r}, the players are {', '.join(self.make)}")
-        self[name] = self.make[name]()
-        return self[name]
 
 
 def _validation(nets: Mapping[str, Bound], data: Source) -> Context:
@@ -455,43 +437,14 @@ def _validation(nets: Mapping[str, Bound], data: Source) -> Context:
     total = count(data.val)
     val = data.val if data.inputs else take(data.val, jnp.arange(total))
     everyone = {**nets, **jax.lax.stop_gradient(data.teachers)}
-
-    def answer(name: str) -> Outputs:
-        net = everyone[name]
-        if isinstance(net.state, Table) and is_given(net):
-            first = 0 if data.inputs else count(data.train)
-            return net(Rows(first + jnp.arange(total)))
-        return net(*(data.inputs.get(name) or val.inputs))
-
-    def call(name: str) -> Callable:
-        def evaluate(*inputs, params=None, key=None, train=False):
-            net = everyone[name]
-            params = net.params if params is None else params
-            return applied(net.model, params, net.state, *inputs, key=key, train=train)[0]
-
-        return evaluate
-
-    outputs = _Asked({name: partial(answer, name) for name in everyone})
-    calls = Players({name: call(name) for name in everyone})
-    params = Players({name: net.params for name, net in everyone.items()})
-    return Context(outputs, calls, params, val, data)
-
-
-def _started(alg: Algorithm, tx) -> Algorithm:
-    """The algorithm from given parameters: its data are ``(data, {player: (params, state)})``."""
-
-    def init(key, data, batch):
-        state = alg.init(key, data, batch)
-        params, inner = dict(state.params), dict(state.state)
-        for name, (own, other) in data[1].items():
-            params[name], inner[name] = jax.tree.map(jnp.copy, (own, other))
-        return state._replace(params=params, state=inner, opt_state=tx.init(params))
-
-    return alg._replace(init=init)
+    inputs = {name: data.inputs.get(name) or val.inputs for name in everyone}
+    looked_up = (Rows((0 if data.inputs else count(data.train)) + jnp.arange(total)),)
+    inputs |= {n: looked_up for n, net in everyone.items() if isinstance(net.state, Table) and is_given(net)}
+    return context(everyone, inputs, val, data)
 
 
 def mean_accuracy(nets: Mapping[str, Bound], data: Source) -> Array:
-    """The mean accuracy of all players on the validation examples."""
+    """Return the mean accuracy of all players on the validation examples."""
     assert data.val is not None
     val = data.val
     if val.targets is None:
@@ -510,21 +463,21 @@ def mean_accuracy(nets: Mapping[str, Bound], data: Source) -> Array:
 def offline(
     net: Network, teacher: Any, objective: Any, tx: optax.GradientTransformation, **settings: Any
 ) -> Distillation:
-    """A network learns from one that is trained already.
+    """Return a recipe of a network that learns from one that is trained already.
 
     Args:
-      net: the student, ``"student"`` in the objective.
+      net: Student, ``"model"`` in the objective.
       teacher: ``"teacher"`` in the objective: a `Bound` network, an NNX module, a function of the inputs, or
         its outputs: logits ``[N, C]`` with one row for each row of the task (training or not), as an array,
         as `Outputs` of arrays, or as the path of a ``.npy`` or ``.npz`` file.
-      objective: e.g. ``weighted(ce=(0.1, supervised()), kd=(0.9, term(losses.kd)))``.
-      tx: optimiser.
-      **settings: of `Distillation`.
+      objective: Loss, e.g. ``weighted(ce=(0.1, supervised()), kd=(0.9, term(losses.kd)))``.
+      tx: Optimiser.
+      **settings: Settings of `Distillation`.
 
     Returns:
       A recipe whose product is the student as a `Bound` network.
     """
-    players = {"student": as_model(net)}
+    players = {"model": as_model(net)}
     return Distillation(players, {"teacher": teacher}, objective, tx, alone=True, **settings)
 
 
@@ -534,13 +487,13 @@ def online(
     tx: optax.GradientTransformation,
     **settings: Any,
 ) -> Distillation:
-    """Networks that learn at the same time, from the labels and from each other.
+    """Return a recipe of networks that learn at the same time, from the labels and from each other.
 
     Args:
       peers: ``{player: network}``; of a sequence the players are ``"peer0"``, ``"peer1"``, ...
-      objective: over all of them, e.g. `mutual`.
-      tx: optimiser of all parameters.
-      **settings: of `Distillation`.
+      objective: Loss over all of them, e.g. `mutual`.
+      tx: Optimiser of all parameters.
+      **settings: Settings of `Distillation`.
 
     Returns:
       A recipe whose product is ``{player: bound network}``.
@@ -552,9 +505,9 @@ def online(
 def scratch(
     net: Network, tx: optax.GradientTransformation, objective: Any = None, **settings: Any
 ) -> Distillation:
-    """A network learns from labels alone: how teachers are made, and what students are compared with."""
+    """Return a recipe of a network that learns from labels alone, for teachers and for comparison."""
     objective = supervised() if objective is None else objective
-    return Distillation({"student": as_model(net)}, {}, objective, tx, alone=True, **settings)
+    return Distillation({"model": as_model(net)}, {}, objective, tx, alone=True, **settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -575,7 +528,7 @@ class _Chain:
 
 
 def staged(loop: Loop, suffix: str) -> Any:
-    """The loop with stages of other names, ``stage-suffix``, for a recipe that runs several times."""
+    """Return the loop with stages of other names, ``stage-suffix``, for a recipe that runs several times."""
 
     def run(name, *args, **kwargs):
         return loop(f"{name}-{suffix}", *args, **kwargs)
@@ -594,14 +547,14 @@ def assistants(
     tx: optax.GradientTransformation,
     **settings: Any,
 ) -> _Chain:
-    """A chain from a large teacher to a small student over networks in between (Mirzadeh et al., AAAI 2020).
+    """Return a chain from a large teacher to a small student over assistants (Mirzadeh et al., AAAI 2020).
 
     Args:
-      nets: the assistants, and the student last.
-      teacher: of the first of them.
-      objective: of each.
-      tx: optimiser of each.
-      **settings: of `Distillation`.
+      nets: Assistants, and the student last.
+      teacher: Teacher of the first of them.
+      objective: Objective of each.
+      tx: Optimiser of each.
+      **settings: Settings of `Distillation`.
     """
     if not nets:
         raise ValueError("a chain needs at least the student")
@@ -622,15 +575,15 @@ def generations(
     first: Objective | None = None,
     **settings: Any,
 ) -> _Chain:
-    """A network learns from labels, then anew from itself, and so on (Furlanello et al., ICML 2018).
+    """Return a chain: a network learns from labels, then again from itself (Furlanello et al., ICML 2018).
 
     Args:
-      net: the network.
-      objective: with the generation before as the teacher.
-      tx: optimiser of each generation.
-      count: generations, the first included.
-      first: objective of the first generation, cross-entropy by default.
-      **settings: of `Distillation`.
+      net: Network.
+      objective: Objective with the generation before as the teacher.
+      tx: Optimiser of each generation.
+      count: Number of generations, the first included.
+      first: Objective of the first generation, cross-entropy by default.
+      **settings: Settings of `Distillation`.
     """
     if count < 1:
         raise ValueError(f"there must be at least one generation, got {count}")

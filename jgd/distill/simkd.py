@@ -77,17 +77,17 @@ def reusing(
     relu: bool = True,
     head: Callable[[Any], tuple[Array, Array]] = last_linear,
 ) -> Model:
-    """A network that answers by the classifier of another one.
+    """Return a network that answers by the classifier of another one.
 
     Its logits are ``mean over positions of project(map) @ W + b``; the projection is the tap ``"projected"``.
 
     Args:
-      net: the student, of which only what is at ``at`` is used.
-      teacher: whose embedding must be the mean of its last map over positions.
-      at: the student's last map, or a vector, which counts as a map of one position.
-      size: what larger maps are averaged to first: the size of the teacher's map, where it is smaller.
-      factor: how much narrower the projector is inside.
-      relu: whether the projection ends with a ReLU; False for a teacher whose embedding may be negative.
+      net: Student, of which only what is at ``at`` is used.
+      teacher: Network whose embedding is the mean of its last map over positions.
+      at: Place of the student's last map, or of a vector, which counts as a map of one position.
+      size: Size that larger maps are averaged to first, that of the teacher's map where it is smaller.
+      factor: Ratio by which the projector is narrower inside.
+      relu: Whether the projection ends with a ReLU; False for a teacher whose embedding may be negative.
       head: ``teacher's parameters -> (W [D, C], b [C])``.
     """
     if factor < 1:
@@ -116,7 +116,7 @@ def reusing(
         pooled = projected.logits.mean((1, 2))
         logits = pooled @ state["head"]["kernel"] + state["head"]["bias"]
         taps = {**out.taps, "projected": projected.logits, "own": out.logits}
-        return out._replace(logits=logits, embedding=pooled, taps=taps), {
+        return out._replace(value=logits, embedding=pooled, taps=taps), {
             "net": own, "projector": inner, "head": state["head"],
         }  # fmt: skip
 
@@ -124,11 +124,11 @@ def reusing(
 
 
 def simkd(at: At = "stage3", **settings: Any) -> Objective:
-    """The distance of the projection and the teacher's last map, all of SimKD's loss. Weight 1.
+    """Return the distance of the projection and the teacher's last map, all of SimKD's loss. Weight 1.
 
     Args:
-      at: the teacher's last map, or a vector.
-      **settings: of `jgd.distill.term`.
+      at: Place of the teacher's last map, or of a vector.
+      **settings: Settings of `jgd.distill.term`.
     """
 
     def loss(student, teacher, *, where=None):

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -25,11 +26,16 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jgd.core import Context, Model, Objective, Outputs, from_linen, objective, weighted
-from jgd.losses import cross_entropy, mean
+from jgd.core.objective import with_outputs
+from jgd.distill.data import seen_by
+from jgd.losses import cross_entropy, hint, listmle, mean
+from jgd.registry import Entry
 
 __all__ = [
     "At",
+    "On",
     "Place",
+    "counted",
     "index_of",
     "linear",
     "mean_teacher",
@@ -42,30 +48,36 @@ __all__ = [
 ]
 
 At = str | Callable[[Outputs], Any]
+On = str | Callable[[Context], Array]
 Place = At | tuple[At, At]
 
 
 def read(outputs: Outputs, at: At) -> Any:
-    """A value of a network: ``"logits"``, ``"embedding"``, the name of a tap, or a function of all outputs.
+    """Return a value of a network.
+
+    Args:
+      outputs: Outputs of the network.
+      at: ``"value"`` (``"logits"`` for classifiers), ``"embedding"``, the name of a tap, or a function of the
+        outputs.
 
     Raises:
       ValueError: for a tap that the network does not have.
     """
     if callable(at):
         return at(outputs)
-    if at in ("logits", "embedding"):
+    if at in ("value", "logits", "embedding"):
         value = getattr(outputs, at)
         if value is None:
             raise ValueError(f"the network returns no {at}")
         return value
     if at not in outputs.taps:
-        known = ", ".join(["logits", "embedding", *outputs.taps])
+        known = ", ".join(["value", "logits", "embedding", *outputs.taps])
         raise ValueError(f"the network has no output {at!r}, it has {known}")
     return outputs.taps[at]
 
 
 def pair(place: Any) -> tuple[At, At]:
-    """Where to read the student and where the teacher, of a place that may be one for both.
+    """Return where to read the student and where the teacher, of a place that may be one for both.
 
     Raises:
       ValueError: for anything but a name, a function of the outputs, or a pair of these.
@@ -79,15 +91,15 @@ def pair(place: Any) -> tuple[At, At]:
     return both
 
 
-def sides(ctx: Context, place: Place, student: str = "student", teacher: str = "teacher") -> tuple[Any, Any]:
-    """Values of both networks at a place; the teacher's is constant."""
+def sides(ctx: Context, place: Place, student: str = "model", teacher: str = "teacher") -> tuple[Any, Any]:
+    """Return values of both networks at a place; the teacher's is constant."""
     ours, theirs = pair(place)
     fixed = jax.lax.stop_gradient(read(ctx.outputs[teacher], theirs))
     return read(ctx.outputs[student], ours), fixed
 
 
 def index_of(ctx: Context, who: str) -> Array:
-    """Positions of the examples of a batch in the training set.
+    """Return positions of the examples of a batch in the training set.
 
     Raises:
       ValueError: where they are not known, as after a policy that mixes examples.
@@ -98,6 +110,35 @@ def index_of(ctx: Context, who: str) -> Array:
             "policies that mix examples, such as mixup"
         )
     return ctx.batch.index
+
+
+def counted(ctx: Context, on: On = "labelled") -> Array | None:
+    """Return the weights ``[B]`` by which a loss counts the examples of a batch; None for all alike.
+
+    Args:
+      ctx: Context of a step.
+      on: ``"labelled"``, the weights of the batch; ``"all"``; ``"unlabelled"``, the examples of weight zero;
+        the name of a mask of the batch (`jgd.core.Examples`), which for nodes are ``"train"``, ``"val"`` and
+        ``"test"``; or a function ``ctx -> [B]``.
+
+    Raises:
+      ValueError: for a name that the batch does not have.
+    """
+    weights, masks = ctx.batch.weights, ctx.batch.masks or {}
+    if callable(on):
+        return on(ctx)
+    if on == "labelled":
+        return weights
+    if on == "all":
+        return None
+    if on in masks:
+        return masks[on].astype(jnp.float32)
+    if on == "unlabelled":
+        if weights is None:
+            raise ValueError("on='unlabelled' counts examples of weight zero, and all have weight one")
+        return (weights == 0).astype(jnp.float32)
+    known = ", ".join(["labelled", "all", "unlabelled", *masks])
+    raise ValueError(f"the batch has no examples called {on!r}: on is one of {known}, or a function of ctx")
 
 
 _GIVEN = ("labels", "where", "key")
@@ -134,13 +175,13 @@ def _loss_settings(loss: Any, given: Iterable[str], what: str) -> Mapping[str, i
     return parameters
 
 
-def supervised(loss: Any = cross_entropy, *, player: str = "student", **settings: Any) -> Objective:
-    """The loss of a network against the targets of the batch, averaged by their weights.
+def supervised(loss: Any = cross_entropy, *, player: str = "model", **settings: Any) -> Objective:
+    """Return the loss of a network against the targets of the batch, averaged by their weights.
 
     Args:
       loss: ``(logits, targets, **settings) -> [B]``.
-      player: the network.
-      **settings: of the loss.
+      player: Name of the network.
+      **settings: Settings of the loss.
 
     Examples of unknown class, -1, count no more than those of weight zero.
 
@@ -162,7 +203,7 @@ def supervised(loss: Any = cross_entropy, *, player: str = "student", **settings
 
 
 def linear(student: Array, teacher: Array) -> nn.Module:
-    """A linear map from the last axis of the student's features to the teacher's."""
+    """Return a linear map from the last axis of the student's features to the teacher's."""
     del student
     return nn.Dense(teacher.shape[-1])
 
@@ -172,26 +213,27 @@ def term(
     *,
     at: Any = "logits",
     adapt: Callable[[Any, Any], nn.Module | Model] | None = None,
-    student: str = "student",
+    student: str = "model",
     teacher: str = "teacher",
-    everywhere: bool = False,
+    on: On = "labelled",
     schedules: Mapping[str, Callable[[Array], Any]] | None = None,
     **settings: Any,
 ) -> Objective:
-    """A loss between two networks as an objective. The teacher's side is constant.
+    """Return a loss between two networks as an objective. The teacher's side is constant.
 
     Args:
       loss: ``(student, teacher, **settings)``, one value for each example or a scalar. It is also given
         ``labels`` (classes of the batch), ``where`` (bool, examples that count) and ``key``, as far as it
         has arguments of these names.
-      at: what is compared, see `read`; or a pair, of the student and of the teacher.
+      at: Place that is compared, see `read`; or a pair of places, of the student and of the teacher.
       adapt: ``(student's value, teacher's value) -> network`` that the student's value goes through first.
         It is trained with the student, see `linear`.
-      student: who learns.
-      teacher: from whom.
-      everywhere: count all examples, also those whose weight is zero (nodes without labels).
-      schedules: settings that change, as functions of the step.
-      **settings: of the loss.
+      student: Name of the network that learns.
+      teacher: Name of the network that it learns from.
+      on: Examples that count: ``"labelled"``, ``"all"``, ``"unlabelled"``, the name of a mask of the batch
+        (of nodes ``"train"``, ``"val"`` and ``"test"``), or a function ``ctx -> [B]`` of weights.
+      schedules: Settings that change, as functions of the step.
+      **settings: Settings of the loss.
 
     Raises:
       ValueError: for a setting that the loss does not have, or that also has a schedule.
@@ -220,7 +262,7 @@ def term(
         if adapt is not None:
             out, state = network(x, y).apply(params, state, x, key=k_adapt, train=True)
             x = out.logits
-        weights = None if everywhere else ctx.batch.weights
+        weights = counted(ctx, on)
         given: dict[str, Any] = {}
         if "labels" in wanted:
             given["labels"] = ctx.batch.targets
@@ -257,17 +299,17 @@ class _Quiet(nn.Module):
 def mutual(
     loss: Callable, players: tuple[str, ...], *, hard: Callable = cross_entropy, weight: Any = 1.0, **settings
 ) -> Objective:
-    """Every network learns from the labels and from each of the others, which it takes as they are.
+    """Return an objective by which every network learns from the labels and from each of the others.
 
     Each player has ``hard`` on the labels and the mean of ``loss(own, other's)`` over the others (deep mutual
     learning, Zhang et al., CVPR 2018, with `jgd.losses.peer`).
 
     Args:
       loss: ``(student, teacher, **settings)`` on logits.
-      players: names of the networks, at least two.
-      hard: loss on the labels.
-      weight: of the mean over the others, a number or a schedule.
-      **settings: of `term`.
+      players: Names of the networks, at least two.
+      hard: Loss on the labels.
+      weight: Weight of the mean over the others, a number or a schedule.
+      **settings: Settings of `term`.
     """
     if len(players) < 2:
         raise ValueError(f"mutual learning needs at least two players, got {players}")
@@ -289,25 +331,24 @@ def _scaled(weight: Any, by: float) -> Any:
 
 
 def mean_teacher(
-    loss: Callable, *, decay: float = 0.99, at: At = "logits", player: str = "student", **settings: Any
+    loss: Callable, *, decay: float = 0.99, at: At = "logits", player: str = "model", **settings: Any
 ) -> Objective:
-    """A loss between a network and the moving average of its own past (Tarvainen and Valpola, NeurIPS 2017).
+    """Return a loss between a network and the average of its own past (Tarvainen and Valpola, NeurIPS 2017).
 
     The average is kept in the state of the objective and is evaluated without dropout at the inputs of the
-    batch, ``ctx.batch.inputs``.
+    batch, ``ctx.batch.inputs``, or at the whole graph of a node task.
 
     Args:
-      loss: as in `term`.
-      decay: weight of the past in each step.
-      at: what is compared.
-      player: the network.
-      **settings: of `term`.
+      loss: Loss, as in `term`.
+      decay: Weight of the past in each step.
+      at: Place that is compared.
+      player: Name of the network.
+      **settings: Settings of `term`.
     """
     inner = term(loss, at=at, student=player, teacher="average", **settings)
 
     def seen(average, ctx):
-        outputs = {**ctx.outputs, "average": ctx.call[player](*ctx.batch.inputs, params=average)}
-        return ctx._replace(outputs=outputs)
+        return with_outputs(ctx, average=ctx.call[player](*seen_by(ctx, player), params=average))
 
     def init(key, ctx):
         average = jax.tree.map(jnp.copy, ctx.params[player])
@@ -322,3 +363,25 @@ def mean_teacher(
         return value, (average, state), metrics
 
     return Objective(init, apply)
+
+
+def beside_labels(weight: float, make: Callable[[], Objective]) -> Callable[[], Objective]:
+    """Return a function that makes an objective beside cross-entropy on the labels.
+
+    Args:
+      weight: Weight of the objective; that of cross-entropy is 1.
+      make: Makes the objective.
+    """
+    return lambda: weighted(ce=(1.0, supervised()), more=(weight, make()))
+
+
+ENTRIES = (
+    Entry("ce", supervised, "Labels alone, without a teacher."),
+    Entry("listmle", partial(term, listmle), "Order of the classes.", "Xia et al. 2008"),
+    Entry(
+        "fitnet",
+        beside_labels(1.0, partial(term, hint, at="embedding", adapt=linear)),
+        "Embeddings, after a linear map.",
+        "Romero et al. 2015",
+    ),
+)

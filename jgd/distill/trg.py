@@ -36,8 +36,8 @@ def tokens(features: Float[Array, "..."], grid: tuple[int, int] | None = None) -
     """Tokens of a map ``[B, H, W, C]``, one for each cell of a grid, or tokens as they are.
 
     Args:
-      features: a map, or tokens ``[B, N, D]``.
-      grid: cells that the map is averaged to; None for one token for each position.
+      features: Map, or tokens ``[B, N, D]``.
+      grid: Cells that the map is averaged to; None for one token for each position.
 
     Raises:
       ValueError: for anything else.
@@ -72,25 +72,26 @@ def trg(
     affinity_temperature: Any = 1.0,
     reverse: bool = False,
     temperature: Any = None,
-    student: str = "student",
+    student: str = "model",
     teacher: str = "teacher",
 ) -> Objective:
-    """Relations of tokens, in three parts, to be added to cross-entropy and a divergence of logits.
+    """Return relations of tokens, in three parts, to be added to cross-entropy and a divergence of logits.
 
     Args:
-      at: tokens ``[B, N, D]`` or maps ``[B, H, W, C]`` of both networks, with as many tokens in each.
-      grid: what maps are averaged to first.
-      inner: weight of the relations in an image, α; all weights are numbers or schedules.
-      local: of the graph of neighbours, β.
-      across: of the contrast between networks, γ.
-      drawn: tokens of each image in the graph, m.
-      neighbours: of each token, k.
-      affinity_temperature: of the softmax of affinities; below 1 it sharpens them.
-      reverse: KL with the student first, as the paper prints it.
-      temperature: of the contrast, a schedule of the step; None for 0.5, falling along a cosine to 0.1 over
-        1000 steps.
-      student: who learns.
-      teacher: from whom.
+      at: Place of tokens ``[B, N, D]`` or maps ``[B, H, W, C]`` of both networks, with as many tokens in
+        each.
+      grid: Cells that maps are averaged to first.
+      inner: Weight of the relations in an image, α; all weights are numbers or schedules.
+      local: Weight of the graph of neighbours, β.
+      across: Weight of the contrast between networks, γ.
+      drawn: Tokens of each image in the graph, m.
+      neighbours: Neighbours of each token, k.
+      affinity_temperature: Temperature of the softmax of affinities; below 1 it sharpens them.
+      reverse: Whether the KL has the student first, as the paper prints it.
+      temperature: Temperature of the contrast, a schedule of the step; None for 0.5, falling along a cosine
+        to 0.1 over 1000 steps.
+      student: Name of the network that learns.
+      teacher: Name of the network that it learns from.
     """
     cooling = optax.cosine_decay_schedule(0.5, 1000, alpha=0.2) if temperature is None else temperature
 

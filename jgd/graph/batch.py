@@ -1,11 +1,11 @@
 """Batches of small graphs in a few static shapes.
 
 A padded batch is one block-diagonal graph, so every network that takes an operator takes it. Sizes
-are rounded up to powers of two: a data set of any size compiles a handful of programs.
+are rounded up to powers of two, so that a data set of any size needs only a few compiled programs.
 
-There are two ways to a batch. `pad` joins graphs on the host. `blocks` keeps all graphs as one block-diagonal
-operator, normalised once, from which `take_blocks` gathers any batch inside a jitted step: nothing is sorted,
-nothing comes from the host, and epochs can be shuffled anew.
+There are two ways to make a batch. `pad` joins graphs on the host. `blocks` keeps all graphs as one
+block-diagonal operator, normalised once, from which `take_blocks` gathers any batch inside a jitted step:
+nothing is sorted, nothing comes from the host, and every epoch can have another order.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ def _power_of_two(n: int) -> int:
 
 
 def budget_for(graphs: Sequence[jraph.GraphsTuple], n_graph: int | None = None) -> Budget:
-    """The smallest budget that holds the graphs and one padding graph.
+    """Return the smallest budget that holds the graphs and one padding graph.
 
     Args:
-      graphs: one batch of them.
-      n_graph: how many there are in a full batch; as many as given by default.
+      graphs: Graphs of one batch.
+      n_graph: Number of graphs in a full batch; as many as given by default.
 
     Returns:
       Nodes and edges are powers of two; graphs are ``n_graph + 1``.
@@ -69,11 +69,16 @@ def budget_for(graphs: Sequence[jraph.GraphsTuple], n_graph: int | None = None) 
 def pad(graphs: Sequence[jraph.GraphsTuple], budget: Budget) -> jraph.GraphsTuple:
     """Join graphs into one and pad it; padding edges connect padding nodes only.
 
+    Args:
+      graphs: Graphs to join, with dense node features.
+      budget: Sizes of the result.
+
     Raises:
-      ValueError: where the graphs do not fit the budget.
+      TypeError: Sparse node features.
+      ValueError: If the graphs do not fit the budget.
     """
     if any(isinstance(g.nodes, SparseOperator) for g in graphs):
-        raise TypeError("give dense node features; sparse ones cannot be joined")
+        raise TypeError("node features must be dense, because sparse ones cannot be joined")
     joined = jraph.batch_np(graphs)
     sizes = Budget(int(joined.n_node.sum()), int(joined.n_edge.sum()), len(joined.n_node))
     if sizes.n_node >= budget.n_node or sizes.n_edge > budget.n_edge or sizes.n_graph >= budget.n_graph:
@@ -84,12 +89,12 @@ def pad(graphs: Sequence[jraph.GraphsTuple], budget: Budget) -> jraph.GraphsTupl
 def batches(
     graphs: Sequence[jraph.GraphsTuple], size: int, order: Shaped[np.ndarray, " G"] | None = None
 ) -> Iterator[tuple[jraph.GraphsTuple, Int[np.ndarray, " size"]]]:
-    """Padded batches of ``size`` graphs, with the index of each graph (-1 for none).
+    """Yield padded batches of ``size`` graphs, with the index of each graph (-1 for none).
 
     Args:
-      graphs: the data set.
-      size: graphs in a batch; the last batch may hold fewer.
-      order: permutation of the data set; as given by default.
+      graphs: Graphs of the data set.
+      size: Number of graphs in a batch; the last batch may hold fewer.
+      order: Permutation of the data set; the given order by default.
     """
     indices = np.arange(len(graphs)) if order is None else np.asarray(order)
     for start in range(0, len(indices), size):
@@ -101,13 +106,13 @@ def batches(
 
 
 def graph_ids(graph: jraph.GraphsTuple) -> Int[Array, " N"]:
-    """The graph that each node of a batch belongs to."""
+    """Return the graph that each node of a batch belongs to."""
     n_node = jnp.asarray(graph.n_node)
     return jnp.repeat(jnp.arange(n_node.shape[0]), n_node, total_repeat_length=num_nodes(graph))
 
 
 def node_mask(graph: jraph.GraphsTuple) -> Bool[Array, " N"]:
-    """True for real nodes of a padded batch."""
+    """Return a mask that is true for the real nodes of a padded batch."""
     ids = graph_ids(graph)
     return ids < ids[-1]  # the last node is always padding; empty graphs may follow it
 
@@ -118,13 +123,13 @@ def pool(
     how: Literal["sum", "mean", "max"] = "mean",
     where: Bool[AnyArray, " N"] | None = None,
 ) -> Shaped[Array, "G F"]:
-    """Sum, mean or max of node features in each graph of a batch; zeros for a graph without nodes.
+    """Compute the sum, mean or max of node features in each graph; zeros for a graph without nodes.
 
     Args:
-      x: node features.
-      graph: the batch.
-      how: what to do with them.
-      where: the nodes that count (the roots of a forest), all by default.
+      x: Node features.
+      graph: Batch of graphs.
+      how: Reduction: ``"sum"``, ``"mean"`` or ``"max"``.
+      where: Mask of the nodes that count (the roots of a forest); all by default.
     """
     return segment_pool(x, graph_ids(graph), graph.n_node.shape[0], how, where)
 
@@ -136,7 +141,7 @@ def segment_pool(
     how: Literal["sum", "mean", "max"] = "mean",
     where: Bool[AnyArray, " N"] | None = None,
 ) -> Shaped[Array, "{count} F"]:
-    """As `pool`, for ascending graph numbers; nodes whose number is ``count`` or more are left out."""
+    """Pool as `pool` by ascending graph numbers; nodes whose number is ``count`` or more are left out."""
     if how not in ("sum", "mean", "max"):
         raise ValueError(f'pooling must be "sum", "mean" or "max", got {how!r}')
     there = jnp.ones(x.shape[0], bool) if where is None else jnp.asarray(where)
@@ -154,13 +159,13 @@ def segment_pool(
 
 
 def _ranges(first: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """``first[i], first[i] + 1, ... (count[i] of them)`` for all ``i``, one after another (host side)."""
+    """Return ``first[i], first[i] + 1, ... (count[i] of them)`` for all ``i``, concatenated (host side)."""
     offset = np.cumsum(count) - count
     return np.repeat(first - offset, count) + np.arange(int(count.sum()))
 
 
 def select_graphs(graphs: jraph.GraphsTuple, index: Integer[AnyArray, " n"]) -> jraph.GraphsTuple:
-    """The graphs at ``index`` out of many joined ones, joined again in that order (host side).
+    """Return the graphs at ``index`` out of many joined ones, joined again in that order (host side).
 
     Data of nodes and edges may be arrays, dicts of arrays or None; globals are dropped.
     """
@@ -185,12 +190,12 @@ def select_graphs(graphs: jraph.GraphsTuple, index: Integer[AnyArray, " n"]) -> 
 
 
 class Blocks(NamedTuple):
-    """A block-diagonal operator: what all graphs of a data set are to a network.
+    """Block-diagonal operator of all graphs of a data set.
 
     Attributes:
-      a: operator of all graphs.
-      node_at: ``[G + 1]`` first node of each graph, and their number.
-      edge_at: ``[G + 1]`` first nonzero of each graph, and their number.
+      a: Operator of all graphs.
+      node_at: ``[G + 1]`` first node of each graph, and the total number of nodes.
+      edge_at: ``[G + 1]`` first nonzero of each graph, and the total number of nonzeros.
     """
 
     a: SparseOperator
@@ -199,14 +204,14 @@ class Blocks(NamedTuple):
 
 
 def blocks(a: Operator, n_node: Integer[AnyArray, " G"]) -> Blocks:
-    """Say which rows of an operator belong to which graph (host side).
+    """Record which rows of an operator belong to which graph (host side).
 
     Args:
-      a: sparse operator with one value for each nonzero, e.g. ``operator(joined, normalize="sym")``.
-      n_node: nodes of each graph.
+      a: Sparse operator with one value for each nonzero, e.g. ``operator(joined, normalize="sym")``.
+      n_node: Number of nodes of each graph.
 
     Raises:
-      ValueError: where the sizes do not add up or an edge joins two graphs.
+      ValueError: If the sizes do not add up, or an edge joins two graphs.
     """
     node_at = np.append(0, np.cumsum(np.asarray(n_node))).astype(np.int32)
     if not isinstance(a, SparseOperator) or a.transposed or a.values.ndim != 1:
@@ -223,13 +228,13 @@ def blocks(a: Operator, n_node: Integer[AnyArray, " G"]) -> Blocks:
 def take_blocks(
     whole: Blocks, index: Int[Array, " B"], n_node: int, n_edge: int
 ) -> tuple[SparseOperator, Int[Array, " n"], Int[Array, " n"]]:
-    """The operator of a batch of graphs, inside or outside of jitted code.
+    """Gather the operator of a batch of graphs, inside or outside of jitted code.
 
     Args:
-      whole: all graphs.
-      index: those wanted, in any order, repeated or not; -1 for none.
-      n_node: static number of nodes, more than the graphs have (the last ones are padding).
-      n_edge: static number of nonzeros, at least as many as the graphs have.
+      whole: All graphs, from which the batch is taken.
+      index: Graphs of the batch, in any order, repeated or not; -1 for none.
+      n_node: Static number of nodes, larger than that of the graphs (the last nodes are padding).
+      n_edge: Static number of nonzeros, at least that of the graphs.
 
     Returns:
       The operator; the number of each of its nodes in the whole (one beyond the last for padding, which
@@ -254,7 +259,7 @@ def take_blocks(
     edge = jnp.where(real, edge, 0)
 
     def at_edge(x):
-        return x[edge] if len(x) else jnp.zeros(n_edge, x.dtype)  # nothing can be gathered from nothing
+        return x[edge] if len(x) else jnp.zeros(n_edge, x.dtype)  # an empty array has nothing to gather
 
     def renumber(old, shift, padding):
         return jnp.where(real, at_edge(old) + shift[owner], padding).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Build, check and clean graphs (host side, NumPy)."""
+"""Builders and checks of graphs (host side, NumPy)."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ def from_edges(
     *,
     num_nodes: int | None = None,
 ) -> jraph.GraphsTuple:
-    """One checked graph from index arrays.
+    """Build one checked graph from index arrays.
 
     Args:
-      senders: source of each edge.
-      receivers: target of each edge.
-      nodes: node features ``[N, F]`` (array or `SparseOperator`) or None.
-      edges: edge weights ``[E]``, a dict of edge data, or None.
-      num_nodes: needed where ``nodes`` is None, and checked where it is not.
+      senders: Source of each edge.
+      receivers: Target of each edge.
+      nodes: Node features ``[N, F]`` (array or `SparseOperator`) or None.
+      edges: Edge weights ``[E]``, a dict of edge data, or None.
+      num_nodes: Number of nodes; required if ``nodes`` is None, and checked otherwise.
 
     Raises:
-      ValueError: see `validate`.
+      ValueError: An unsound graph, see `validate`.
     """
     if nodes is None and num_nodes is None:
-        raise ValueError("say num_nodes=... for a graph without node features")
+        raise ValueError("a graph without node features needs num_nodes=...")
     if num_nodes is None:
         num_nodes = nodes.shape[0] if isinstance(nodes, SparseOperator) else len(jax.tree.leaves(nodes)[0])
     fields: dict[str, Any] = {
@@ -69,20 +69,20 @@ def _int32(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
 
 
 def validate(graph: jraph.GraphsTuple, *, features: bool = False) -> jraph.GraphsTuple:
-    """Return the graph if it is sound, else raise.
+    """Return the graph if it is sound, else raise an error.
 
-    Sound means: at least one node; integer index arrays of equal length within range; ``n_node`` and
+    A sound graph has at least one node; integer index arrays of equal length within range; ``n_node`` and
     ``n_edge`` that add up, with edges inside their graph where several are joined; finite features and
     weights of matching length. Repeated edges (their weights add up), self loops (kept) and isolated nodes (a
-    zero row in the operator) are sound. Costs ``O(N F + E)`` on the host.
+    zero row in the operator) are sound. The check costs ``O(N F + E)`` on the host.
 
     Args:
-      graph: one graph, or several joined.
-      features: whether node features have to be a matrix ``[N, F]`` of numbers, and an array of edge data
-        weights, as networks and `operator` read them.
+      graph: Graph, or several joined.
+      features: Whether to require that node features are a matrix ``[N, F]`` of numbers and that an array of
+        edge data holds weights, as networks and `operator` read them.
 
     Raises:
-      ValueError: saying what is wrong and where.
+      ValueError: An unsound graph; the message names the problem and its place.
     """
     senders, receivers = np.asarray(graph.senders), np.asarray(graph.receivers)
     size = num_nodes(graph)
@@ -117,7 +117,7 @@ def validate(graph: jraph.GraphsTuple, *, features: bool = False) -> jraph.Graph
 
 
 def _check_finite(name: str, array: np.ndarray, rows: np.ndarray | None = None) -> None:
-    """Refuse what is no number, and what is no finite one in float32, where networks compute."""
+    """Refuse values that are not numbers, or not finite in float32, in which networks compute."""
     if not (jnp.issubdtype(array.dtype, jnp.number) or array.dtype == bool):
         raise ValueError(f"{name} holds values of type {array.dtype}, not numbers")
     if jnp.issubdtype(array.dtype, jnp.inexact):
@@ -145,7 +145,7 @@ def _check_joined(graph: jraph.GraphsTuple, senders: np.ndarray, receivers: np.n
 
 
 def adjacency(graph: jraph.GraphsTuple) -> sp.csr_array:
-    """The SciPy adjacency matrix ``A[receiver, sender]``; repeated edges add up."""
+    """Return the SciPy adjacency matrix ``A[receiver, sender]``; repeated edges add up."""
     index = (np.asarray(graph.receivers), np.asarray(graph.senders))
     weights, size = edge_weights(graph), num_nodes(graph)
     weights = np.ones(len(index[0]), np.float32) if weights is None else np.asarray(weights)
@@ -155,7 +155,7 @@ def adjacency(graph: jraph.GraphsTuple) -> sp.csr_array:
 def from_adjacency(
     matrix: Shaped[AnyArray, "N N"] | sp.spmatrix | sp.sparray, nodes: Any = None
 ) -> jraph.GraphsTuple:
-    """A weighted graph whose edges are the nonzeros of ``A[receiver, sender]``."""
+    """Build a weighted graph whose edges are the nonzeros of ``A[receiver, sender]``."""
     data: Any = matrix if sp.issparse(matrix) else np.asarray(matrix)
     if data.ndim != 2 or data.shape[0] != data.shape[1]:
         raise ValueError(f"an adjacency matrix is square, got shape {data.shape}")
@@ -182,8 +182,8 @@ def coalesce(graph: jraph.GraphsTuple, reduce: Literal["sum", "max", "first"] = 
     """Merge repeated edges, sorted by (receiver, sender).
 
     Args:
-      graph: one graph, unweighted or weighted.
-      reduce: what the weight of a merged edge is; an unweighted graph stays unweighted.
+      graph: Graph, unweighted or weighted.
+      reduce: Rule for the weight of a merged edge; an unweighted graph stays unweighted.
     """
     senders, receivers = np.asarray(graph.senders), np.asarray(graph.receivers)
     pair = receivers.astype(np.int64) * num_nodes(graph) + senders
@@ -209,7 +209,7 @@ def to_undirected(graph: jraph.GraphsTuple) -> jraph.GraphsTuple:
 
 
 def induced_subgraph(graph: jraph.GraphsTuple, index: Integer[AnyArray, " n"]) -> jraph.GraphsTuple:
-    """The graph on the nodes ``index`` (in that order) with all edges between them."""
+    """Return the graph on the nodes ``index`` (in that order) with all edges between them."""
     if isinstance(graph.nodes, SparseOperator):
         raise TypeError("give dense node features; make them sparse after taking the subgraph")
     index = np.asarray(index)
@@ -235,14 +235,14 @@ def knn_graph(
 ) -> jraph.GraphsTuple:
     """Connect every row of ``x`` with its ``k`` nearest other rows (exact search, unit weights).
 
-    Among equally near rows the first ones count, whatever the machine: candidates (sixteen more than needed)
-    are measured again in float64.
+    Among equally near rows the first ones are taken on every machine: the distances of candidates (sixteen
+    more than needed) are computed again in float64.
 
     Args:
-      x: points, which become the node features.
-      k: neighbours of each, in ``1..N-1``.
-      metric: distance.
-      symmetric: add the reverse edges; else edges run from the neighbour to the point.
+      x: Points, which become the node features.
+      k: Number of neighbours of each point, in ``1..N-1``.
+      metric: Distance between points.
+      symmetric: Whether to add the reverse edges; if false, edges run from the neighbour to the point.
     """
     x = np.asarray(x, np.float32)
     if not 1 <= k < len(x):

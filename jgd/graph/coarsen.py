@@ -14,7 +14,7 @@ __all__ = ["coarsen", "indicator"]
 
 
 def indicator(assign: Integer[AnyArray, " N"], k: int) -> sp.csr_array:
-    """The matrix ``S[N, k]`` with ``S[i, assign[i]] = 1``."""
+    """Return the matrix ``S[N, k]`` with ``S[i, assign[i]] = 1``."""
     assign = np.asarray(assign)
     size = len(assign)
     return sp.csr_array((np.ones(size, np.float32), assign, np.arange(size + 1)), shape=(size, k))
@@ -26,14 +26,14 @@ def coarsen(
     k: int,
     reduce: Literal["mean", "sum"] = "mean",
 ) -> Float[np.ndarray, "k k"]:
-    """The dense matrix of weights between clusters.
+    """Compute the dense matrix of weights between clusters.
 
     Args:
-      matrix: weights ``[N, N]`` between nodes.
-      assign: cluster of each node.
-      k: number of clusters; empty ones give zeros.
-      reduce: ``"mean"`` for ``P^T A P`` with ``P = S diag(1 / |C|)``, the mean over all pairs of nodes of two
-        clusters; ``"sum"`` for ``S^T A S``.
+      matrix: Weights ``[N, N]`` between nodes.
+      assign: Cluster of each node.
+      k: Number of clusters; empty clusters give zeros.
+      reduce: Reduction of the weights: ``"mean"`` returns ``P^T A P`` with ``P = S diag(1 / |C|)``, the mean
+        over all pairs of nodes of two clusters; ``"sum"`` returns ``S^T A S``.
     """
     s = indicator(assign, k)
     total = (s.T @ matrix @ s).toarray().astype(np.float32)

@@ -1,4 +1,4 @@
-"""The linear operator that all message passing goes through.
+"""The linear operator of all message passing.
 
 A graph network sees a graph only as ``A = operator(graph, ...)`` and uses ``A @ x``, ``A.T``,
 ``A.scores(q, k)``, ``A.softmax(values)`` and ``A.with_values(values)``. The same network then runs
@@ -57,16 +57,16 @@ def _check_columns(a: Operator, heads: tuple[int, ...], x: Array) -> None:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SparseOperator:
-    """A sparse ``(M, N)`` matrix, or ``H`` of them on the same positions (attention heads).
+    """Sparse ``(M, N)`` matrix, or ``H`` of them on the same positions (attention heads).
 
     Attributes:
-      values: ``[E]`` or ``[E, H]``, in the order of ``structure``, transposed or not.
-      structure: positions of the nonzeros.
-      transposed: whether this is the transpose of the matrix that ``structure`` describes.
+      values: Values ``[E]`` or ``[E, H]`` in the order of ``structure``, transposed or not.
+      structure: Positions of the nonzeros.
+      transposed: Whether this is the transpose of the matrix that ``structure`` describes.
     """
 
     values: Any
-    structure: Any  # a `Structure`, or what stands for one in a tree of axes or shardings
+    structure: Any  # a `Structure`, or its counterpart in a tree of axes or shardings
     transposed: bool = field(default=False, metadata={"static": True})
 
     @property
@@ -77,7 +77,7 @@ class SparseOperator:
 
     @property
     def dtype(self) -> Any:
-        """Of the values."""
+        """Type of the values."""
         return self.values.dtype
 
     @property
@@ -101,7 +101,7 @@ class SparseOperator:
         return replace(self.T, values=jnp.conj(self.values))
 
     def __matmul__(self, x: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "M ..."]:
-        """``A @ x`` for ``x`` of shape ``[N, ...]``; with ``H`` heads, ``x`` is ``[N, H, ...]``."""
+        """Multiply with ``x`` of shape ``[N, ...]``; with ``H`` heads, ``x`` is ``[N, H, ...]``."""
         x, heads = jnp.asarray(x), self.values.shape[1:]
         _check_columns(self, heads, x)
         values = self.values if heads else self.values[:, None]
@@ -110,7 +110,7 @@ class SparseOperator:
         return y.reshape(self.shape[0], *x.shape[1:])
 
     def scores(self, q: Shaped[AnyArray, "M ..."], k: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "E ..."]:
-        """Inner products at the nonzeros: ``[M, F], [N, F] -> [E]`` or ``[M, H, F], [N, H, F] -> [E, H]``."""
+        """Compute inner products at the nonzeros: ``[M, F], [N, F] -> [E]``, with heads ``[E, H]``."""
         q, k = jnp.asarray(q), jnp.asarray(k)
         a, b = (k, q) if self.transposed else (q, k)
         if q.ndim == 2:
@@ -118,7 +118,7 @@ class SparseOperator:
         return sddmm(a, b, self.structure)
 
     def softmax(self, values: Shaped[Array, "E ..."]) -> Shaped[Array, "E ..."]:
-        """Softmax of ``values`` over the nonzeros of each row."""
+        """Compute the softmax of ``values`` over the nonzeros of each row."""
         channels = values.reshape(values.shape[0], math.prod(values.shape[1:]))
         rows, height = self.receivers, self.shape[0]
         top = jax.ops.segment_max(
@@ -126,19 +126,19 @@ class SparseOperator:
         )
         weights = self.with_values(jnp.exp(channels - top[rows]))
         ones = jnp.ones((self.shape[1], channels.shape[1], 1), channels.dtype)
-        totals = self.scores(weights @ ones, ones)  # back to the edges, by products that differentiate well
+        totals = self.scores(weights @ ones, ones)  # gathered by products, which differentiate well
         return (weights.values / totals).reshape(values.shape)
 
     def with_values(self, values: Shaped[Array, "E ..."]) -> SparseOperator:
-        """The same positions with other values; nothing is normalised again."""
+        """Return an operator with the same positions and other values; nothing is normalised again."""
         return replace(self, values=values)
 
     def at_senders(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "E ..."]:
-        """Column features at each nonzero."""
+        """Return the features of the column of each nonzero."""
         return jnp.take(x, self.senders, axis=0)
 
     def at_receivers(self, x: Shaped[Array, "M ..."]) -> Shaped[Array, "E ..."]:
-        """Row features at each nonzero."""
+        """Return the features of the row of each nonzero."""
         return jnp.take(x, self.receivers, axis=0)
 
     def reduce(self, messages: Shaped[Array, "E ..."], how: Reduction = "sum") -> Shaped[Array, "M ..."]:
@@ -149,7 +149,7 @@ class SparseOperator:
         return _finish(result, jnp.diff(indptr), how)
 
     def todense(self) -> Array:
-        """``[M, N]`` or ``[M, N, H]``; repeated positions add up."""
+        """Return the matrix ``[M, N]`` or ``[M, N, H]``; repeated positions add up."""
         dense = jnp.zeros((*self.shape, *self.values.shape[1:]), self.dtype)
         return dense.at[self.receivers, self.senders].add(self.values)
 
@@ -157,9 +157,9 @@ class SparseOperator:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DenseOperator:
-    """A dense ``(M, N)`` matrix, or ``(M, N, H)`` with heads. Zero entries are no edges.
+    """Dense ``(M, N)`` matrix, or ``(M, N, H)`` with heads; zero entries are not edges.
 
-    Batches of dense graphs go through `jax.vmap`.
+    Batches of dense graphs use `jax.vmap`.
     """
 
     values: Any
@@ -172,16 +172,16 @@ class DenseOperator:
 
     @property
     def dtype(self) -> Any:
-        """Of the values."""
+        """Type of the values."""
         return self.values.dtype
 
     @property
     def mask(self) -> Array:
-        """Where the edges are, ``[M, N]``."""
+        """Positions of the edges, ``[M, N]``."""
         return self.values != 0 if self.pattern is None else self.pattern
 
     def _mask(self, values: Array) -> Array:
-        """The mask of values that may have more axes."""
+        """Return the mask of values that may have more axes."""
         return self.mask.reshape(*self.mask.shape, *(1,) * (values.ndim - self.mask.ndim))
 
     @property
@@ -196,7 +196,7 @@ class DenseOperator:
         return replace(self.T, values=jnp.conj(self.T.values))
 
     def __matmul__(self, x: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "M ..."]:
-        """``A @ x`` for ``x`` of shape ``[N, ...]``; with ``H`` heads, ``x`` is ``[N, H, ...]``."""
+        """Multiply with ``x`` of shape ``[N, ...]``; with ``H`` heads, ``x`` is ``[N, H, ...]``."""
         x, heads = jnp.asarray(x), self.values.shape[2:]
         _check_columns(self, heads, x)
         if heads:
@@ -204,23 +204,23 @@ class DenseOperator:
         return jnp.tensordot(self.values, x, axes=1)
 
     def scores(self, q: Shaped[AnyArray, "M ..."], k: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "M N ..."]:
-        """Inner products of all pairs: ``[M, F], [N, F] -> [M, N]``, with heads ``[M, N, H]``."""
+        """Compute inner products of all pairs, ``[M, F], [N, F] -> [M, N]``, with heads ``[M, N, H]``."""
         return jnp.einsum("mf,nf->mn" if q.ndim == 2 else "mhf,nhf->mnh", q, k)
 
     def softmax(self, values: Shaped[Array, "M N ..."]) -> Shaped[Array, "M N ..."]:
-        """Softmax of ``values`` over the edges of each row; rows without edges give zeros."""
+        """Compute the softmax of ``values`` over the edges of each row; rows without edges give zeros."""
         return jax.nn.softmax(values, axis=1, where=self._mask(values))
 
     def with_values(self, values: Shaped[Array, "M N ..."]) -> DenseOperator:
-        """Other values; the edges stay where they were, and values elsewhere are ignored."""
+        """Return an operator with other values on the same edges; values elsewhere are ignored."""
         return DenseOperator(jnp.where(self._mask(values), values, 0), self.mask)
 
     def at_senders(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "M N ..."]:
-        """Column features at each pair."""
+        """Return the column features at each pair."""
         return jnp.broadcast_to(x[None], (self.shape[0], *x.shape))
 
     def at_receivers(self, x: Shaped[Array, "M ..."]) -> Shaped[Array, "M N ..."]:
-        """Row features at each pair."""
+        """Return the row features at each pair."""
         return jnp.broadcast_to(x[:, None], (self.shape[0], self.shape[1], *x.shape[1:]))
 
     def reduce(self, messages: Shaped[Array, "M N ..."], how: Reduction = "sum") -> Shaped[Array, "M ..."]:
@@ -234,17 +234,17 @@ class DenseOperator:
         return _finish(result, jnp.sum(self.mask, axis=1), how)
 
     def todense(self) -> Array:
-        """The matrix itself."""
+        """Return the matrix itself."""
         return self.values
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DiagonalOperator:
-    """A diagonal ``(N, N)`` matrix: every node hears only itself. What "without edges" means.
+    """Diagonal ``(N, N)`` matrix, the operator of a graph without edges: nodes receive only from themselves.
 
     Attributes:
-      values: ``[N]``, or ``[N, H]`` with heads.
+      values: Diagonal ``[N]``, or ``[N, H]`` with heads.
     """
 
     values: Any
@@ -256,7 +256,7 @@ class DiagonalOperator:
 
     @property
     def dtype(self) -> Any:
-        """Of the values."""
+        """Type of the values."""
         return self.values.dtype
 
     @property
@@ -270,44 +270,44 @@ class DiagonalOperator:
         return DiagonalOperator(jnp.conj(self.values))
 
     def __matmul__(self, x: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "N ..."]:
-        """``A @ x`` for ``x`` of shape ``[N, ...]``; with ``H`` heads, ``x`` is ``[N, H, ...]``."""
+        """Multiply with ``x`` of shape ``[N, ...]``; with ``H`` heads, ``x`` is ``[N, H, ...]``."""
         x, heads = jnp.asarray(x), self.values.shape[1:]
         _check_columns(self, heads, x)
         return self.values.reshape(*self.values.shape, *(1,) * (x.ndim - self.values.ndim)) * x
 
     def scores(self, q: Shaped[AnyArray, "N ..."], k: Shaped[AnyArray, "N ..."]) -> Shaped[Array, "N ..."]:
-        """Inner products of each node with itself: ``[N, F] -> [N]``, with heads ``[N, H]``."""
+        """Compute inner products of each node with itself, ``[N, F] -> [N]``, with heads ``[N, H]``."""
         return jnp.sum(jnp.asarray(q) * jnp.asarray(k), axis=-1)
 
     def softmax(self, values: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
-        """Softmax over the one nonzero of each row: ones."""
+        """Return the softmax over the one nonzero of each row: ones."""
         return jnp.ones_like(values)
 
     def with_values(self, values: Shaped[Array, "N ..."]) -> DiagonalOperator:
-        """Another diagonal."""
+        """Return an operator with another diagonal."""
         return DiagonalOperator(values)
 
     def at_senders(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
-        """Column features at each nonzero: ``x``."""
+        """Return the features of the column of each nonzero, ``x``."""
         return x
 
     def at_receivers(self, x: Shaped[Array, "N ..."]) -> Shaped[Array, "N ..."]:
-        """Row features at each nonzero: ``x``."""
+        """Return the features of the row of each nonzero, ``x``."""
         return x
 
     def reduce(self, messages: Shaped[Array, "N ..."], how: Reduction = "sum") -> Shaped[Array, "N ..."]:
-        """Gather messages, one for each node, into rows, whatever the reduction."""
+        """Gather messages, one for each node, into rows; every reduction returns them."""
         del how
         return messages
 
     def todense(self) -> Array:
-        """``[N, N]`` or ``[N, N, H]``."""
+        """Return the matrix ``[N, N]`` or ``[N, N, H]``."""
         eye = jnp.eye(self.shape[0], dtype=self.dtype)
         return eye.reshape(*eye.shape, *(1,) * (self.values.ndim - 1)) * self.values
 
 
 def identity(size: int) -> DiagonalOperator:
-    """``A = I`` of so many nodes."""
+    """Return ``A = I`` of ``size`` nodes."""
     return DiagonalOperator(jnp.ones(size))
 
 
@@ -315,7 +315,7 @@ Operator: TypeAlias = SparseOperator | DenseOperator | DiagonalOperator
 
 
 def _finish(result: Array, count: Array, how: Reduction) -> Array:
-    """Divide for a mean; zeros where an extreme was taken over nothing."""
+    """Divide by the count for a mean; return zeros for an extreme of no values."""
     count = count.reshape(*count.shape, *(1,) * (result.ndim - count.ndim))
     return {
         "sum": lambda: result,
@@ -345,25 +345,25 @@ def from_coo(
     *,
     shape: tuple[int, int],
 ) -> SparseOperator:
-    """A sparse operator from coordinates: rows are ``receivers``, columns ``senders``.
+    """Build a sparse operator from coordinates: rows are ``receivers``, columns ``senders``.
 
-    Works on concrete arrays (checked and sorted on the host) and under `jit`, where indices must be in
+    The arrays are concrete (checked and sorted on the host) or traced, in which case indices must be in
     range. Repeated positions add up.
 
     Args:
-      senders: column of each nonzero.
-      receivers: row of each nonzero.
-      values: ``[E]`` or ``[E, H]``; ones by default.
-      shape: rows and columns.
+      senders: Column of each nonzero.
+      receivers: Row of each nonzero.
+      values: Values ``[E]`` or ``[E, H]``; ones by default.
+      shape: Number of rows and of columns.
 
     Raises:
-      ValueError: for indices that are no integers or out of range, and for lengths that differ.
+      ValueError: Indices that are not integers or out of range, or lengths that differ.
     """
     check_index("senders", senders, shape[1])
     check_index("receivers", receivers, shape[0])
     lengths = [len(x) for x in (senders, receivers, values) if x is not None]
     if len(set(lengths)) > 1:
-        raise ValueError(f"senders, receivers and values must be equally many, got {lengths}")
+        raise ValueError(f"senders, receivers and values must have equal lengths, got {lengths}")
     traced = any(isinstance(a, Tracer) for a in (senders, receivers))
     xp: Any = jnp if traced else np
     rows, cols = (xp.asarray(a).astype(np.int32) for a in (receivers, senders))
@@ -389,7 +389,7 @@ def from_coo(
 
 
 def num_nodes(graph: jraph.GraphsTuple) -> int:
-    """The static number of nodes of a graph, padding included."""
+    """Return the static number of nodes of a graph, padding included."""
     nodes: Any = graph.nodes
     if isinstance(nodes, SparseOperator):
         return nodes.shape[0]
@@ -398,7 +398,7 @@ def num_nodes(graph: jraph.GraphsTuple) -> int:
 
 
 def edge_weights(graph: jraph.GraphsTuple) -> Any:
-    """Edge weights ``[E]`` of a graph, or None for unit weights.
+    """Return the edge weights ``[E]`` of a graph, or None for unit weights.
 
     ``graph.edges`` is None, an array ``[E]`` or ``[E, 1]`` of weights, or a dict of edge data whose
     ``"weight"``, if present, is such an array. Other edge features are not weights.
@@ -411,7 +411,7 @@ def edge_weights(graph: jraph.GraphsTuple) -> Any:
         return weights[:, 0]
     if weights.ndim != 1:
         raise ValueError(
-            f"edges have shape {weights.shape}, which are features and no weights: "
+            f"edges have shape {weights.shape}, which are features and not weights: "
             "keep them in a dict, e.g. edges={'feature': ...}, with the weights under 'weight'"
         )
     return weights
@@ -424,29 +424,29 @@ def operator(
     self_loops: SelfLoops = False,
     negative: Negative = "refuse",
 ) -> Operator:
-    """The adjacency operator of a graph.
+    """Build the adjacency operator of a graph.
 
     Args:
-      graph: a graph (sparse), an adjacency array ``[M, N]`` (dense), a SciPy sparse matrix, a diagonal, or a
+      graph: Graph (sparse), adjacency array ``[M, N]`` (dense), SciPy sparse matrix, diagonal operator, or
         `jgd.data.Condensed` of nodes, whose stored normalisation is then applied once.
-      normalize: ``"sym"`` for ``D_r^-1/2 A D_c^-1/2``, ``"row"`` for rows that sum to one, ``"col"`` for
-        columns that do, None for the weights as they are. Degrees are sums of weights: ``D_r`` of what
-        arrives at a node, ``D_c`` of what leaves it. They differ in a directed graph, where PyTorch Geometric
-        takes what arrives on both sides. A node without edges keeps a zero row.
-      self_loops: weight of a loop added to every node (True is 1) before normalising. Loops that the
-        graph already has are kept and add up. ``"remaining"`` adds a loop of weight 1 only to nodes without
-        one, as PyTorch Geometric does; several loops of a node become one of the sum of their weights.
-      negative: what normalising does with weights below zero: ``"refuse"`` them; degrees of their
-        ``"absolute"`` values, which keeps their signs; or ``"keep"`` their signed sums, where a row whose
-        sum is not positive becomes zero. Weights that are traced are not looked at.
+      normalize: Normalisation: ``"sym"`` is ``D_r^-1/2 A D_c^-1/2``, ``"row"`` makes rows sum to one,
+        ``"col"`` makes columns sum to one, None keeps the weights. Degrees are sums of weights: ``D_r`` of
+        the edges that arrive at a node, ``D_c`` of those that leave it. They differ in a directed graph,
+        where PyTorch Geometric uses the arriving edges on both sides. A node without edges keeps a zero row.
+      self_loops: Weight of a loop added to every node (True is 1) before normalising. Existing loops are kept
+        and add up. ``"remaining"`` adds a loop of weight 1 only to nodes without one, as PyTorch Geometric
+        does; several loops of a node become one with the sum of their weights.
+      negative: Treatment of weights below zero when normalising: ``"refuse"`` raises an error; ``"absolute"``
+        takes degrees of their absolute values and keeps their signs; ``"keep"`` takes their signed sums,
+        where a row whose sum is not positive becomes zero. Traced weights are not checked.
 
-    Weights that are no floating-point numbers (booleans, counts) become ones that are.
+    Weights of other types (booleans, counts) become floating-point numbers.
 
     Returns:
       `SparseOperator` or `DenseOperator` with ``A[receiver, sender] = weight``.
 
     Raises:
-      ValueError: for a graph that is not sound, or negative weights.
+      ValueError: A graph that is not sound, or negative weights.
     """
     data: Any = graph
     if isinstance(self_loops, str) and self_loops != "remaining":
@@ -454,7 +454,7 @@ def operator(
     if hasattr(data, "operator"):
         return data.operator(normalize=normalize, self_loops=self_loops, negative=negative)
     if hasattr(data, "graph"):
-        raise ValueError(f"a {type(data).__name__} is no graph: give its graph, operator(task.graph, ...)")
+        raise ValueError(f"a {type(data).__name__} is not a graph: give its graph, operator(task.graph, ...)")
     remaining = self_loops == "remaining"
     loop = 0.0 if remaining else float(self_loops)
     if isinstance(data, jraph.GraphsTuple):
@@ -491,7 +491,7 @@ def operator(
 
 
 def _one_loop_each(senders: Any, receivers: Any, weights: Array, size: int) -> tuple[Any, Any, Array]:
-    """Edges with exactly one loop of each node: those it has, added up, or one of weight 1."""
+    """Return edges with exactly one loop of each node: the sum of those it has, or one of weight 1."""
     traced = any(isinstance(i, Tracer) for i in (senders, receivers))
     xp: Any = jnp if traced else np
     senders, receivers = xp.asarray(senders), xp.asarray(receivers)
@@ -499,7 +499,7 @@ def _one_loop_each(senders: Any, receivers: Any, weights: Array, size: int) -> t
     own = jnp.zeros(size, weights.dtype).at[receivers].add(jnp.where(there, weights, 0))
     count = jnp.zeros(size, jnp.int32).at[receivers].add(there)
     nodes = xp.arange(size, dtype=np.int32)
-    if traced:  # nothing can be left out, and what has the weight 0 is no edge
+    if traced:  # shapes are static, and a weight of 0 is not an edge
         weights = jnp.where(there, 0, weights)
     else:
         senders, receivers, weights = senders[~there], receivers[~there], weights[np.flatnonzero(~there)]
@@ -512,7 +512,7 @@ def _floating(x: AnyArray) -> Array:
 
 
 def _check_signs(a: Operator) -> None:
-    """Refuse negative weights that can be seen, naming the first edge."""
+    """Refuse negative weights that are not traced, naming the first edge."""
     if isinstance(a.values, Tracer) or not bool(jnp.any(a.values < 0)):
         return
     at = tuple(np.argwhere(np.asarray(a.values) < 0)[0])
@@ -526,16 +526,21 @@ def _check_signs(a: Operator) -> None:
 def normalize(a: Operator, how: Normalization, *, negative: Negative = "refuse") -> Operator:
     """Scale rows and columns by their sums (see `operator`); differentiable in the values.
 
-    Heads are scaled each by their own sums. A row or column whose sum is not positive becomes zero.
+    Each head is scaled by its own sums. A row or column whose sum is not positive becomes zero.
+
+    Args:
+      a: Operator with real values.
+      how: Normalisation: ``"sym"``, ``"row"`` or ``"col"``.
+      negative: Treatment of negative weights, see `operator`.
 
     Raises:
-      ValueError: for an unknown word, and for negative weights unless ``negative`` allows them.
+      ValueError: An unknown normalisation, complex weights, or negative ones unless ``negative`` allows them.
     """
     exponents = {"sym": (-0.5, -0.5), "row": (-1.0, 0.0), "col": (0.0, -1.0)}
     if how not in exponents:
         raise ValueError(f"normalize must be one of {list(exponents)} or None, got {how!r}")
     if jnp.iscomplexobj(a.values):
-        raise ValueError("sums of complex weights are no degrees: normalise the magnitudes instead")
+        raise ValueError("sums of complex weights are not degrees: normalise the magnitudes instead")
     if negative not in get_args(Negative):
         raise ValueError(f"negative must be one of {', '.join(get_args(Negative))}, got {negative!r}")
     if negative == "refuse":
@@ -554,11 +559,11 @@ def normalize(a: Operator, how: Normalization, *, negative: Negative = "refuse")
     return replace(a, values=a.values * a.scores(scale(sizes, rows), scale(sizes.T, cols)))
 
 
-_normalize = normalize  # `operator` has an argument of that name
+_normalize = normalize  # because `operator` has an argument of that name
 
 
 def sparse_features(x: Shaped[AnyArray, "N F"] | sp.spmatrix | sp.sparray) -> SparseOperator:
-    """Node features as an operator: ``X @ W`` then costs its nonzeros only (host side)."""
+    """Return node features as an operator; ``X @ W`` then costs its nonzeros only (host side)."""
     matrix: Any = x if sp.issparse(x) else np.asarray(x)
     result = operator(sp.csr_array(matrix, dtype=np.float32))
     assert isinstance(result, SparseOperator)
@@ -566,15 +571,15 @@ def sparse_features(x: Shaped[AnyArray, "N F"] | sp.spmatrix | sp.sparray) -> Sp
 
 
 def propagate(a: Operator, x: Num[Array, "N F"], terms: int, alpha: float | Array) -> Num[Array, "N F"]:
-    """The truncated personalised-propagation series ``(1 - alpha) sum_{t<terms} alpha^t A^t x``.
+    """Compute the truncated personalised-propagation series ``(1 - alpha) sum_{t<terms} alpha^t A^t x``.
 
-    With ``terms -> inf`` and a spectral radius of at most one it solves ``(I - alpha A) y = (1 - alpha) x``.
+    For ``terms -> inf`` and a spectral radius of at most one it solves ``(I - alpha A) y = (1 - alpha) x``.
 
     Args:
-      a: square operator.
-      x: node features.
-      terms: number of terms, at least one; one term is ``(1 - alpha) x``.
-      alpha: weight of each further step, in ``[0, 1)``.
+      a: Square operator.
+      x: Node features.
+      terms: Number of terms, at least one; one term is ``(1 - alpha) x``.
+      alpha: Weight of each further step, in ``[0, 1)``.
     """
     if terms < 1:
         raise ValueError(f"terms must be at least 1, got {terms}")

@@ -11,7 +11,7 @@ Both are bilinear, and every derivative of one is one of the two again::
     d spmm / dx  -> spmm with A transposed        d sddmm / da -> spmm
     d spmm / dv  -> sddmm                         d sddmm / db -> spmm with A transposed
 
-so forward mode, reverse mode and any nesting of them work, and no derivative scatters at random.
+so forward mode, reverse mode and any nesting of them work, and no derivative scatters to random positions.
 
 ``vmap`` never loops. Inside, values are ``[V, E, K]`` and features ``[V, B, N, K, F]``: a batch axis of the
 features alone joins ``B``, one of the values joins ``V`` (both without moving data), and a batch of
@@ -19,8 +19,8 @@ different structures becomes one block-diagonal matrix.
 
 Lowering: on CPU the product is the CSR kernel behind ``jax.experimental.sparse.BCSR`` (two to three times
 faster than ``segment_sum``), called once, on a tall matrix with a block of rows for each member, so that the
-features of one member stay in cache (for Cora and sixty networks three times faster than one product with
-wide rows); only narrow features are folded into wide rows. Elsewhere it is a gather and a sorted
+features of one member stay in cache (for Cora and sixty networks this is three times faster than one product
+with wide rows); only narrow features are folded into wide rows. Elsewhere it is a gather and a sorted
 ``segment_sum`` over all members at once. This is the only file that touches ``jax.experimental.sparse``. The
 CPU kernel is a custom call without a compatibility promise, so exporting for CPU needs
 ``disabled_checks=EXPORT_CHECKS``.
@@ -45,12 +45,12 @@ EXPORT_CHECKS = (jax.export.DisabledSafetyCheck.custom_call("cpu_csr_sparse_dens
 """Pass as ``disabled_checks`` to ``jax.export.export`` when exporting a product for CPU."""
 
 _BLOCK = 2**20  # numbers per gathered block of the CPU sddmm, measured fastest
-_NARROW = 32  # features per row under which folding members into wide rows is faster on CPU
+_NARROW = 32  # features per row below which folding members into wide rows is faster on CPU
 _CSR_DTYPES = (np.float32, np.float64, np.complex64, np.complex128, np.int32, np.int64)
 
 
 class Structure(NamedTuple):
-    """Where the nonzeros of a sparse ``(M, N)`` matrix are: CSR of ``A`` and of its transpose.
+    """Positions of the nonzeros of a sparse ``(M, N)`` matrix: CSR of ``A`` and of its transpose.
 
     Nonzeros are sorted by ``(row, col)``. ``t_cols`` and ``perm`` list them sorted by ``(col, row)``:
     ``t_cols = rows[perm]``. Repeated positions are allowed and add up.
@@ -79,7 +79,7 @@ def _same_axes(structure, *operands):
 
 
 def _check(**shapes):
-    """Kernels trust their indices, so that a wrong shape would read foreign memory."""
+    """Refuse wrong shapes, because kernels trust their indices and would read foreign memory."""
     for name, (got, expected) in shapes.items():
         if got != expected:
             raise ValueError(f"{name} has shape {got}, but the structure needs {expected}")
@@ -95,13 +95,13 @@ def spmm(
     """Multiply a sparse matrix, one per channel, with dense features.
 
     Args:
-      values: nonzeros in the order of ``structure.rows``.
-      x: features of the columns of ``A`` (of the rows when ``transpose``).
-      structure: the positions of the nonzeros.
-      transpose: multiply with the transpose of ``A``.
+      values: Nonzeros in the order of ``structure.rows``.
+      x: Features of the columns of ``A`` (of the rows if ``transpose``).
+      structure: Positions of the nonzeros.
+      transpose: Whether to multiply with the transpose of ``A``.
 
     Returns:
-      Features of the rows of ``A`` (of the columns when ``transpose``), in the promoted dtype.
+      Features of the rows of ``A`` (of the columns if ``transpose``), in the promoted dtype.
     """
     width = structure.indptr.shape[0] - 1 if transpose else structure.t_indptr.shape[0] - 1
     edges, channels, features = structure.rows.shape[0], values.shape[1], x.shape[2]
@@ -112,9 +112,14 @@ def spmm(
 
 
 def sddmm(a: Shaped[Array, "M K F"], b: Shaped[Array, "N K F"], structure: Structure) -> Shaped[Array, "E K"]:
-    """Inner products of row and column features at the nonzeros: ``s[e] = <a[row_e], b[col_e]>``.
+    """Compute inner products of row and column features at the nonzeros, ``s[e] = <a[row_e], b[col_e]>``.
 
     No complex conjugation is applied.
+
+    Args:
+      a: Features of the rows.
+      b: Features of the columns.
+      structure: Positions of the nonzeros.
     """
     height, width = structure.indptr.shape[0] - 1, structure.t_indptr.shape[0] - 1
     _check(a=(a.shape, (height, *a.shape[1:])), b=(b.shape, (width, *a.shape[1:])))
@@ -140,12 +145,12 @@ def _sddmm(a, b, structure):
 
 
 def _take(x, index, axis):
-    """Slices of `x` at indices known to be in range (the default mode checks each one, at a cost)."""
+    """Take slices of `x` at indices known to be in range (the default mode checks each one, at a cost)."""
     return x.at[(slice(None),) * axis + (index,)].get(mode="promise_in_bounds")
 
 
 def _oriented(values, s: Structure, transpose: bool):
-    """Values and CSR arrays of the matrix that multiplies."""
+    """Return values and CSR arrays of the matrix that multiplies."""
     if transpose:
         return _take(values, s.perm, 1), s.t_indptr, s.t_rows, s.t_cols
     return values, s.indptr, s.rows, s.cols
@@ -210,7 +215,7 @@ def _sddmm_gather(a, b, *structure):
 
 
 def _sddmm_blocks(a, b, *structure):
-    """In blocks of edges that stay in cache: XLA's CPU backend neither fuses nor vectorises the rest."""
+    """Compute in blocks of edges that stay in cache: XLA on CPU neither fuses nor vectorises the rest."""
     s = Structure(*structure)
     edges, outer, channels = s.rows.shape[0], a.shape[0], a.shape[3]
     row = a.size // max(1, a.shape[2])  # numbers gathered for one edge
@@ -246,7 +251,7 @@ def _sddmm_transpose(ct, a, b, *structure):
 
 
 def _block_diagonal(structure: tuple, dims: tuple, size: int) -> Structure:
-    """The structure of ``diag(A_1, ..., A_B)`` from a batch of structures."""
+    """Return the structure of ``diag(A_1, ..., A_B)`` from a batch of structures."""
     s = Structure(
         *(
             jnp.broadcast_to(a, (size, *a.shape)) if d is None else jnp.moveaxis(a, d, 0)
@@ -291,7 +296,7 @@ def _split(x, axis, size):
 
 
 def _fold(x, dim, axis, size):
-    """Merge the batch axis, made if there is none, into `axis` of the unbatched array."""
+    """Merge the batch axis (added if missing) into `axis` of the unbatched array."""
     return _merge(jnp.moveaxis(_front(x, dim, size), 0, axis), axis)
 
 
@@ -329,7 +334,7 @@ def _register(primitive: Any, abstract, transpose, batch, lowerings: dict[str | 
 
     @partial(jax.jit, static_argnames="parameters")
     def eager(operands, parameters):
-        if config.jax_disable_jit:  # jit would come back here for ever
+        if config.jax_disable_jit:  # jit would call this function again without end
             return lowerings[None](*operands, **dict(parameters))
         return primitive.bind(*operands, **dict(parameters))
 

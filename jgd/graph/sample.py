@@ -1,4 +1,4 @@
-"""Sampled neighbourhoods, for graphs on which a whole pass is too much."""
+"""Sampled neighbourhoods, for graphs that are too large for a pass over all nodes."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def sample_tree(
     """Draw the neighbourhood of some nodes as a tree under each of them.
 
     Every node on level ``l`` draws ``fanouts[l]`` of its nonzeros in ``A``, with replacement; their values
-    are scaled so that ``tree @ x[index]`` is ``A @ x`` at the nodes above the leaves, in expectation. A
-    network with ``len(fanouts)`` layers, applied to ``(tree, x[index])``, is right at the first ``m`` rows.
+    are scaled so that ``tree @ x[index]`` is ``A @ x`` at the nodes above the leaves, in expectation. The
+    output of a network with ``len(fanouts)`` layers on ``(tree, x[index])`` is valid in the first ``m`` rows.
     Shapes depend on ``m`` and ``fanouts`` alone.
 
     Args:
-      key: random key.
-      a: square operator, normalised as the network wants it.
-      seeds: the nodes.
-      fanouts: draws for each node, from the seeds outwards.
+      key: Random key.
+      a: Square operator with the normalisation of the network.
+      seeds: Nodes whose neighbourhoods are drawn.
+      fanouts: Number of draws for each node, level by level from the seeds outwards.
 
     Returns:
       The operator of the trees, and the original node of each of its rows, the seeds first.
@@ -53,7 +53,7 @@ def sample_tree(
 
 
 def _tree(seeds: int, fanouts: tuple[int, ...]) -> Structure:
-    """Nonzeros (parent, child) of trees whose nodes are numbered level by level: a matter of shapes alone."""
+    """Return the nonzeros (parent, child) of trees numbered level by level, which depend on shapes alone."""
     sizes = np.cumprod([seeds, *fanouts])
     size, parents, edges = int(sizes.sum()), int(sizes[:-1].sum()), int(sizes[1:].sum())
     rows = np.repeat(np.arange(parents), np.repeat(fanouts, sizes[:-1])).astype(np.int32)

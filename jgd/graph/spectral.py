@@ -12,7 +12,7 @@ from scipy.sparse.linalg import eigsh
 
 __all__ = ["eigenpairs", "laplacian", "normalized_adjacency"]
 
-_DENSE = 300  # up to this size, and for more than a quarter of the spectrum, a full decomposition is faster
+_DENSE = 300  # up to this size, or beyond a quarter of the spectrum, a full decomposition is faster
 
 
 def _symmetric(matrix: Any) -> Any:
@@ -28,15 +28,15 @@ def _symmetric(matrix: Any) -> Any:
 def normalized_adjacency(
     matrix: sp.sparray | Float[np.ndarray, "N N"], *, self_loops: bool = False
 ) -> sp.csr_array:
-    """``D^-1/2 A D^-1/2`` with the row sums ``D``, or the same of ``A + I``.
+    """Compute ``D^-1/2 A D^-1/2`` with the row sums ``D``, or the same of ``A + I``.
 
     A row whose sum is not positive becomes zero, as in `jgd.graph.normalize`.
 
     Args:
-      matrix: weights ``[N, N]``, whose type the result has.
-      self_loops: whether to add ``I`` before.
+      matrix: Weights ``[N, N]``; the result has their type.
+      self_loops: Whether to add ``I`` before normalising.
     """
-    a: Any = sp.csr_array(matrix)  # the types of SciPy know too little of sparse arrays
+    a: Any = sp.csr_array(matrix)  # SciPy's types do not cover sparse arrays
     if self_loops:
         a = sp.csr_array(a + sp.eye_array(a.shape[0], dtype=a.dtype))
     degree = np.asarray(a.sum(axis=1)).ravel()
@@ -45,17 +45,17 @@ def normalized_adjacency(
 
 
 def laplacian(matrix: sp.sparray | Float[np.ndarray, "N N"], *, normalize: bool = False) -> sp.csr_array:
-    """The Laplacian ``D - A``, or ``I - D^-1/2 A D^-1/2``, of a symmetric matrix of weights.
+    """Compute the Laplacian ``D - A``, or ``I - D^-1/2 A D^-1/2``, of a symmetric matrix of weights.
 
-    Self loops leave ``D - A`` as it is and count in the degrees of the normalised one. A node without edges
-    has a zero row in both. Eigenvalues are at least 0, of the normalised one at most 2.
+    Self loops do not change ``D - A``, but count in the degrees of the normalised Laplacian. A node without
+    edges has a zero row in both. Eigenvalues are at least 0, those of the normalised one at most 2.
 
     Args:
-      matrix: weights ``[N, N]``, none negative.
-      normalize: whether to normalise.
+      matrix: Nonnegative weights ``[N, N]``.
+      normalize: Whether to return the normalised Laplacian.
 
     Raises:
-      ValueError: for a matrix that is not square and symmetric, or has negative weights.
+      ValueError: A matrix that is not square and symmetric, or has negative weights.
     """
     a = _symmetric(matrix)
     if a.nnz and a.min() < 0:
@@ -73,24 +73,25 @@ def eigenpairs(
     *,
     tol: float = 0.0,
 ) -> tuple[Float[np.ndarray, " k"], Float[np.ndarray, "N k"]]:
-    """The ``k`` smallest or largest eigenvalues of a symmetric matrix, the extreme one first.
+    """Compute the ``k`` smallest or largest eigenvalues of a symmetric matrix, the extreme one first.
 
-    Lanczos on a large matrix (for the smallest on its mirror image ``b I - M``: nothing is factorised), for a
-    small one a full decomposition. The entry of largest magnitude of each eigenvector is positive, so that
-    results can be repeated; vectors of equal eigenvalues remain free to rotate among themselves.
+    A large matrix is treated by Lanczos iterations (for the smallest eigenvalues on ``b I - M``, so that
+    nothing is factorised), a small one by a full decomposition. The entry of largest magnitude of each
+    eigenvector is positive, so that results can be repeated; eigenvectors of equal eigenvalues are determined
+    up to a rotation only.
 
     Args:
-      matrix: symmetric, sparse or dense.
-      k: how many, in ``1..N``.
-      which: end of the spectrum.
-      tol: relative accuracy of the eigenvalues; 0 for that of the machine. Lanczos finds further copies of a
-        repeated eigenvalue late: anything coarser may miss them.
+      matrix: Symmetric matrix, sparse or dense.
+      k: Number of eigenvalues, in ``1..N``.
+      which: End of the spectrum.
+      tol: Relative accuracy of the eigenvalues; 0 is machine precision. Lanczos iterations find further
+        copies of a repeated eigenvalue late, so a coarser tolerance may miss them.
 
     Returns:
       Eigenvalues and orthonormal eigenvectors, as columns.
 
     Raises:
-      ValueError: for a matrix that is not square and symmetric, or a ``k`` out of range.
+      ValueError: A matrix that is not square and symmetric, or ``k`` out of range.
     """
     m = _symmetric(matrix)
     size = m.shape[0]

@@ -1,4 +1,4 @@
-"""Losses: plain functions of arrays, one value for each example or one for a batch."""
+"""Losses: plain functions of arrays that return one value for each example or one for a batch."""
 
 from jgd.losses.classification import (
     cross_entropy,

@@ -17,19 +17,19 @@ __all__ = ["cross_entropy", "mean"]
 def cross_entropy(
     logits: Float[Array, "*B C"], targets: Shaped[Array, "*B"] | Float[Array, "*B C"]
 ) -> Float[Array, "*B"]:
-    """Cross-entropy of each example.
+    """Compute the cross-entropy of each example.
 
     Args:
-      logits: unnormalised log-probabilities.
-      targets: classes ``[*B]`` (or a column of them) or probabilities ``[*B, C]``; the class -1, an unknown
+      logits: Unnormalised log-probabilities.
+      targets: Classes ``[*B]`` (or a column of them) or probabilities ``[*B, C]``; the class -1, an unknown
         label, gives zero.
 
     Returns:
       One loss for each example, in float32 at least; NaN where a traced class is impossible.
 
     Raises:
-      ValueError: for shapes that do not fit, fewer than two classes, or a class outside ``-1..C-1``,
-        or real targets that are no probabilities.
+      ValueError: Shapes that do not fit, fewer than two classes, a class outside ``-1..C-1``, or real
+        targets that are not probabilities.
     """
     several(logits, "cross_entropy")
     log_p, wrong = jax.nn.log_softmax(widened(logits)), None
@@ -42,7 +42,7 @@ def cross_entropy(
 
 
 def _probabilities(targets: Array) -> None:
-    """Refuse real targets that are no probabilities, such as the labels of a binary classifier."""
+    """Refuse real targets that are not probabilities, such as the labels of a binary classifier."""
     if isinstance(targets, Tracer):
         return
     numbers = np.asarray(targets, np.float32)
@@ -55,7 +55,7 @@ def _probabilities(targets: Array) -> None:
 
 @checked
 def mean(values: Shaped[Array, "*B"], weights: Shaped[Array, "*B"] | None = None) -> Float[Array, ""]:
-    """The weighted mean, in float32 at least; zero where all weights are zero or there are no values."""
+    """Compute the weighted mean, in float32 at least; zero if all weights are zero or there are no values."""
     values = widened(values)
     if weights is None:
         return jnp.mean(values) if values.size else jnp.zeros((), values.dtype)

@@ -1,4 +1,4 @@
-"""What losses and metrics share: the check of their arguments, precision, masks, and a constant teacher."""
+"""Parts shared by losses and metrics: checks of arguments, precision, masks, and a constant teacher."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ R = TypeVar("R")
 
 
 class _Rule(NamedTuple):
-    """What a signature says of one argument: the axes of its alternatives, or of its parts, and its range.
+    """Rule of one argument from its annotation: axes of its alternatives, or of its parts, and its range.
 
-    ``real`` says which of several alternatives are of real numbers: integers are no probabilities.
+    ``real`` marks the alternatives that hold real numbers, because integers are not probabilities.
     """
 
     axes: tuple[tuple[str, ...], ...] = ()
@@ -73,7 +73,7 @@ class _Rule(NamedTuple):
 
 
 def _members(hint: Any) -> Iterator[Any]:
-    """Alternatives of a union, and words beside an annotated type."""
+    """Yield the alternatives of a union, and the words beside an annotated type."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType, Annotated):
         for part in typing.get_args(hint):
             yield from _members(part)
@@ -82,7 +82,7 @@ def _members(hint: Any) -> Iterator[Any]:
 
 
 def _only(annotation: Any, kind: str) -> bool:
-    """Whether an annotation of an array allows but one kind of numbers."""
+    """Return whether an annotation of an array allows only one kind of numbers."""
     return isinstance(annotation.dtypes, tuple) and all(
         d.strip("^").startswith((kind, "b" + kind)) for d in annotation.dtypes
     )
@@ -113,7 +113,10 @@ _Sizes = dict[str, tuple[Any, str, tuple[int, ...]]]  # {axis: (size, argument i
 
 
 def _fit(sizes: _Sizes, axes: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, Any] | str | None:
-    """New axes of a shape; the name of one that is known otherwise, or None for too few or many axes."""
+    """Return the new axes of a shape.
+
+    The result is the name of an axis whose size is known and differs, and None for too few or too many axes.
+    """
     wide = next((i for i, a in enumerate(axes) if a[0] in "*."), None)
     if len(shape) != len(axes) if wide is None else len(shape) < len(axes) - 1:
         return None
@@ -138,12 +141,12 @@ def _as_array(rule: _Rule, name: str, value: Any, function: str) -> Any:
         try:
             value = jnp.asarray(value)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{function}: {name} is no array of numbers, got {value!r:.60}") from error
+            raise ValueError(f"{function}: {name} is not an array of numbers, got {value!r:.60}") from error
     return value != 0 if rule.mask and value.dtype != bool else value
 
 
 def _place(sizes: _Sizes, rule: _Rule, name: str, value: Any, function: str) -> Any:
-    """An argument as an array whose axes fit what is known; they are known from then on."""
+    """Return an argument as an array whose axes fit the known sizes, and add its axes to these."""
     if rule.scalar and not np.shape(value):
         return value
     if rule.parts and isinstance(value, tuple):
@@ -201,12 +204,13 @@ def _check_range(within: str, name: str, value: Any, function: str) -> None:
 def checked(function: Callable[P, R]) -> Callable[P, R]:
     """Compare the arguments of a loss or a metric with its signature, before anything broadcasts.
 
-    The shapes in the annotations are the rule: axes of one name have one size. ``labels`` and ``targets`` of
-    shape ``[*B, 1]`` lose their last axis, lists and NumPy arrays become JAX arrays, masks become boolean.
-    Settings are one number or one for each example and lie in their range, where they are not traced.
+    The shapes in the annotations are the rule: axes with the same name have the same size. ``labels`` and
+    ``targets`` of shape ``[*B, 1]`` lose their last axis, lists and NumPy arrays become JAX arrays, masks
+    become boolean. Settings are one number or one for each example and lie in their range, where they are not
+    traced.
 
     Raises:
-      ValueError: one line with the argument, both shapes and what was expected.
+      ValueError: One line with the argument, both shapes and what was expected.
     """
     signature = inspect.signature(function)
     name = function.__name__
@@ -242,10 +246,10 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def several(logits: Shaped[Array, "*B C"], function: str) -> None:
-    """Refuse a single column of logits, whose softmax is one whatever it says.
+    """Refuse a single column of logits, whose softmax is always one.
 
     Raises:
-      ValueError: for fewer than two classes.
+      ValueError: Fewer than two classes.
     """
     if logits.shape[-1] < 2:
         raise ValueError(
@@ -262,13 +266,20 @@ def labelled(
     unknown: tuple[int, ...] = (-1,),
     name: str = "labels",
 ) -> tuple[Bool[Array, "*B"], Bool[Array, "*B"]]:
-    """Examples that count and have a label, and those that count and have an impossible one.
+    """Return masks of the counting examples that have a label, and of those that have an impossible one.
 
-    A label is a whole number in ``0..C-1`` or -1, which means unknown. Where the labels are traced, nothing
-    can be refused: the loss of the second kind is to be NaN, so that no training goes on with them.
+    A label is a whole number in ``0..C-1`` or -1, which means unknown. Traced labels cannot be refused:
+    losses of examples in the second mask have to be NaN, so that no training continues with them.
+
+    Args:
+      labels: Labels of the examples.
+      num_classes: Number of classes C.
+      where: Mask of the examples that count; all by default.
+      unknown: Labels that mean unknown.
+      name: Name of the labels in the message.
 
     Raises:
-      ValueError: for impossible labels among those that count, where they are not traced.
+      ValueError: Impossible labels among those that count, if they are not traced.
     """
     if not isinstance(labels, Tracer) and not isinstance(where, Tracer):
         numbers = np.asarray(labels)
@@ -290,10 +301,10 @@ def labelled(
 
 
 def over_labels(loss: Callable[P, Array]) -> Callable[P, Array]:
-    """A loss ``(student, teacher, labels, ...)`` of classes that also takes probabilities ``[*B, C]``.
+    """Let a loss ``(student, teacher, labels, ...)`` of classes also take probabilities ``[*B, C]``.
 
-    They give its expectation ``Σ_c y_c loss(c)``, as mixup mixes the losses of two labels. Time grows with
-    the number of classes, memory does not.
+    Probabilities give the expectation ``Σ_c y_c loss(c)``, as mixup mixes the losses of two labels. Time
+    grows with the number of classes, memory does not.
     """
 
     @functools.wraps(loss)
@@ -321,16 +332,16 @@ def over_labels(loss: Callable[P, Array]) -> Callable[P, Array]:
 
 
 def widened(x: Array) -> Array:
-    """At least float32, for half precision loses differences of logits."""
+    """Return an array in float32 at least, because half precision loses differences of logits."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def ready(
     student: Shaped[Array, "*B D"], teacher: Shaped[Array, "*B E"], where: Bool[Array, "*B"] | None = None
 ) -> tuple[Float[Array, "*B D"], Float[Array, "*B E"]]:
-    """Both in float32 at least, rows that do not count as zeros, the teacher without a gradient.
+    """Return both arrays in float32 at least, masked rows as zeros, the teacher without a gradient.
 
-    The rows are filled before anything is computed with them: a NaN in padding has no way into a gradient.
+    The rows are filled before any computation, so that a NaN in padding cannot reach a gradient.
     """
     student, teacher = widened(student), jax.lax.stop_gradient(widened(teacher))
     if where is not None:
@@ -339,7 +350,7 @@ def ready(
 
 
 def flat_rows(x: Shaped[Array, "B ..."]) -> Shaped[Array, "B D"]:
-    """One vector for each example, also where there is none."""
+    """Return one vector for each example; there may be no examples."""
     return x.reshape(x.shape[0], math.prod(x.shape[1:]))
 
 
@@ -348,19 +359,19 @@ def per_example(
     where: Bool[Array, "*B"] | None = None,
     wrong: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """Losses of examples, zero for those that do not count and NaN for those with impossible labels."""
+    """Return losses of examples, zero for those that do not count, NaN for those with impossible labels."""
     values = values if where is None else jnp.where(where, values, 0)
     return values if wrong is None else jnp.where(wrong, jnp.nan, values)
 
 
 def bounded_exp(x: Float[Array, "..."], dtype: Any = None) -> Float[Array, "..."]:
-    """exp, continued by its tangent beyond the root of the largest number.
+    """Compute exp, continued by its tangent beyond the root of the largest number.
 
-    So that squares of it, in an optimiser's second moments, are finite. In float32 that begins at e^44.
+    This keeps its squares, in an optimiser's second moments, finite. In float32 the tangent begins at e^44.
 
     Args:
-      x: exponents.
-      dtype: of the gradient, where it is narrower than that of ``x``.
+      x: Exponents.
+      dtype: Type of the gradient, if it is narrower than that of ``x``.
     """
     limit = math.log(float(jnp.finfo(x.dtype if dtype is None else dtype).max)) / 2
     return jnp.exp(jnp.minimum(x, limit)) * (1 + jnp.maximum(x - limit, 0))

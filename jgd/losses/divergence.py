@@ -1,7 +1,7 @@
 """Divergences of distributions, transforms of logits, and the distillation losses made of them.
 
 A divergence is a function ``(log_p, log_q) -> [*B]`` of log-probabilities: ``p`` is the target (the teacher),
-``q`` what approximates it (the student), "forward" means KL(p‖q) everywhere. Divergences differentiate
+``q`` its approximation (the student), and "forward" always means KL(p‖q). Divergences differentiate
 through both arguments; a class of probability zero contributes nothing, neither to the value nor to the
 gradient. A loss such as ``kd`` softens both sides by one temperature, stops the teacher's gradient and masks.
 """
@@ -66,12 +66,12 @@ Transform = Callable[[Array], Array]
 
 
 def along_classes(x: Setting) -> Setting:
-    """A setting for each example ``[*B]`` (or for all) so that it multiplies ``[*B, C]``."""
+    """Return a setting for each example ``[*B]`` (or for all) so that it multiplies ``[*B, C]``."""
     return x[..., None] if isinstance(x, jax.Array) and x.ndim else x
 
 
 def _expectation(log_p: Float[Array, "*B C"], values: Float[Array, "*B C"]) -> Float[Array, "*B"]:
-    """The mean of values under p; what has no probability may be infinite or NaN."""
+    """Compute the mean of values under p; where p is zero they may be infinite or NaN."""
     p = jnp.exp(log_p)
     return jnp.sum(p * jnp.where(p > 0, values, 0), axis=-1)
 
@@ -81,13 +81,13 @@ def _expectation(log_p: Float[Array, "*B C"], values: Float[Array, "*B C"]) -> F
 
 @checked
 def entropy(log_p: Float[Array, "*B C"]) -> Float[Array, "*B"]:
-    """Shannon entropy ``-Σ p log p`` of each row, in nats."""
+    """Compute the Shannon entropy ``-Σ p log p`` of each row, in nats."""
     return -_expectation(log_p, log_p)
 
 
 @checked
 def kl(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
-    """The forward divergence ``KL(p‖q) = Σ p (log p - log q)``: q covers all modes of p.
+    """Compute the forward divergence ``KL(p‖q) = Σ p (log p - log q)``: q covers all modes of p.
 
     Infinite where q lacks a class that p has.
     """
@@ -96,13 +96,13 @@ def kl(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array,
 
 @checked
 def reverse_kl(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
-    """The reverse divergence ``KL(q‖p)``: q seeks a mode of p."""
+    """Compute the reverse divergence ``KL(q‖p)``: q seeks a mode of p."""
     return kl(log_q, log_p)
 
 
 @checked
 def jeffreys(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
-    """``KL(p‖q) + KL(q‖p)``."""
+    """Compute the Jeffreys divergence ``KL(p‖q) + KL(q‖p)``."""
     return kl(log_p, log_q) + kl(log_q, log_p)
 
 
@@ -110,25 +110,25 @@ def jeffreys(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[
 def weighted_kl(
     log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Setting = 0.9
 ) -> Float[Array, "*B"]:
-    """``(1 - weight) KL(p‖q) + weight KL(q‖p)``."""
+    """Compute the weighted sum ``(1 - weight) KL(p‖q) + weight KL(q‖p)``."""
     return (1 - weight) * kl(log_p, log_q) + weight * kl(log_q, log_p)
 
 
 @checked
 def total_variation(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
-    """Total variation ``½ Σ |p - q|``, between 0 and 1."""
+    """Compute the total variation ``½ Σ |p - q|``, between 0 and 1."""
     return 0.5 * jnp.sum(jnp.abs(jnp.exp(log_p) - jnp.exp(log_q)), axis=-1)
 
 
 @checked
 def mixture(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Share) -> Float[Array, "*B C"]:
-    """``log(weight p + (1 - weight) q)``; exactly ``log_q`` at weight 0 and ``log_p`` at weight 1.
+    """Compute ``log(weight p + (1 - weight) q)``, exactly ``log_q`` at weight 0 and ``log_p`` at weight 1.
 
-    Interpolating the logarithms instead would be another divergence: a mixture of the two KLs.
+    Interpolating the logarithms instead would give another divergence, a mixture of the two KLs.
     """
     weight = along_classes(weight)
     p, q = log_p + jnp.log(weight), log_q + jnp.log1p(-jnp.asarray(weight, log_q.dtype))
-    absent = (p == -jnp.inf) & (q == -jnp.inf)  # of which the derivative of logaddexp makes a NaN
+    absent = (p == -jnp.inf) & (q == -jnp.inf)  # where the derivative of logaddexp is NaN
     mixed = jnp.logaddexp(jnp.where(absent, 0, p), jnp.where(absent, 0, q))
     return jnp.where(absent, -jnp.inf, mixed)
 
@@ -137,7 +137,7 @@ def mixture(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Sh
 def generalized_js(
     log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], beta: Share = 0.5
 ) -> Float[Array, "*B"]:
-    """Generalised Jensen-Shannon divergence of GKD: ``β KL(p‖m) + (1-β) KL(q‖m)``, ``m = β p + (1-β) q``.
+    """Compute GKD's Jensen-Shannon divergence ``β KL(p‖m) + (1-β) KL(q‖m)``, ``m = β p + (1-β) q``.
 
     Both ends are special, as the method defines them: ``β = 0`` is KL(p‖q) and ``β = 1`` is KL(q‖p), the
     limits of the divergence over β and over 1-β. In between it is bounded and finite for any supports.
@@ -145,9 +145,9 @@ def generalized_js(
     Paper: Agarwal et al., On-Policy Distillation of Language Models, ICLR 2024.
 
     Args:
-      log_p: log-probabilities of the teacher.
-      log_q: log-probabilities of the student.
-      beta: the share of the teacher in the mixture, between 0 and 1, or one for each row.
+      log_p: Log-probabilities of the teacher.
+      log_q: Log-probabilities of the student.
+      beta: Share of the teacher in the mixture, between 0 and 1; one for all rows or one for each.
 
     Returns:
       One value for each row.
@@ -161,7 +161,7 @@ def generalized_js(
 
 @checked
 def js(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array, "*B"]:
-    """Jensen-Shannon divergence, ``generalized_js`` at β = ½; symmetric, at most log 2."""
+    """Compute the Jensen-Shannon divergence, ``generalized_js`` at β = ½; symmetric, at most log 2."""
     return generalized_js(log_p, log_q, 0.5)
 
 
@@ -169,7 +169,7 @@ def js(log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"]) -> Float[Array,
 def skew_kl(
     log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Share = 0.1
 ) -> Float[Array, "*B"]:
-    """Skew divergence ``KL(p ‖ weight p + (1 - weight) q)``, at most ``-log weight``.
+    """Compute the skew divergence ``KL(p ‖ weight p + (1 - weight) q)``, at most ``-log weight``.
 
     Paper: Ko et al., DistiLLM, ICML 2024. The authors' code leaves out the teacher's entropy, a constant.
     """
@@ -180,7 +180,7 @@ def skew_kl(
 def skew_reverse_kl(
     log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], weight: Share = 0.1
 ) -> Float[Array, "*B"]:
-    """Skew reverse divergence ``KL(q ‖ weight q + (1 - weight) p)``, at most ``-log weight``."""
+    """Compute the skew reverse divergence ``KL(q ‖ weight q + (1 - weight) p)``, at most ``-log weight``."""
     return skew_kl(log_q, log_p, weight)
 
 
@@ -188,16 +188,16 @@ def skew_reverse_kl(
 def alpha_divergence(
     log_p: Float[Array, "*B C"], log_q: Float[Array, "*B C"], alpha: Setting = 0.5
 ) -> Float[Array, "*B"]:
-    """Amari's α-divergence ``(1 - Σ p^α q^(1-α)) / (α (1-α))``.
+    """Compute Amari's α-divergence ``(1 - Σ p^α q^(1-α)) / (α (1-α))``.
 
     In this parametrisation α = 1 is KL(p‖q) and α = 0 is KL(q‖p) (limits, taken exactly), α = ½ is four times
     the squared Hellinger distance ``1 - Σ √(pq)``, α = 2 half of Pearson's χ². Exchanging p and q is α → 1-α.
-    Computed from ``expm1``, so that nothing is lost near the limits.
+    It is computed from ``expm1``, which keeps precision near the limits.
 
     Args:
-      log_p: log-probabilities of the teacher.
-      log_q: log-probabilities of the student.
-      alpha: any real number, or one for each row.
+      log_p: Log-probabilities of the teacher.
+      log_q: Log-probabilities of the student.
+      alpha: Any real number; one for all rows or one for each.
 
     Returns:
       One value for each row.
@@ -227,16 +227,16 @@ def alpha_divergence(
 
 @checked
 def standardize(logits: Float[Array, "*B C"], eps: PositiveNumber = 1e-7) -> Float[Array, "*B C"]:
-    """Each row less its mean, over ``eps`` + its standard deviation (ddof 1).
+    """Subtract from each row its mean, and divide by ``eps`` + its standard deviation (ddof 1).
 
-    The student need not match the teacher's scale. A ``transform`` of ``kd`` and its relatives; the gradient
-    passes through both moments. Logits are finite. Rows whose logits are equal up to rounding have no
-    deviation to divide by: they are only centred, so that their gradient stays bounded.
+    The student need not match the teacher's scale. This is a ``transform`` of ``kd`` and related losses; the
+    gradient passes through both moments. Logits are finite. Rows whose logits are equal up to rounding have
+    no deviation to divide by: they are only centred, so that their gradient stays bounded.
 
     Paper: Sun et al., Logit Standardization in Knowledge Distillation, CVPR 2024.
 
     Raises:
-      ValueError: fewer than three classes, whose standardised logits are the same for every input.
+      ValueError: Fewer than three classes, whose standardised logits are the same for every input.
     """
     num_classes = logits.shape[-1]
     if num_classes < 3:
@@ -246,7 +246,7 @@ def standardize(logits: Float[Array, "*B C"], eps: PositiveNumber = 1e-7) -> Flo
         )
     logits = widened(logits)
     rounding = 4 * jnp.finfo(logits.dtype).eps * jnp.max(jnp.abs(logits), axis=-1, keepdims=True)
-    # Less the largest, exact for equal logits: what rounding leaves of their mean would be huge over eps.
+    # Exact for equal logits; what a rounded mean leaves would be huge over eps.
     logits = logits - jax.lax.stop_gradient(jnp.max(logits, axis=-1, keepdims=True))
     centred = logits - jnp.mean(logits, axis=-1, keepdims=True)
     variance = jnp.sum(centred**2, axis=-1, keepdims=True) / (num_classes - 1)
@@ -256,7 +256,7 @@ def standardize(logits: Float[Array, "*B C"], eps: PositiveNumber = 1e-7) -> Flo
 
 @checked
 def reverse_gradient(x: Float[Array, "..."], scale: Setting = -1.0) -> Float[Array, "..."]:
-    """``x`` itself, whose gradient is multiplied by ``scale``: -1 turns a minimiser into a maximiser."""
+    """Return ``x`` with its gradient multiplied by ``scale``; -1 turns a minimiser into a maximiser."""
     still = jax.lax.stop_gradient(x)
     return still + jax.lax.stop_gradient(scale) * (x - still)
 
@@ -269,7 +269,7 @@ def ctkd_temperature(
     low: PositiveNumber = 1.0,
     span: PositiveNumber = 20.0,
 ) -> Float[Array, "..."]:
-    """The learned temperature of CTKD, ``low + span sigmoid(θ)``, which plays against the student.
+    """Compute CTKD's learned temperature ``low + span sigmoid(θ)``, which is trained against the student.
 
     θ starts at 1 and is trained together with the student on
     ``kd(..., temperature=ctkd_temperature(θ, scale))``; its gradient is multiplied by ``scale`` (see
@@ -278,10 +278,10 @@ def ctkd_temperature(
     Paper: Li et al., Curriculum Temperature for Knowledge Distillation, AAAI 2023.
 
     Args:
-      theta: the parameter, one for all or one for each example.
-      scale: factor of its gradient; negative raises the loss.
-      low: least temperature.
-      span: width of its range.
+      theta: Parameter; one for all examples or one for each.
+      scale: Factor of the gradient; a negative one raises the loss.
+      low: Least temperature.
+      span: Width of the range of temperatures.
 
     Returns:
       Temperatures in the shape of ``theta``.
@@ -291,7 +291,7 @@ def ctkd_temperature(
 
 @checked
 def ctkd_scale(epoch: Setting, ramp: PositiveNumber = 10.0) -> Float[Array, "..."]:
-    """CTKD's factor of the gradient: from 0 down to -1 along half a cosine over ``ramp`` epochs, then -1."""
+    """Compute CTKD's factor of the gradient: half a cosine from 0 to -1 over ``ramp`` epochs, then -1."""
     return 0.5 * (jnp.cos(jnp.pi * jnp.clip(jnp.asarray(epoch, float) / ramp, 0, 1)) - 1)
 
 
@@ -299,7 +299,7 @@ def ctkd_scale(epoch: Setting, ramp: PositiveNumber = 10.0) -> Float[Array, "...
 
 
 def _softened(student, teacher, temperature, transform, where) -> tuple[Array, Array]:
-    """Log-probabilities ``log_p`` of the teacher and ``log_q`` of the student at the temperature."""
+    """Compute log-probabilities ``log_p`` of the teacher and ``log_q`` of the student at the temperature."""
     several(student, "a softmax")
     student, teacher = ready(student, teacher, where)
     if transform is not None:
@@ -309,7 +309,7 @@ def _softened(student, teacher, temperature, transform, where) -> tuple[Array, A
 
 
 def _counting(labels: Array, logits: Array, where: Array | None) -> Array:
-    """Labels, unknown where examples do not count."""
+    """Return labels that are unknown where examples do not count."""
     return labels if where is None or labels.ndim == logits.ndim else jnp.where(where, labels, -1)
 
 
@@ -323,7 +323,7 @@ def kd(
     transform: Transform | None = None,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """Knowledge distillation: ``T² D(softmax(t/T), softmax(s/T))`` of each example.
+    """Compute the distillation loss ``T² D(softmax(t/T), softmax(s/T))`` of each example.
 
     T² keeps the gradients of KLs in scale: for KL(p‖q) the gradient is ``T (q - p)``, and for T → ∞ the loss
     tends to ``‖(t - mean t) - (s - mean s)‖² / 2C``. Divide it out for a divergence without it (total
@@ -332,12 +332,12 @@ def kd(
     Paper: Hinton et al., Distilling the Knowledge in a Neural Network, 2015.
 
     Args:
-      student: logits.
-      teacher: logits, constants.
-      temperature: T, one for all or one for each example; it may be learned.
-      divergence: any function ``(log_p, log_q) -> [*B]`` of this module.
-      transform: applied to the logits of both first, such as ``standardize``.
-      where: examples that count.
+      student: Logits of the student.
+      teacher: Logits of the teacher, constants.
+      temperature: Temperature T, one for all or one for each example; it may be learned.
+      divergence: Function ``(log_p, log_q) -> [*B]``, such as those of this module.
+      transform: Transform applied to the logits of both first, such as ``standardize``.
+      where: Mask of the examples that count.
 
     Returns:
       One loss for each example; average them with ``jgd.losses.mean``.
@@ -356,18 +356,18 @@ def hinton(
     temperature: Positive = 4.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """``(1-α) CE(s, y) + α T² KL(softmax(t/T) ‖ softmax(s/T))``: labels and teacher mixed.
+    """Compute ``(1-α) CE(s, y) + α T² KL(softmax(t/T) ‖ softmax(s/T))``, a mixture of labels and teacher.
 
     The smaller the share of the data that is kept, the larger the best α (Ben-Baruch et al., Distilling the
     Knowledge in Data Pruning, ICML 2025); α = 1 needs no labels.
 
     Args:
-      student: logits.
-      teacher: logits, constants.
-      labels: classes ``[*B]`` (unknown ones cost nothing) or probabilities ``[*B, C]``.
-      alpha: weight of the teacher.
-      temperature: T of the teacher's term; labels are learned at 1.
-      where: examples that count.
+      student: Logits of the student.
+      teacher: Logits of the teacher, constants.
+      labels: Classes ``[*B]`` (unknown ones cost nothing) or probabilities ``[*B, C]``.
+      alpha: Weight of the teacher.
+      temperature: Temperature T of the teacher's term; labels are learned at 1.
+      where: Mask of the examples that count.
 
     Returns:
       One loss for each example.
@@ -379,7 +379,7 @@ def hinton(
 
 
 def _target_and_rest(logits: Array, label: Array) -> tuple[Array, Array]:
-    """``log (p_y, 1-p_y)`` and the log-probabilities of the other classes among themselves."""
+    """Return ``log (p_y, 1-p_y)`` and the log-probabilities of the other classes among themselves."""
     rest = jnp.where(label, -jnp.inf, logits)
     total, others = (jax.nn.logsumexp(x, axis=-1) for x in (logits, rest))
     target = jnp.sum(jnp.where(label, logits, 0), axis=-1)
@@ -399,7 +399,7 @@ def dkd(
     transform: Transform | None = None,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """Decoupled distillation: ``T² [α KL(b(p)‖b(q)) + β KL(p̂‖q̂)]`` of each example.
+    """Compute the decoupled distillation loss ``T² [α KL(b(p)‖b(q)) + β KL(p̂‖q̂)]`` of each example.
 
     ``b(p) = (p_y, 1-p_y)`` is how sure one is of the label, ``p̂`` the distribution over all other classes;
     ``kd`` is α = 1, β = 1-p_y. The label is left out of ``p̂`` exactly, where the authors' code subtracts
@@ -408,15 +408,15 @@ def dkd(
     Paper: Zhao et al., Decoupled Knowledge Distillation, CVPR 2022.
 
     Args:
-      student: logits.
-      teacher: logits, constants.
-      labels: classes ``[*B]``, -1 for unknown, which costs nothing; or probabilities ``[*B, C]``, for the
-        expectation over the label.
-      temperature: T.
-      alpha: weight of the label's part.
-      beta: weight of the other classes (2, 6 or 8 on CIFAR-100, 0.5 with T = 1 on ImageNet).
-      transform: applied to the logits of both first.
-      where: examples that count.
+      student: Logits of the student.
+      teacher: Logits of the teacher, constants.
+      labels: Classes ``[*B]``, -1 (unknown) costs nothing; or probabilities ``[*B, C]``, which
+        give the expectation over the label.
+      temperature: Temperature T.
+      alpha: Weight of the label's part.
+      beta: Weight of the other classes (2, 6 or 8 on CIFAR-100, 0.5 with T = 1 on ImageNet).
+      transform: Transform applied to the logits of both first.
+      where: Mask of the examples that count.
 
     Returns:
       One loss for each example.
@@ -441,7 +441,7 @@ def nkd(
     transform: Transform | None = None,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """Normalised distillation: ``-p_y log q_y - γ T² Σ_{c≠y} p̂_c log q̂_c`` of each example.
+    """Compute the normalised distillation loss ``-p_y log q_y - γ T² Σ_{c≠y} p̂_c log q̂_c`` of each example.
 
     The first term is at temperature 1, the second over the classes other than the label at temperature T, a
     cross-entropy (its minimum is not zero). It is added to the ordinary cross-entropy.
@@ -449,14 +449,14 @@ def nkd(
     Paper: Yang et al., From Knowledge Distillation to Self-Knowledge Distillation, ICCV 2023.
 
     Args:
-      student: logits.
-      teacher: logits, constants.
-      labels: classes ``[*B]``, -1 for unknown, which costs nothing; or probabilities ``[*B, C]``, for the
-        expectation over the label.
-      temperature: T of the second term.
-      gamma: weight of the second term (3.5 with T = 3 on CIFAR-100).
-      transform: applied to the logits of both first.
-      where: examples that count.
+      student: Logits of the student.
+      teacher: Logits of the teacher, constants.
+      labels: Classes ``[*B]``, -1 (unknown) costs nothing; or probabilities ``[*B, C]``, which
+        give the expectation over the label.
+      temperature: Temperature T of the second term.
+      gamma: Weight of the second term (3.5 with T = 3 on CIFAR-100).
+      transform: Transform applied to the logits of both first.
+      where: Mask of the examples that count.
 
     Returns:
       One loss for each example.
@@ -471,7 +471,7 @@ def nkd(
 
 
 def _norm(x: Array, axis: int) -> Array:
-    """Euclidean norm with a zero gradient at zero."""
+    """Compute the Euclidean norm with a zero gradient at zero."""
     square = jnp.sum(x**2, axis=axis)
     return jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
 
@@ -491,22 +491,22 @@ def dist(
     transform: Transform | None = None,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, ""]:
-    """DIST: ``T² [β (1 - mean_i ρ(q_i·, p_i·)) + γ (1 - mean_c ρ(q_·c, p_·c))]``, a relation of the batch.
+    """Compute DIST, ``T² [β (1 - mean_i ρ(q_i·, p_i·)) + γ (1 - mean_c ρ(q_·c, p_·c))]``, on a batch.
 
     ρ is Pearson's correlation of probabilities: of each example over classes and of each class over examples,
-    so that the student need match the teacher only up to shift and scale. A constant row or column has ρ = 0
-    and no gradient. The authors weigh the sum by 2 beside the cross-entropy and use T = 4 on CIFAR-100.
+    so the student has to match the teacher only up to shift and scale. A constant row or column has ρ = 0
+    and no gradient. The authors weight the sum by 2, add the cross-entropy, and use T = 4 on CIFAR-100.
 
     Paper: Huang et al., Knowledge Distillation from a Stronger Teacher, NeurIPS 2022.
 
     Args:
-      student: logits; all leading axes together are the batch.
-      teacher: logits, constants.
-      temperature: T, one for all.
-      beta: weight of relations between classes (rows).
-      gamma: weight of relations within classes (columns).
-      transform: applied to the logits of both first.
-      where: examples that count; the others take no part in any correlation.
+      student: Logits of the student; all leading axes together are the batch.
+      teacher: Logits of the teacher, constants.
+      temperature: Temperature T, one for all.
+      beta: Weight of relations between classes (rows).
+      gamma: Weight of relations within classes (columns).
+      transform: Transform applied to the logits of both first.
+      where: Mask of the examples that count; the others take no part in any correlation.
 
     Returns:
       A scalar, zero where no example counts.
@@ -536,29 +536,30 @@ def mix_kd(
     alpha: Setting = 0.9,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """MIX-KD: ``γ CE(ŝ, y) + α KL(softmax(t̂) ‖ softmax(ŝ))`` with every row of logits over its own
-    deviation.
+    """Compute MIX-KD, ``γ CE(ŝ, y) + α KL(softmax(t̂) ‖ softmax(ŝ))``.
 
-    There is no temperature: every example has its own. Made for mixed examples, whose labels are mixed as
-    well. The authors only divide; ``ŝ = standardize(s)`` also subtracts the mean, which no softmax sees and
-    which keeps numbers small. The loss does not see the scale of the student's logits: calibrate ``ŝ``, not
-    ``s``.
+    Here ``ŝ`` and ``t̂`` are logits, each row divided by its own deviation.
+
+    The deviation replaces a temperature. The loss is meant for mixed examples, whose labels are mixed as
+    well. The authors only divide; ``ŝ = standardize(s)`` also subtracts the mean, which leaves the softmax
+    unchanged and keeps numbers small. The loss does not depend on the scale of the student's logits:
+    calibrate ``ŝ``, not ``s``.
 
     Paper: Choi et al., Understanding the Role of Mixup in Knowledge Distillation, WACV 2023.
 
     Args:
-      student: logits of at least three classes.
-      teacher: logits at the same (mixed) inputs, constants.
-      labels: classes ``[*B]`` or probabilities ``[*B, C]``.
-      gamma: weight of the labels.
-      alpha: weight of the teacher.
-      where: examples that count.
+      student: Logits of at least three classes.
+      teacher: Logits at the same (mixed) inputs, constants.
+      labels: Classes ``[*B]`` or probabilities ``[*B, C]``.
+      gamma: Weight of the labels.
+      alpha: Weight of the teacher.
+      where: Mask of the examples that count.
 
     Returns:
       One loss for each example.
 
     Raises:
-      ValueError: fewer than three classes.
+      ValueError: Fewer than three classes.
     """
     wide, still = ready(student, teacher, where)
     wide, still = standardize(wide), standardize(still)
@@ -570,7 +571,7 @@ def mix_kd(
 def logit_mse(
     student: Float[Array, "*B C"], teacher: Float[Array, "*B C"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
-    """Mean over classes of the squared difference of logits, for each example."""
+    """Compute the mean over classes of the squared difference of logits, for each example."""
     wide, still = ready(student, teacher, where)
     return per_example(jnp.mean((wide - still) ** 2, axis=-1), where)
 
@@ -579,7 +580,7 @@ def logit_mse(
 def logit_cosine(
     student: Float[Array, "*B C"], teacher: Float[Array, "*B C"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
-    """``1 - cos(s, t)`` of the logits of each example; 1 without a gradient where either is zero."""
+    """Compute ``1 - cos(s, t)`` of the logits of each example; 1 without a gradient where either is zero."""
     wide, still = ready(student, teacher, where)
     return per_example(1 - _cosine(wide, still, axis=-1), where)
 
@@ -595,17 +596,17 @@ def entropy_gate(
     delta: Setting = 2.0,
     kappa: Setting | None = None,
 ) -> tuple[Float[Array, "*B"], Float[Array, "*B"]]:
-    """Weights of the forward and the reverse KL by the gap ``g = H(p_t) - H(p_s)`` of entropies.
+    """Compute weights of the forward and the reverse KL from the gap ``g = H(p_t) - H(p_s)`` of entropies.
 
-    Where the student is the more confident (g > 0) the forward divergence gets the weight δ, otherwise the
-    reverse one does; the other has the weight 1. With κ the choice is smooth, ``1 + (δ-1) sigmoid(±κ g)``.
+    If the student is more confident (g > 0), the forward divergence gets the weight δ, otherwise the reverse
+    one does; the other one has the weight 1. With κ the choice is smooth, ``1 + (δ-1) sigmoid(±κ g)``.
     The two weights sum to 1 + δ and carry no gradient.
 
     Args:
-      log_ps: log-probabilities of the student.
-      log_pt: log-probabilities of the teacher.
-      delta: weight of the preferred divergence, at least 1; 1 gives the plain sum.
-      kappa: sharpness of a smooth choice; None chooses one.
+      log_ps: Log-probabilities of the student.
+      log_pt: Log-probabilities of the teacher.
+      delta: Weight of the preferred divergence, at least 1; 1 gives the plain sum.
+      kappa: Sharpness of a smooth choice; None makes a hard choice.
 
     Returns:
       Weights ``(nu, rho)`` of KL(p_t‖p_s) and of KL(p_s‖p_t).
@@ -625,20 +626,20 @@ def bd_kd(
     kappa: Setting | None = None,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """BD-KD's student: ``T² [ν KL(p_t‖p_s) + ρ KL(p_s‖p_t)]``, balanced for each example by ``entropy_gate``.
+    """Compute BD-KD's student loss ``T² [ν KL(p_t‖p_s) + ρ KL(p_s‖p_t)]``, weighted by ``entropy_gate``.
 
-    The cross-entropy is added outside. The teacher, trained together with the student, has ``peer``. The
-    paper's weights are not public: δ is a setting.
+    The cross-entropy is added separately. The loss of the teacher, trained together with the student, is
+    ``peer``. The paper's weights are not public, so δ is a setting.
 
     Paper: Amara et al., BD-KD: Balancing the Divergences for Online Knowledge Distillation, 2022.
 
     Args:
-      student: logits.
-      teacher: logits of the same examples, constants.
-      temperature: T of both divergences and of the entropies.
-      delta: weight of the preferred divergence.
-      kappa: sharpness of a smooth choice; None chooses one.
-      where: examples that count.
+      student: Logits of the student.
+      teacher: Logits of the same examples, constants.
+      temperature: Temperature T of both divergences and of the entropies.
+      delta: Weight of the preferred divergence.
+      kappa: Sharpness of a smooth choice; None makes a hard choice.
+      where: Mask of the examples that count.
 
     Returns:
       One loss for each example.
@@ -657,10 +658,10 @@ def peer(
     temperature: Positive = 1.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """Mutual learning from one peer: ``T² KL(p_other ‖ p_own)``, the peer a constant.
+    """Compute the mutual learning loss of one peer, ``T² KL(p_other ‖ p_own)``, with the other as a constant.
 
-    ``kd`` at the temperature of mutual learning; ``peer(teacher, student)`` is the teacher's side of an
-    online pair.
+    This is ``kd`` at the temperature of mutual learning; ``peer(teacher, student)`` is the teacher's loss in
+    an online pair.
 
     Paper: Zhang et al., Deep Mutual Learning, CVPR 2018 (T = 1).
     """
@@ -674,18 +675,18 @@ def mutual(
     temperature: Positive = 1.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "K *B"]:
-    """Mutual learning of K peers: for each, the mean of ``peer`` over the K-1 others.
+    """Compute the mutual learning losses of K peers: for each, the mean of ``peer`` over the K-1 others.
 
     Args:
-      logits: of all peers, stacked.
-      temperature: T.
-      where: examples that count.
+      logits: Logits of all peers, stacked.
+      temperature: Temperature T.
+      where: Mask of the examples that count.
 
     Returns:
       One loss for each peer and example.
 
     Raises:
-      ValueError: a single network has no peers.
+      ValueError: A single network has no peers.
     """
     num = len(logits)
     if num < 2:
@@ -697,4 +698,4 @@ def mutual(
         return peer(own, other, temperature=temperature, where=where)
 
     table = jax.vmap(lambda own: jax.vmap(lambda other: learn(own, other))(logits))(logits)
-    return jnp.sum(table, axis=1) / (num - 1)  # a network agrees with itself: the diagonal is zero
+    return jnp.sum(table, axis=1) / (num - 1)  # the diagonal is zero

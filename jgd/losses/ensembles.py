@@ -1,7 +1,8 @@
 """Teachers made of several networks: functions of stacked logits ``[K, *B, C]``.
 
-Each gives logits to teach with, as ``kd(student, ensemble)``, or weights for ``weighted_logits``; among peers
-that teach each other ``jax.vmap(kd, in_axes=(0, None))(logits, ensemble)`` is the loss of every one.
+Each function returns logits of a teacher, as in ``kd(student, ensemble)``, or weights for
+``weighted_logits``. For peers that teach each other, ``jax.vmap(kd, in_axes=(0, None))(logits, ensemble)`` is
+the loss of each.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ __all__ = [
 
 @checked
 def mean_logits(logits: Float[Array, "K *B C"]) -> Float[Array, "*B C"]:
-    """The mean of the networks' logits."""
+    """Compute the mean of the networks' logits."""
     return jnp.mean(logits, axis=0)
 
 
@@ -41,7 +42,10 @@ def _combine(weights: Array, x: Array) -> Array:
 def weighted_logits(
     logits: Float[Array, "K *B C"], weights: Float[Array, "K"] | Float[Array, "K *B"]
 ) -> Float[Array, "*B C"]:
-    """``Σ_k w_k z_k``: weights ``[K]``, or ``[K, *B]`` such as the gate of ONE (Lan et al., NeurIPS 2018)."""
+    """Compute ``Σ_k w_k z_k``.
+
+    Weights are ``[K]`` or ``[K, *B]``, such as the gate of ONE (Lan et al., NeurIPS 2018).
+    """
     return _combine(weights, logits)
 
 
@@ -49,7 +53,7 @@ def weighted_logits(
 def weighted_probabilities(
     logits: Float[Array, "K *B C"], weights: Float[Array, "K"] | Float[Array, "K *B"]
 ) -> Float[Array, "*B C"]:
-    """``log Σ_k w_k softmax(z_k)``: the mixture as log-probabilities, which serve as logits."""
+    """Compute ``log Σ_k w_k softmax(z_k)``, the mixture as log-probabilities, which serve as logits."""
     log_p = jax.nn.log_softmax(logits)
     top = jax.lax.stop_gradient(jnp.max(log_p, axis=0))
     top = jnp.where(top == -jnp.inf, 0, top)
@@ -57,7 +61,7 @@ def weighted_probabilities(
 
 
 def _shares(labels: Array, num_classes: int, axes: int, where: Array | None = None) -> Array:
-    """Labels as probabilities ``[*B, C]``: zero where they are unknown, NaN where they are impossible."""
+    """Return labels as probabilities ``[*B, C]``, zero where they are unknown, NaN where impossible."""
     if labels.ndim == axes:
         return labels if where is None else jnp.where(where[..., None], labels, 0)
     known, wrong = labelled(labels, num_classes, where)
@@ -69,7 +73,7 @@ def _shares(labels: Array, num_classes: int, axes: int, where: Array | None = No
 def best_logits(
     logits: Float[Array, "K *B C"], labels: Shaped[Array, "*B"] | Float[Array, "*B C"]
 ) -> Float[Array, "*B C"]:
-    """For each example the logits of the network with the lowest cross-entropy (KDCL-Naive).
+    """Return for each example the logits of the network with the lowest cross-entropy (KDCL-Naive).
 
     Paper: Guo et al., Online Knowledge Distillation via Collaborative Learning, CVPR 2020.
     """
@@ -83,11 +87,11 @@ def best_logits(
 def min_logits(
     logits: Float[Array, "K *B C"], labels: Shaped[Array, "*B"] | Float[Array, "*B C"]
 ) -> Float[Array, "*B C"]:
-    """The elementwise minimum of the networks' margins over the label (KDCL-MinLogit).
+    """Compute the elementwise minimum of the networks' margins over the label (KDCL-MinLogit).
 
-    Each network's logits are taken less its logit of the label, then the minimum over networks. The label's
-    logit becomes 0 and no network's margin is exceeded; of probabilities it is the expected logit. Where the
-    label is unknown the networks' own logits are compared.
+    From each network's logits its logit of the label is subtracted, then the minimum over networks is taken.
+    The label's logit becomes 0 and no network's margin is exceeded. For probabilities the expected logit is
+    subtracted; for an unknown label the networks' own logits are compared.
 
     Paper: Guo et al., Online Knowledge Distillation via Collaborative Learning, CVPR 2020.
     """
@@ -104,7 +108,7 @@ def linear_weights(
     num_steps: Count = 100,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "K"]:
-    """Weights of the convex combination of logits with the least cross-entropy on the batch (KDCL-Linear).
+    """Find weights of the convex combination of logits with the least cross-entropy (KDCL-Linear).
 
     A convex problem on the simplex, solved by exponentiated gradients; the step doubles when it lowers the
     loss and halves when it does not, so the loss never rises above that of equal weights.
@@ -112,10 +116,10 @@ def linear_weights(
     Paper: Guo et al., Online Knowledge Distillation via Collaborative Learning, CVPR 2020.
 
     Args:
-      logits: of all networks, stacked.
-      labels: classes or probabilities.
-      num_steps: steps of the solver.
-      where: examples that count.
+      logits: Logits of all networks, stacked.
+      labels: Labels: classes or probabilities.
+      num_steps: Number of steps of the solver.
+      where: Mask of the examples that count.
 
     Returns:
       Weights that sum to one, constants.
@@ -154,18 +158,18 @@ def general_weights(
     *,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "K"]:
-    """Weights ``Σ⁻¹1 / 1ᵀΣ⁻¹1`` of the least expected error (KDCL-General), from held-out examples.
+    """Compute the weights ``Σ⁻¹1 / 1ᵀΣ⁻¹1`` of least expected error (KDCL-General).
 
     ``Σ_jk = mean_i ⟨e_ji, e_ki⟩`` is the covariance of the networks' errors ``e = softmax(z) - onehot(y)``:
-    networks that err alike share a weight. Weights may be negative. A relative ridge of 1e-6 makes copies
-    share equally.
+    networks with similar errors share a weight. Weights may be negative. A relative ridge of 1e-6 makes
+    copies share equally.
 
     Paper: Guo et al., Online Knowledge Distillation via Collaborative Learning, CVPR 2020.
 
     Args:
-      logits: of all networks on validation examples, stacked.
-      labels: classes, -1 for unknown (such examples do not count), or probabilities.
-      where: examples that count.
+      logits: Logits of all networks on validation examples, stacked.
+      labels: Classes, -1 for unknown (such examples do not count), or probabilities.
+      where: Mask of the examples that count.
 
     Returns:
       Weights that sum to one, constants.

@@ -1,8 +1,8 @@
 """Losses between hidden features of a student and of a teacher: maps, vectors, and how layers are paired.
 
-A map is ``[B, H, W, C]`` (channels last), a vector ``[*B, D]``. What makes the two comparable (adaptors,
-connectors, fusion modules, paraphrasers) has parameters and is none of these functions: they take what it
-returns. Losses of several stages are the sum of a stage each.
+A map is ``[B, H, W, C]`` (channels last), a vector ``[*B, D]``. Modules that make the two comparable
+(adaptors, connectors, fusion modules, paraphrasers) have parameters and are not part of these functions,
+which take their outputs. Losses of several stages are summed over the stages.
 
 SimKD is `hint` at the last map, with a projected student; the hidden mean squared error of a Transformer is
 `hidden_mse`; a teacher's embedding regressed by a student is either.
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def _scaled(x: Array, axis: int | tuple[int, ...] | None) -> tuple[Array, Array, Array]:
-    """Numbers within ±1, the largest magnitude, and the sum of their squares (1 where all are zero)."""
+    """Return numbers within ±1, the largest magnitude, and the sum of squares (1 where all are zero)."""
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=axis, keepdims=True, initial=0))
     x = x / jnp.where(largest > 0, largest, 1)
     return x, largest, jnp.where(largest > 0, jnp.sum(x**2, axis=axis, keepdims=True), 1)
@@ -54,20 +54,20 @@ def _scaled(x: Array, axis: int | tuple[int, ...] | None) -> tuple[Array, Array,
 
 @checked
 def length(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = -1) -> Float[Array, "..."]:
-    """Euclidean norm along axes, without overflow; the gradient at zero is zero."""
+    """Compute the Euclidean norm along axes, without overflow; the gradient at zero is zero."""
     _, largest, square = _scaled(x, axis)
     return jnp.squeeze(largest * jnp.sqrt(square), axis)
 
 
 @checked
 def unit(x: Float[Array, "..."], axis: int | tuple[int, ...] | None = -1) -> Float[Array, "..."]:
-    """Vectors along axes divided by their Euclidean norm; zero stays zero, and has no gradient."""
+    """Divide vectors along axes by their Euclidean norm; zero stays zero and has no gradient."""
     x, largest, square = _scaled(x, axis)
     return jnp.where(largest > 0, x * jax.lax.rsqrt(square), 0)
 
 
 def _bins(size: int, bins: int) -> np.ndarray:
-    """``[bins, size]``: row i averages positions ``floor(i size / bins) .. ceil((i+1) size / bins)``."""
+    """Return ``[bins, size]`` averages: row i covers ``floor(i size / bins) .. ceil((i+1) size / bins)``."""
     i, position = np.arange(bins)[:, None], np.arange(size)
     inside = (position >= i * size // bins) & (position < -(-(i + 1) * size // bins))
     return (inside / inside.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -84,7 +84,7 @@ def adaptive_average_pool(x: Float[Array, "*B H W C"], size: tuple[int, int]) ->
 
 
 def _ready(student: Array, teacher: Array, where: Array | None) -> tuple[Array, Array]:
-    """`ready` for examples of any shape."""
+    """Apply `ready` to examples of any shape."""
     flat = ready(flat_rows(student), flat_rows(teacher), where)
     return flat[0].reshape(student.shape), flat[1].reshape(teacher.shape)
 
@@ -94,14 +94,14 @@ def _example_mean(x: Array) -> Array:
 
 
 def _common_size(a: Array, b: Array) -> tuple[Array, Array]:
-    """The larger of two maps averaged to the size of the smaller one."""
+    """Average the larger of two maps to the size of the smaller one."""
     size = (min(a.shape[-3], b.shape[-3]), min(a.shape[-2], b.shape[-2]))
     a, b = (x if x.shape[-3:-1] == size else adaptive_average_pool(x, size) for x in (a, b))
     return a, b
 
 
 def _positions(x: Array) -> Array:
-    """``[B, H, W, C]`` as ``[B, HW, C]``."""
+    """Reshape ``[B, H, W, C]`` to ``[B, HW, C]``."""
     return x.reshape(x.shape[0], x.shape[1] * x.shape[2], x.shape[3])
 
 
@@ -112,14 +112,14 @@ def _positions(x: Array) -> Array:
 def hint(
     student: Float[Array, "B *S"], teacher: Float[Array, "B *S"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, " B"]:
-    """FitNet's hint: the mean squared difference over all numbers of an example.
+    """Compute FitNet's hint loss, the mean squared difference over all numbers of an example.
 
-    With a student projected onto the teacher's last map this is the loss of SimKD. FitNet weighs it 100.
+    With a student projected onto the teacher's last map this is the loss of SimKD. FitNet's weight is 100.
 
     Args:
-      student: features after the adaptor.
-      teacher: features, constant.
-      where: examples that count.
+      student: Features of the student, after the adaptor.
+      teacher: Features of the teacher, constant.
+      where: Mask of the examples that count.
 
     Returns:
       One value for each example.
@@ -140,17 +140,17 @@ def attention_transfer(
     squared: bool = True,
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
-    """Attention transfer: where in a map the activations are strong.
+    """Compute the attention transfer loss, which compares where in a map the activations are strong.
 
     The attention of an example is ``Q = a / |a|`` with ``a = mean_c f_c^2`` at every position. The larger map
     is averaged to the size of the smaller one first.
 
     Args:
-      student: map.
-      teacher: map, of any size and number of channels, constant.
-      squared: the mean over positions of ``(Q_s - Q_t)^2`` (weight 1000), or the distance ``|Q_s - Q_t|`` as
-        in the paper.
-      where: examples that count.
+      student: Map of the student.
+      teacher: Map, of any size and number of channels, constant.
+      squared: Form of the distance: the mean over positions of ``(Q_s - Q_t)^2`` (weight 1000) if true,
+        ``|Q_s - Q_t|`` as in the paper if false.
+      where: Mask of the examples that count.
 
     Returns:
       One value for each example.
@@ -169,16 +169,16 @@ def nst(
     *,
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
-    """Neuron selectivity transfer: the maximum mean discrepancy of two sets of channels.
+    """Compute the neuron selectivity transfer loss, the maximum mean discrepancy of two sets of channels.
 
-    Channels are maps of unit length; the kernel is ``k(a, b) = (a·b)^2``. An example costs
+    Channels are maps of unit length; the kernel is ``k(a, b) = (a·b)^2``. The loss of an example is
     ``mean k(t, t) + mean k(s, s) - 2 mean k(s, t)``, means over all pairs of channels. The larger map is
     averaged to the size of the smaller one first. Weight 50.
 
     Args:
-      student: map.
-      teacher: map, of any size and number of channels, constant.
-      where: examples that count.
+      student: Map of the student.
+      teacher: Map, of any size and number of channels, constant.
+      where: Mask of the examples that count.
 
     Returns:
       One value for each example.
@@ -196,7 +196,7 @@ def nst(
 
 @checked
 def vid_raw_scale(variance: PositiveNumber = 5.0, *, eps: PositiveNumber = 1e-5) -> Float[Array, ""]:
-    """The raw scale ρ with ``softplus(ρ) + eps`` equal to a variance: where the scales of `vid` begin."""
+    """Compute the raw scale ρ with ``softplus(ρ) + eps`` equal to a variance, the start of `vid`."""
     return jnp.log(jnp.expm1(jnp.asarray(variance - eps)))
 
 
@@ -209,17 +209,17 @@ def vid(
     eps: PositiveNumber = 1e-5,
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
-    """Variational information distillation: the negative log-likelihood of a teacher's features.
+    """Compute the loss of variational information distillation: -log likelihood of a teacher's features.
 
     ``mean 0.5 [(m - f)^2 / v + log v]`` with a variance ``v = softplus(ρ) + eps`` for every channel: a bound
     on the mutual information, up to a constant. The scales are parameters: they must be trained.
 
     Args:
-      prediction: means m that a regressor makes of the student's features.
-      teacher: features, constant.
-      raw_scale: ρ, see `vid_raw_scale`.
-      eps: least variance.
-      where: examples that count.
+      prediction: Means m that a regressor predicts from the student's features.
+      teacher: Features of the teacher, constant.
+      raw_scale: Raw scale ρ of each channel, see `vid_raw_scale`.
+      eps: Least variance.
+      where: Mask of the examples that count.
 
     Returns:
       One value for each example.
@@ -234,15 +234,15 @@ def vid(
 
 @checked
 def ofd_margin(mean: Float[Array, " C"], scale: Float[Array, " C"]) -> Float[Array, " C"]:
-    """The expected negative activation of each channel, from the teacher's last batch normalisation.
+    """Compute the expected negative activation of each channel from the teacher's last batch normalisation.
 
-    Before a ReLU a channel is taken as normal with mean m (the bias) and deviation s (the magnitude of the
-    scale): ``E[x | x < 0] = m - s φ(m/s) / Φ(-m/s)``. Channels that are negative in less than one case of a
-    thousand get ``-3 s``, as the authors chose; those without variance get ``min(m, 0)``.
+    Before a ReLU a channel is assumed normal with mean m (the bias) and deviation s (the magnitude of the
+    scale): ``E[x | x < 0] = m - s φ(m/s) / Φ(-m/s)``. Channels that are negative in fewer than one case in a
+    thousand get ``-3 s``, as in the authors' code; channels without variance get ``min(m, 0)``.
 
     Args:
-      mean: biases of the normalisation.
-      scale: its scales, of any sign.
+      mean: Biases of the normalisation.
+      scale: Scales of the normalisation, of any sign.
 
     Returns:
       Margins, never positive.
@@ -266,16 +266,16 @@ def ofd(
     *,
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
-    """Overhaul of feature distillation: a partial distance before the ReLU, summed over an example.
+    """Compute the overhauled feature loss: a partial distance before the ReLU, summed over an example.
 
-    The target is ``max(teacher, margin)``. A positive target is to be met; where it is not positive, the
-    student pays only for being above it. Stage l of n counts ``2^-(n-l)``, all of it 1e-3.
+    The target is ``max(teacher, margin)``. A positive target has to be met; a target that is not positive
+    costs only where the student is above it. Stage l of n has the weight ``2^-(n-l)``, the sum 1e-3.
 
     Args:
-      student: pre-activation features after the connector.
-      teacher: pre-activation features, constant.
-      margin: see `ofd_margin`.
-      where: examples that count.
+      student: Pre-activation features of the student, after the connector.
+      teacher: Pre-activation features of the teacher, constant.
+      margin: Margin of each channel, see `ofd_margin`.
+      where: Mask of the examples that count.
 
     Returns:
       One value for each example: a sum over positions and channels.
@@ -297,16 +297,16 @@ def hcl(
     sizes: tuple[int, ...] = (4, 2, 1),
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
-    """The hierarchical context loss of ReviewKD: mean squared differences at several resolutions.
+    """Compute ReviewKD's hierarchical context loss, mean squared differences at several resolutions.
 
-    The full size counts 1, averages of 4x4, 2x2 and 1x1 bins count 1/2, 1/4, 1/8 (those smaller than the
-    map's height), divided by the sum of weights.
+    The full size has the weight 1, averages over 4x4, 2x2 and 1x1 bins (sizes below the map's height) have
+    1/2, 1/4 and 1/8, divided by the sum of weights.
 
     Args:
-      student: fused map.
-      teacher: map of the same shape, constant.
-      sizes: bins of the coarser resolutions.
-      where: examples that count.
+      student: Fused map of the student.
+      teacher: Map of the same shape, constant.
+      sizes: Numbers of bins of the coarser resolutions.
+      where: Mask of the examples that count.
 
     Returns:
       One value for each example.
@@ -324,7 +324,7 @@ def hcl(
 
 @checked
 def flow(first: Float[Array, "*B H W C"], last: Float[Array, "*B G V D"]) -> Float[Array, "*B C D"]:
-    """The FSP matrix: inner products of the channels of two layers, a mean over positions.
+    """Compute the FSP matrix: inner products of the channels of two layers, a mean over positions.
 
     The larger map is averaged to the size of the smaller one.
     """
@@ -340,12 +340,12 @@ def fsp(
     *,
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
-    """Flow of the solution procedure: the mean squared difference of two FSP matrices. Weight 50.
+    """Compute the mean squared difference of two FSP matrices (flow of the solution procedure). Weight 50.
 
     Args:
-      student: the maps at the two ends of a stage.
-      teacher: the same of a teacher with equal numbers of channels, constant.
-      where: examples that count.
+      student: Maps at the two ends of a stage.
+      teacher: Maps at the two ends of the teacher's stage, with equal numbers of channels, constant.
+      where: Mask of the examples that count.
 
     Returns:
       One value for each example.
@@ -364,12 +364,12 @@ def fsp(
 def factor_transfer(
     student: Float[Array, "B *S"], teacher: Float[Array, "B *S"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, " B"]:
-    """Factor transfer: the mean absolute difference of factors of unit length. Weight 200.
+    """Compute the factor transfer loss, the mean absolute difference of factors of unit length. Weight 200.
 
     Args:
-      student: factors of the student's translator.
-      teacher: factors of the teacher's paraphraser, constant.
-      where: examples that count.
+      student: Factors of the student's translator.
+      teacher: Factors of the teacher's paraphraser, constant.
+      where: Mask of the examples that count.
 
     Returns:
       One value for each example.
@@ -388,15 +388,15 @@ def ickd(
     *,
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, " B"]:
-    """Inter-channel correlation: rows of the channels' Gram matrices, of unit length, compared.
+    """Compute the inter-channel correlation loss, which compares normalised rows of Gram matrices.
 
-    An example costs ``|N(F^T F)_s - N(F^T F)_t|_F^2 / C`` with F its positions by channels. Maps may differ
-    in size. (Some implementations divide by the batch size a second time; leave that to the weight.)
+    The loss of an example is ``|N(F^T F)_s - N(F^T F)_t|_F^2 / C`` with F its positions by channels. Maps may
+    differ in size. (Some implementations divide by the batch size a second time; the weight can do that.)
 
     Args:
-      student: map with the teacher's number of channels.
-      teacher: map, constant.
-      where: examples that count.
+      student: Map with the teacher's number of channels.
+      teacher: Map of the teacher, constant.
+      where: Mask of the examples that count.
 
     Returns:
       One value for each example.
@@ -421,14 +421,15 @@ def ickd(
 def hidden_mse(
     student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
-    """The mean squared difference of hidden states, at each token.
+    """Compute the mean squared difference of hidden states at each token.
 
-    The masked mean of the values is the reference's sum over valid tokens by their number times D.
+    The masked mean of the values equals the reference's sum over valid tokens, divided by their number times
+    D.
 
     Args:
-      student: hidden states, of the teacher's width.
-      teacher: hidden states, constant.
-      where: tokens that count.
+      student: Hidden states, of the teacher's width.
+      teacher: Hidden states of the teacher, constant.
+      where: Mask of the tokens that count.
 
     Returns:
       One value for each token.
@@ -444,12 +445,12 @@ def hidden_mse(
 def hidden_cross_entropy(
     student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
-    """Cross-entropy of hidden states as if they were logits: ``-Σ_d softmax(t)_d log softmax(s)_d``.
+    """Compute the cross-entropy of hidden states taken as logits, ``-Σ_d softmax(t)_d log softmax(s)_d``.
 
     Args:
-      student: hidden states, of the teacher's width.
-      teacher: hidden states, constant.
-      where: tokens that count.
+      student: Hidden states, of the teacher's width.
+      teacher: Hidden states of the teacher, constant.
+      where: Mask of the tokens that count.
 
     Returns:
       One value for each token.
@@ -465,12 +466,12 @@ def hidden_cross_entropy(
 def cosine_distance(
     student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
-    """``1 - cos`` of the angle between two vectors, in 0..2; 1 where one of them is zero.
+    """Compute ``1 - cos`` of the angle between two vectors, in 0..2; 1 where one of them is zero.
 
     Args:
-      student: vectors.
-      teacher: vectors, constant.
-      where: vectors that count.
+      student: Vectors of the student.
+      teacher: Vectors of the teacher, constant.
+      where: Mask of the vectors that count.
 
     Returns:
       One value for each vector.
@@ -486,12 +487,12 @@ def cosine_distance(
 def pkd(
     student: Float[Array, "*B D"], teacher: Float[Array, "*B D"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
-    """Patient knowledge distillation: ``|s/|s| - t/|t||^2``, twice the cosine distance.
+    """Compute the patient distillation loss ``|s/|s| - t/|t||^2``, twice the cosine distance.
 
     Args:
-      student: hidden states, usually of the first token.
-      teacher: the same, constant.
-      where: vectors that count.
+      student: Hidden states, usually of the first token.
+      teacher: Hidden states of the teacher at the same positions, constant.
+      where: Mask of the vectors that count.
 
     Returns:
       One value for each vector.
@@ -508,19 +509,21 @@ def pkd(
 
 @checked
 def layer_map(kind: Literal["skip", "last"], n_teacher: int, n_student: int) -> tuple[tuple[int, int], ...]:
-    """Which layer of the teacher a layer of the student learns from; layer 0 is the embedding.
+    """Pair each layer of the student with the layer of the teacher that it learns from.
+
+    Layer 0 is the embedding.
 
     Args:
       kind: "skip" pairs i with ``floor(i n_teacher / n_student)``, "last" with
         ``n_teacher - n_student + i``.
-      n_teacher: layers of the teacher, without the embedding.
-      n_student: layers of the student.
+      n_teacher: Number of layers of the teacher, without the embedding.
+      n_student: Number of layers of the student, without the embedding.
 
     Returns:
       Pairs (student, teacher) for student layers ``0..n_student``.
 
     Raises:
-      ValueError: for an unknown kind, fewer than one layer, or a "last" map onto a shallower teacher.
+      ValueError: An unknown kind, fewer than one layer, or a "last" map onto a shallower teacher.
     """
     if min(n_teacher, n_student) < 1:
         raise ValueError(f"both need at least one layer, got {n_teacher} and {n_student}")

@@ -2,8 +2,8 @@ r"""Lower bounds on mutual information from a critic's scores, and contrast with
 
 A critic scores K pairs in all combinations: ``f[a, b]`` for the row variable of pair a and the column
 variable of pair b. Pairs on the diagonal belong together, all others are samples of the product of marginals.
-All bounds are to be maximised; their negative is the loss. Gradients flow to every argument: stop those of a
-teacher at its hidden states.
+All bounds are maximised; the loss is their negative. Gradients flow to every argument: stop the gradient of
+a teacher at its hidden states.
 
 Poole et al., "On Variational Bounds of Mutual Information", ICML 2019; as a loss between hidden states: He
 et al., "Distiller: A Systematic Study of Model Distillation Methods in NLP", SustaiNLP 2021. With a learned
@@ -13,8 +13,8 @@ log-baseline ``q[a]`` of the row variable::
     J[a, b] = log(α exp m[a, b] + (1-α) exp q[a])
     I_α = 1 + mean_{a≠b} (f[a, a] - J[a, b]) - mean_{a≠b} exp(f[a, b] - J[a, a])
 
-α = 1 has little variance and cannot exceed log(K-1) (multi-sample, like InfoNCE); α = 0 is `tuba`: right in
-the mean at the best critic, with a large variance.
+α = 1 has a low variance and cannot exceed log(K-1) (multi-sample, like InfoNCE); α = 0 is `tuba`, which is
+unbiased at the best critic and has a high variance.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ __all__ = [
 
 
 def _scores(f: Array, where: Array | None) -> tuple[Array, Array, Array]:
-    """Scores in float32 at least with zeros where they do not count, rows that count, their number."""
+    """Return scores in float32 at least (zeros where masked), the rows that count, and their number."""
     if f.shape[0] < 2:
         raise ValueError("a bound needs at least two pairs: there are no others to compare one with")
     rows = jnp.ones(f.shape[0], bool) if where is None else where
@@ -49,7 +49,7 @@ def _scores(f: Array, where: Array | None) -> tuple[Array, Array, Array]:
 
 
 def _pairs(rows: Array) -> Array:
-    """Combinations of two different pairs that count; all of them where there are none."""
+    """Return the combinations of two different pairs that count; all of them if there are none."""
     pairs = rows[:, None] & rows & ~jnp.eye(len(rows), dtype=bool)
     return pairs | ~jnp.any(pairs)
 
@@ -63,7 +63,7 @@ def _log_mean_exp(x: Array, mask: Array) -> Array:
 
 
 def _bound(value: Array, count: Array) -> Array:
-    """Nothing is known from less than two pairs."""
+    """Return a bound, or zero for fewer than two pairs, which carry no information."""
     return jnp.where(count < 2, 0, value)
 
 
@@ -71,26 +71,27 @@ def _bound(value: Array, count: Array) -> Array:
 def leave_one_out_logmean(
     f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = None
 ) -> Float[Array, "K K"]:
-    """``m[a, b] = log mean_{c≠b} exp f[a, c]``: each row's mean without one entry, in log space.
+    """Compute each row's mean without one entry, ``m[a, b] = log mean_{c≠b} exp f[a, c]``, in log space.
 
     The largest entry of a row is left out by summing the others; any other one is at most half of the whole,
     which is then safe to subtract.
 
     Args:
-      f: scores.
-      where: pairs that count; others are in no mean, and values in their rows and columns mean nothing.
+      f: Scores of the critic.
+      where: Mask of the pairs that count; other pairs are in no mean, and the values in their rows and
+        columns have no meaning.
 
     Returns:
       Log-means, in float32 at least.
 
     Raises:
-      ValueError: for fewer than two pairs.
+      ValueError: Fewer than two pairs.
     """
     f, rows, count = _scores(f, where)
     rows = rows | (count < 2)
     top = jnp.argmax(jnp.where(rows, f, -jnp.inf), axis=1)[:, None] == jnp.arange(len(rows))
     whole = jax.nn.logsumexp(f, axis=1, where=rows[None] & jnp.ones_like(top), keepdims=True)
-    # At least one entry remains: where only one pair counts, m is not defined, but finite.
+    # At least one entry remains: if only one pair counts, m is undefined, but finite.
     others = rows & ~top
     others = others | ~jnp.any(others, axis=1, keepdims=True)
     rest = jax.nn.logsumexp(f, axis=1, where=others, keepdims=True)
@@ -107,21 +108,21 @@ def mi_alpha(
     alpha: Share,
     where: Bool[Array, " K"] | None = None,
 ) -> Float[Array, ""]:
-    """The interpolated bound I_α.
+    """Compute the interpolated bound I_α.
 
     Args:
-      f: scores ``f[a, b]``.
-      q: log-baseline of each row; it may depend on the row variable only. (A baseline of the column variable
-        still gives a bound, a looser one: Distiller's MLP critic has its rows so.)
-      alpha: 0..1, ends included, an array if you like. 0.9 is a common choice.
-      where: pairs that count.
+      f: Scores ``f[a, b]`` of the critic.
+      q: Log-baseline of each row; it may depend on the row variable only. (A baseline of the column variable
+        still gives a bound, a looser one, as in Distiller's MLP critic.)
+      alpha: Interpolation weight in 0..1, ends included, a number or an array. 0.9 is a common choice.
+      where: Mask of the pairs that count.
 
     Returns:
       A lower bound on the mutual information in nats, in the mean over batches; zero from fewer than two
       pairs. Where the term ``exp(f - J)`` exceeds e^44 (float32) it grows linearly.
 
     Raises:
-      ValueError: for fewer than two rows.
+      ValueError: Fewer than two rows.
     """
     scores, rows, count = _scores(f, where)
     q = jnp.where(rows, q.astype(scores.dtype), 0)[:, None]
@@ -142,14 +143,14 @@ def mi_alpha(
 def tuba(
     f: Float[Array, "K K"], q: Float[Array, " K"], *, where: Bool[Array, " K"] | None = None
 ) -> Float[Array, ""]:
-    """The bound of Barber and Agakov without its normaliser: ``1 + E[f - q] - E'[exp(f - q)]``.
+    """Compute Barber and Agakov's bound without its normaliser, ``1 + E[f - q] - E'[exp(f - q)]``.
 
     E is a mean over pairs, E' over combinations of different ones. It is I_α at α = 0.
 
     Args:
-      f: scores.
-      q: log-baseline of each row.
-      where: pairs that count.
+      f: Scores of the critic.
+      q: Log-baseline of each row.
+      where: Mask of the pairs that count.
 
     Returns:
       A lower bound on the mutual information.
@@ -163,20 +164,20 @@ def tuba(
 
 @checked
 def nwj(f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = None) -> Float[Array, ""]:
-    """The bound of Nguyen, Wainwright and Jordan: ``E[f] - E'[exp f] / e``, `tuba` with a baseline of 1."""
+    """Compute Nguyen, Wainwright and Jordan's bound ``E[f] - E'[exp f] / e``, `tuba` with a baseline of 1."""
     return tuba(f, jnp.ones(f.shape[0]), where=where)
 
 
 @checked
 def donsker_varadhan(f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = None) -> Float[Array, ""]:
-    """``E[f] - log E'[exp f]``, as in MINE: a bound in the limit, biased upwards in a batch."""
+    """Compute ``E[f] - log E'[exp f]``, as in MINE: a bound in the limit, biased upwards in a batch."""
     scores, rows, count = _scores(f, where)
     return _bound(_mean(jnp.diagonal(scores), rows) - _log_mean_exp(scores, _pairs(rows)), count)
 
 
 @checked
 def info_nce(f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = None) -> Float[Array, ""]:
-    """``E[f_aa - log mean_b exp f_ab]``, the own pair included in the mean: at most log K."""
+    """Compute ``E[f_aa - log mean_b exp f_ab]``, the own pair included in the mean: at most log K."""
     scores, rows, count = _scores(f, where)
     columns = rows[None] & jnp.ones_like(scores, bool) | ~jnp.any(rows)
     log_mean = jax.nn.logsumexp(scores, axis=1, where=columns) - jnp.log(jnp.maximum(count, 1))
@@ -185,10 +186,10 @@ def info_nce(f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = None) 
 
 @checked
 def jensen_shannon(f: Float[Array, "K K"], *, where: Bool[Array, " K"] | None = None) -> Float[Array, ""]:
-    """``log 2 - (E[softplus(-f)] + E'[softplus(f)]) / 2``: at most log 2.
+    """Compute ``log 2 - (E[softplus(-f)] + E'[softplus(f)]) / 2``, at most log 2.
 
-    It bounds the Jensen-Shannon divergence of joint and product, not the mutual information, but the best
-    critic is the same log-ratio; stable where the others are not (f-GAN, Deep InfoMax).
+    This bounds the Jensen-Shannon divergence of joint and product, not the mutual information, but the best
+    critic is the same log-ratio, and it is stable where the other bounds are not (f-GAN, Deep InfoMax).
     """
     scores, rows, count = _scores(f, where)
     own = _mean(jax.nn.softplus(-jnp.diagonal(scores)), rows)
@@ -204,24 +205,25 @@ def nce(
     eps: PositiveNumber = 1e-7,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """CRD's contrastive value: tell the positive from K draws of noise, uniform over N examples.
+    """Compute CRD's contrastive value of the positive against K draws of noise, uniform over N examples.
 
     With ``P = exp(score)`` and ``c = K / N``::
 
         -log P+ / (P+ + c + eps) - Σ_negatives log c / (P- + c + eps)
 
     CRD's log-score is ``<e, memory> / 0.07 - log Z``, with Z = N times the mean of the first batch, frozen.
-    Its loss adds student anchors against the teacher's memory and the reverse, each a mean over examples.
+    Its loss adds the values of student anchors against the teacher's memory and the reverse, each a mean over
+    examples.
 
     Args:
-      positive: log-score of the own memory.
-      negatives: log-scores of memories of other classes.
-      num_examples: N, the size of the memory.
-      eps: keeps the fraction below one.
-      where: examples that count.
+      positive: Log-score of the example's own memory.
+      negatives: Log-scores of memories of other classes.
+      num_examples: Size N of the memory.
+      eps: Small number that keeps the fraction below one.
+      where: Mask of the examples that count.
 
     Returns:
-      One value for each example, to be minimised; gradients flow to all scores.
+      One loss for each example; gradients flow to all scores.
 
     References:
       Tian et al., "Contrastive Representation Distillation", ICLR 2020.

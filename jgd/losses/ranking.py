@@ -1,7 +1,7 @@
 """Losses of rankings: likelihoods of an order of classes under a Plackett-Luce model.
 
 The student's logits ``s`` are strengths: the ranking ``π`` is drawn one pick after the other, each with
-probability ``exp s_{π_k} / Σ_{l≥k} exp s_{π_l}`` among what is left.
+probability ``exp s_{π_k} / Σ_{l≥k} exp s_{π_l}`` among the remaining classes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["listmle", "p_listmle", "plackett_luce_nll", "pld", "teacher_ranking"
 
 @checked
 def teacher_ranking(teacher: Float[Array, "*B C"], labels: Shaped[Array, "*B"]) -> Int[Array, "*B C"]:
-    """The classes in the order they are to be ranked: the label, then the others by descending teacher logit.
+    """Rank the classes: the label first, then the others by descending teacher logit.
 
     Ties are broken by the index of the class. The label -1, unknown, leaves the teacher's own order.
     """
@@ -39,7 +39,7 @@ def teacher_ranking(teacher: Float[Array, "*B C"], labels: Shaped[Array, "*B"]) 
 
 
 def _argsort(x: Float[Array, "*B C"]) -> Int[Array, "*B C"]:
-    """Positions in ascending order, stable; on CPU twice as fast as XLA's sort of pairs."""
+    """Sort positions in ascending order, stably; on CPU twice as fast as XLA's sort of pairs."""
     if x.dtype == jnp.float64 or x.shape[-1] > 2**16:
         return jnp.argsort(x, axis=-1, stable=True)
     return jax.lax.platform_dependent(
@@ -48,7 +48,7 @@ def _argsort(x: Float[Array, "*B C"]) -> Int[Array, "*B C"]:
 
 
 def _radix_argsort(x: Float[Array, "*B C"]) -> Int[Array, "*B C"]:
-    """Two sorts of single integers: by the low half of the number, then by the high one, above the place."""
+    """Sort single integers twice: by the low half of the number, then by the high half, above the place."""
     x = jnp.where(x == 0, 0, x.astype(jnp.float32))  # one zero, not two
     bits = jax.lax.bitcast_convert_type(x, jnp.uint32)
     bits = jnp.where(bits >> 31, ~bits, bits | jnp.uint32(2**31))  # in the order of the numbers
@@ -63,7 +63,7 @@ def _radix_argsort(x: Float[Array, "*B C"]) -> Int[Array, "*B C"]:
 
 
 def _floor(x: Array) -> Array:
-    """Stands for log 0 where infinities would make NaNs: sums and differences of two such are finite."""
+    """Return a stand-in for log 0 whose sums and differences are finite, where infinities would make NaNs."""
     return jnp.asarray(jnp.finfo(x.dtype).min / 4, x.dtype)
 
 
@@ -73,11 +73,11 @@ def _passes(size: int) -> int:
 
 @jax.jit
 def _logsumexp_of_rest(x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
-    """Log-sum-exp of each position and all after it, by doubling.
+    """Compute the log-sum-exp of each position and all after it, by doubling.
 
-    ``jax.lax.cumlogsumexp`` gives the same; log C passes over the row in a loop have linear memory, are
-    faster on a CPU than its window, and make a program whose size does not grow with C, unlike an associative
-    scan.
+    ``jax.lax.cumlogsumexp`` gives the same values; log C passes over the row in a loop need linear memory,
+    are faster on a CPU than its window, and compile to a program whose size does not grow with C, unlike an
+    associative scan.
     """
     size, axis = x.shape[-1], x.ndim - 1
     nothing = jnp.full_like(x, _floor(x))
@@ -91,7 +91,7 @@ def _logsumexp_of_rest(x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
 
 @jax.jit
 def _share_of_picks(weights: Float[Array, "*B C"], left: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
-    """``Σ_{k≤j} w_k exp(left_j - left_k)`` by doubling; ``left`` falls, so that no exponent is positive."""
+    """Compute ``Σ_{k≤j} w_k exp(left_j - left_k)`` by doubling; ``left`` falls: no exponent is positive."""
     size, axis = left.shape[-1], left.ndim - 1
     nobody, endless = jnp.zeros_like(weights), jnp.full_like(left, -_floor(left))
 
@@ -113,9 +113,9 @@ def _weighted_nll(strengths: Float[Array, "*B C"], weights: Float[Array, "*B C"]
 
 @_weighted_nll.defjvp
 def _weighted_nll_jvp(primals, tangents):
-    """The closed form ``∂L/∂s_j = Σ_{k≤j} w_k exp(s_j - lse_k) - w_j``, itself differentiable.
+    """Use the closed form ``∂L/∂s_j = Σ_{k≤j} w_k exp(s_j - lse_k) - w_j``, itself differentiable.
 
-    Linear in memory, where the derivative of a scan keeps all its levels.
+    It is linear in memory, whereas the derivative of a scan keeps all its levels.
     """
     (strengths, weights), (d_strengths, d_weights) = primals, tangents
     left = _logsumexp_of_rest(strengths)
@@ -128,15 +128,15 @@ def _weighted_nll_jvp(primals, tangents):
 def plackett_luce_nll(
     student: Float[Array, "*B C"], ranking: Int[Array, "*B C"], weights: Float[Array, "*B C"]
 ) -> Float[Array, "*B"]:
-    """``Σ_k w_k [logsumexp_{l≥k} s_{π_l} - s_{π_k}]``: a weighted negative log-likelihood of a ranking.
+    """Compute ``Σ_k w_k [logsumexp_{l≥k} s_{π_l} - s_{π_k}]``, the weighted cost of a ranking.
 
     Time C log C, memory C, stable for any logits; forward and reverse mode of any order. A class at ``-inf``
-    takes no part: it is never picked, is not among what is left, and its weight does not count.
+    takes no part: it is never picked, never among the remaining classes, and its weight does not count.
 
     Args:
-      student: the strengths.
-      ranking: the classes, best first.
-      weights: of the picks in the order of the ranking; differentiable.
+      student: Strengths of the classes.
+      ranking: Classes, best first.
+      weights: Weights of the picks in the order of the ranking; differentiable.
 
     Returns:
       One loss for each row.
@@ -166,22 +166,23 @@ def pld(
     temperature: Positive = 1.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """Plackett-Luce distillation: likelihood of the teacher's ranking, picks weighted by its probabilities.
+    """Compute the likelihood of the teacher's ranking with picks weighted by its probabilities (PLD).
 
     ``Σ_k softmax(t/τ)_{π_k} [logsumexp_{l≥k} s_{π_l} - s_{π_k}]`` with ``π = teacher_ranking(t, y)``. It is
-    the whole objective: there is no cross-entropy beside it (the first pick is the label's). The temperature
-    softens the weights only: the student's logits are never divided, and there is no T². With a teacher that
-    has memorised its examples the weights at τ = 1 are those of cross-entropy: soften them.
+    the whole objective, without an additional cross-entropy (the first pick is the label). The temperature
+    softens the weights only: the student's logits are never divided, and there is no T². If a teacher has
+    memorised its examples, the weights at τ = 1 are those of cross-entropy and have to be softened.
 
     Paper: Bassam et al., PLD: A Choice-Theoretic List-Wise Knowledge Distillation, NeurIPS 2025.
 
     Args:
-      student: logits.
-      teacher: logits, constants; ``-inf`` rules a class out.
-      labels: classes ``[*B]``, -1 for unknown, which costs nothing; or probabilities ``[*B, C]``, for the
-        expectation over the label.
-      temperature: τ of the weights (1 on ImageNet, 4 on CIFAR-100), one for all or one for each example.
-      where: examples that count.
+      student: Logits of the student.
+      teacher: Logits of the teacher, constants; ``-inf`` rules a class out.
+      labels: Classes ``[*B]``, -1 (unknown) costs nothing; or probabilities ``[*B, C]``, which
+        give the expectation over the label.
+      temperature: Temperature τ of the weights (1 on ImageNet, 4 on CIFAR-100), one for all or one for each
+        example.
+      where: Mask of the examples that count.
 
     Returns:
       One loss for each example.
@@ -200,15 +201,15 @@ def listmle(
     *,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """ListMLE: the likelihood of the teacher's ranking, all picks alike (``pld`` at τ → ∞ is a C-th of it).
+    """Compute the likelihood of the teacher's ranking with equal picks: ListMLE, C times ``pld`` at τ → ∞.
 
     Paper: Xia et al., Listwise Approach to Learning to Rank, ICML 2008.
 
     Args:
-      student: logits.
-      teacher: logits, constants, of which only the order counts.
-      labels: classes, ranked first (-1 for unknown); or probabilities, for the expectation over the label.
-      where: examples that count.
+      student: Logits of the student.
+      teacher: Logits of the teacher, constants; only their order counts.
+      labels: Classes, ranked first (-1 is unknown), or probabilities, which give the expectation over labels.
+      where: Mask of the examples that count.
 
     Returns:
       One loss for each example.
@@ -226,15 +227,15 @@ def p_listmle(
     *,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """Position-aware ListMLE: the k-th pick weighs in proportion to ``2^(C-k) - 1``, 1 in all.
+    """Compute position-aware ListMLE: the k-th pick has a weight in proportion to ``2^(C-k) - 1``, 1 in all.
 
     Paper: Lan et al., Position-Aware ListMLE, UAI 2014 (there the weights are not normalised).
 
     Args:
-      student: logits.
-      teacher: logits, constants, of which only the order counts.
-      labels: classes, ranked first (-1 for unknown); or probabilities, for the expectation over the label.
-      where: examples that count.
+      student: Logits of the student.
+      teacher: Logits of the teacher, constants; only their order counts.
+      labels: Classes, ranked first (-1 is unknown), or probabilities, which give the expectation over labels.
+      where: Mask of the examples that count.
 
     Returns:
       One loss for each example.

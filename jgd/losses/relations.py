@@ -1,8 +1,8 @@
-r"""Losses between the relations that a student and a teacher see: among examples of a batch, or among tokens.
+r"""Losses that compare relations in a student and in a teacher: among examples of a batch, or among tokens.
 
 The relation losses take one vector (or map) for each example of a batch and return a scalar: student and
 teacher may differ in width, since only their B x B relations are compared. Rows where ``where`` is False
-are left out of every relation. Several reference weights are tied to a batch of 64, for means run over all
+are left out of every relation. Several reference weights assume a batch of 64, because means run over all
 B^2 (or B^3) entries including the diagonal.
 
 A token graph (TRG; Zhang, Liu and He, "Knowledge Distillation via Token-level Relationship Graph", 2023)
@@ -12,10 +12,10 @@ space of each network::
     L = L_kd + α context_loss + β mean graph_kl + γ mean node_infonce
     context_loss    within an image: similarities of its tokens, softmax(F F^T / sqrt(D))
     graph_kl        local: softmax over all tokens of A_i, absent edges being zeros, not minus infinity
-    node_infonce    global: the student's token must find the teacher's same token among all of them
+    node_infonce    global: the student's token has to identify the same token of the teacher among all
 
 The paper gives no code. Affinities lie in 0..1, so over n tokens the softmax is almost uniform and its KL
-of order 1/n: it needs a weight of 10 to 100 or a ``temperature`` below one.
+of order 1/n, which needs a weight of 10 to 100 or a ``temperature`` below one.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ __all__ = [
 
 
 def _counted(x: Array, where: Array | None) -> tuple[Array, Array]:
-    """Which rows count, and how many they are (at least one, to divide by)."""
+    """Return a mask of the rows that count, and their number (at least one, as a divisor)."""
     rows = jnp.ones(x.shape[0], bool) if where is None else where
     return rows, jnp.maximum(jnp.sum(rows), 1).astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -66,7 +66,7 @@ def _flat(student: Array, teacher: Array, where: Array | None) -> tuple[Array, A
 
 
 def _wide(x: Array, where: Array | None) -> Array:
-    """`ready` for features whose gradient is wanted."""
+    """Apply `ready` to features whose gradient is needed."""
     return ready(x, x, where)[0]
 
 
@@ -78,7 +78,7 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def _products(x: Array, rows: Array, count: Array) -> tuple[Array, Array, Array]:
-    """Inner products of centred rows, their squares, and the squared distances of all pairs."""
+    """Compute inner products of centred rows, their squares, and the squared distances of all pairs."""
     x = jnp.where(rows[:, None], x - jnp.sum(x, 0) / count, 0)  # expanded squares lose digits far from 0
     products, length = _dot(x, x), jnp.sum(x**2, axis=-1)
     return products, length, length[:, None] - 2 * products + length
@@ -88,15 +88,15 @@ def _products(x: Array, rows: Array, count: Array) -> tuple[Array, Array, Array]
 def rkd_distance(
     student: Float[Array, "B *S"], teacher: Float[Array, "B *T"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, ""]:
-    """Relational KD, distances: Euclidean ones between all examples, relative to their mean.
+    """Compare Euclidean distances between all examples, relative to their mean (relational KD).
 
     The smooth L1 difference of both networks' relative distances, a mean over all B^2 pairs (an example with
     itself included). The student's mean distance is differentiated too. Weight 25.
 
     Args:
-      student: features.
-      teacher: features of any width, constant.
-      where: examples that count.
+      student: Features of the student.
+      teacher: Features of the teacher, of any width, constant.
+      where: Mask of the examples that count.
 
     Returns:
       A scalar.
@@ -122,16 +122,16 @@ def rkd_distance(
 def rkd_angle(
     student: Float[Array, "B *S"], teacher: Float[Array, "B *T"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, ""]:
-    """Relational KD, angles: the cosine at every example between the directions to two others.
+    """Compare the cosines at every example between the directions to two others (relational KD).
 
     The smooth L1 difference, a mean over all B^3 triples (degenerate ones included: their cosine is 0).
     Weight 50. The cosines come from the inner products of all pairs: time grows with B^3, memory with B^2.
     Examples closer than a thousandth of their distance from the mean count as equal.
 
     Args:
-      student: features.
-      teacher: features of any width, constant.
-      where: examples that count.
+      student: Features of the student.
+      teacher: Features of the teacher, of any width, constant.
+      where: Mask of the examples that count.
 
     Returns:
       A scalar.
@@ -169,14 +169,14 @@ def rkd_angle(
 def similarity_preserving(
     student: Float[Array, "B *S"], teacher: Float[Array, "B *T"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, ""]:
-    """Similarity-preserving KD: ``|N(F_s F_s^T) - N(F_t F_t^T)|_F^2 / B^2``, N making rows of unit length.
+    """Compute ``|N(F_s F_s^T) - N(F_t F_t^T)|_F^2 / B^2``, where N scales rows to unit length.
 
     Weight 3000, at the last map.
 
     Args:
-      student: features; maps are flattened.
-      teacher: features of any size, constant.
-      where: examples that count.
+      student: Features of the student; maps are flattened.
+      teacher: Features of the teacher, of any size, constant.
+      where: Mask of the examples that count.
 
     Returns:
       A scalar.
@@ -197,16 +197,16 @@ def pkt(
     eps: PositiveNumber = 1e-7,
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
-    """Probabilistic knowledge transfer: each example's similarities to all as a distribution.
+    """Compare each example's similarities to all as a distribution (probabilistic knowledge transfer).
 
     Similarities are ``(cos + 1) / 2``, rows divided by their sum (the example itself included); the loss is
     the mean over all B^2 entries of ``P_t log((P_t + eps) / (P_s + eps))``. Weight 30000.
 
     Args:
-      student: features.
-      teacher: features of any width, constant.
-      eps: added to both probabilities.
-      where: examples that count.
+      student: Features of the student.
+      teacher: Features of the teacher, of any width, constant.
+      eps: Small number added to both probabilities.
+      where: Mask of the examples that count.
 
     Returns:
       A scalar.
@@ -236,18 +236,18 @@ def correlation_congruence(
     order: Count = 2,
     where: Bool[Array, " B"] | None = None,
 ) -> Float[Array, ""]:
-    """Correlation congruence: ``|K_s - K_t|_F / B^2`` (not squared). Weight 0.003.
+    """Compute the correlation congruence loss ``|K_s - K_t|_F / B^2`` (not squared). Weight 0.003.
 
     ``K = exp(-2γ) Σ_p (2γ)^p / p! (x·y)^p`` up to an order: for x and y of unit length (see `unit`) a Taylor
     series of ``exp(-γ |x - y|^2)``. Vectors are taken as they are.
 
     Args:
-      student: embeddings, linear in the student's features.
-      teacher: embeddings of the teacher's features. Their map is trained too, so this argument has a
+      student: Embeddings, linear in the student's features.
+      teacher: Embeddings of the teacher's features. The embedding is trained too, so this argument has a
         gradient: stop it at the features.
-      gamma: sharpness of the kernel.
-      order: highest power.
-      where: examples that count.
+      gamma: Sharpness of the kernel.
+      order: Highest power of the series.
+      where: Mask of the examples that count.
 
     Returns:
       A scalar.
@@ -273,15 +273,16 @@ def correlation_congruence(
 def neighbour_congruence(
     student: Float[Array, "B D"], teacher: Float[Array, "B D"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, ""]:
-    """Correlation congruence as its authors' code has it: neighbours in the batch must not both be wrong.
+    """Compute correlation congruence in the form of its authors' code, by products of neighbouring errors.
 
-    ``mean_i Σ_d |e_i,d| |e_i+1,d|`` with ``e = student - teacher``. It depends on the order of examples;
-    those that do not count are dropped before neighbours are paired. Weight 0.02.
+    The loss is ``mean_i Σ_d |e_i,d| |e_i+1,d|`` with ``e = student - teacher``: neighbours in the batch
+    should not both have errors. It depends on the order of examples; examples that do not count are dropped
+    before neighbours are paired. Weight 0.02.
 
     Args:
-      student: embeddings.
-      teacher: embeddings, with a gradient: see `correlation_congruence`.
-      where: examples that count.
+      student: Embeddings of the student.
+      teacher: Embeddings, with a gradient: see `correlation_congruence`.
+      where: Mask of the examples that count.
 
     Returns:
       A scalar.
@@ -303,7 +304,7 @@ def patchify(features: Float[Array, "*B H W C"], patch: int | tuple[int, int]) -
     """Cut maps into patches: tokens from left to right, then down, each a flattened ``[p, q, C]``.
 
     Raises:
-      ValueError: where patches do not tile the map.
+      ValueError: If patches do not tile the map.
     """
     p, q = (patch, patch) if isinstance(patch, int) else patch
     *batch, height, width, channels = features.shape
@@ -315,19 +316,19 @@ def patchify(features: Float[Array, "*B H W C"], patch: int | tuple[int, int]) -
 
 @checked
 def sample_tokens(key: Array, batch: int, tokens: int, size: int) -> Int[Array, "B m"]:
-    """Positions of some tokens of each image, without repetition; use the same ones for both networks.
+    """Draw positions of some tokens of each image, without repetition; use the same ones for both networks.
 
     Args:
-      key: random key.
-      batch: images.
-      tokens: tokens of an image.
-      size: how many to draw.
+      key: Random key.
+      batch: Number of images.
+      tokens: Number of tokens of an image.
+      size: Number of tokens to draw from each image.
 
     Returns:
       Positions for ``jnp.take_along_axis(features, positions[..., None], axis=1)``.
 
     Raises:
-      ValueError: for a size outside ``1..tokens``.
+      ValueError: A size outside ``1..tokens``.
     """
     if not 1 <= size <= tokens:
         raise ValueError(f"size must be between 1 and the number of tokens, {tokens}; got {size}")
@@ -337,7 +338,7 @@ def sample_tokens(key: Array, batch: int, tokens: int, size: int) -> Int[Array, 
 
 @checked
 def context_similarity(x: Float[Array, "*B N D"]) -> Float[Array, "*B N N"]:
-    """How tokens of an image attend to each other: rows of ``softmax(F F^T / sqrt(D))``."""
+    """Compute the attention between the tokens of an image: rows of ``softmax(F F^T / sqrt(D))``."""
     products = jnp.einsum("...nd,...md->...nm", x, x, precision="highest")
     return jax.nn.softmax(products / math.sqrt(x.shape[-1]), axis=-1)
 
@@ -349,12 +350,12 @@ def context_loss(
     *,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """TRG's inner-instance loss: the mean squared difference of `context_similarity` of both networks.
+    """Compute TRG's inner-instance loss, the mean squared difference of both `context_similarity`.
 
     Args:
-      student: tokens.
-      teacher: tokens at the same positions, of any width, constant.
-      where: images that count.
+      student: Tokens of the student.
+      teacher: Tokens at the same positions, of any width, constant.
+      where: Mask of the images that count.
 
     Returns:
       One value for each image, a mean over its N^2 pairs.
@@ -366,7 +367,7 @@ def context_loss(
 
 
 class Neighbours(NamedTuple):
-    """A graph of k edges from every node, the rows of a sparse matrix.
+    """Graph with k edges from every node, the rows of a sparse matrix.
 
     Attributes:
       indices: ``[n, k]`` nodes at the other end.
@@ -378,25 +379,26 @@ class Neighbours(NamedTuple):
 
 
 def _present(indices: Array, rows: Array) -> Array:
-    """Edges between two different rows that count."""
+    """Return a mask of the edges between two different rows that count."""
     itself = indices == jnp.arange(indices.shape[0])[:, None]
     return rows[indices] & rows[:, None] & ~itself
 
 
 @checked
 def nearest(x: Float[Array, "n D"], k: int, *, where: Bool[Array, " n"] | None = None) -> Int[Array, "n k"]:
-    """The k nearest other rows of each row, nearest first, the lower index first among equals.
+    """Find the k nearest other rows of each row, nearest first, the lower index first among equals.
 
     Args:
-      x: rows.
-      k: neighbours, static.
-      where: rows that count; where fewer than k others do, some indices mean nothing (see `affinity`).
+      x: Rows.
+      k: Number of neighbours, static.
+      where: Mask of the rows that count; with fewer than k other rows, some indices have no meaning (see
+        `affinity`).
 
     Returns:
       Indices; nothing is differentiated.
 
     Raises:
-      ValueError: for a k outside ``1..n-1``.
+      ValueError: A k outside ``1..n-1``.
     """
     n = x.shape[0]
     if not 1 <= k < n:
@@ -417,16 +419,16 @@ def affinity(
     sigma: PositiveNumber | None = None,
     where: Bool[Array, " n"] | None = None,
 ) -> Neighbours:
-    """Gaussian weights ``exp(-|x_i - x_j|^2 / 2σ)`` of given edges; they are differentiable in x.
+    """Compute Gaussian weights ``exp(-|x_i - x_j|^2 / 2σ)`` of given edges; they are differentiable in x.
 
     With the indices of the teacher this gives a student's affinities on the teacher's graph.
 
     Args:
-      x: rows.
-      indices: see `nearest`.
-      sigma: scale of squared distances; None for their mean over the edges, held constant: then scaling all
-        rows changes nothing.
-      where: rows that count.
+      x: Rows.
+      indices: Nodes at the other ends of the edges, see `nearest`.
+      sigma: Scale of squared distances; None takes their mean over the edges as a constant, so that scaling
+        all rows changes nothing.
+      where: Mask of the rows that count.
 
     Returns:
       The edges and their weights.
@@ -448,13 +450,13 @@ def knn_affinity(
     sigma: PositiveNumber | None = None,
     where: Bool[Array, " n"] | None = None,
 ) -> Neighbours:
-    """The k nearest rows of each row with Gaussian weights: `nearest`, then `affinity`."""
+    """Find the k nearest rows of each row with Gaussian weights: `nearest`, then `affinity`."""
     return affinity(x, nearest(x, k, where=where), sigma=sigma, where=where)
 
 
 @checked
 def knn_graph(x: Float[Array, "n D"], k: int, *, sigma: PositiveNumber | None = None) -> jraph.GraphsTuple:
-    """`knn_affinity` as a graph: k edges leave every node for its neighbours, weighted by affinity."""
+    """Return `knn_affinity` as a graph: k edges leave every node for its neighbours, weighted by affinity."""
     indices, affinities = knn_affinity(x, k, sigma=sigma)
     n = x.shape[0]
     return jraph.GraphsTuple(
@@ -469,13 +471,13 @@ def knn_graph(x: Float[Array, "n D"], k: int, *, sigma: PositiveNumber | None = 
 
 
 def _at(graph: Neighbours, indices: Array) -> tuple[Array, Array]:
-    """Affinities of a graph at other edges, zero where it has none; and where it has one."""
+    """Return affinities of a graph at other edges, zero where it has none, and a mask of the edges it has."""
     match = graph.indices[:, :, None] == indices[:, None, :]
     return jnp.sum(graph.affinities[:, :, None] * match, axis=1), jnp.any(match, axis=1)
 
 
 def _divergence(log_p: Array, d: Array) -> Array:
-    """``p log(p/q) - p + q`` with ``d = log(p/q)``, precise where p and q are almost equal."""
+    """Compute ``p log(p/q) - p + q`` with ``d = log(p/q)``, precise where p and q are almost equal."""
     p, near = jnp.exp(log_p), jnp.abs(d) < 1
     small = jnp.where(near, d, 0)
     return jnp.where(near, p * (jnp.expm1(-small) + small), p * (d - 1) + jnp.exp(log_p - d))
@@ -491,19 +493,19 @@ def graph_kl(
     reverse: bool = False,
     where: Bool[Array, " n"] | None = None,
 ) -> Float[Array, " n"]:
-    """Divergence of two weighted graphs on the same nodes: KL of the softmax of each node's row.
+    """Compute the KL divergence of the softmax of each node's row in two weighted graphs on the same nodes.
 
-    Rows are ``softmax_j(A_ij / temperature)`` over all n nodes, absent edges (and the node itself) being
-    zeros. Equal entries are counted, not stored: memory is n k^2.
+    Rows are ``softmax_j(A_ij / temperature)`` over all n nodes, with zeros for absent edges (and the node
+    itself). Equal entries are counted, not stored, so memory is n k^2.
 
     Args:
-      student: its edges and affinities (`knn_affinity`).
-      teacher: the same, constant.
-      temperature: below one it makes rows less uniform, and the loss larger.
-      implicit_zeros: False for rows over the teacher's neighbours only, in which an edge that the student
-        lacks has affinity 0.
-      reverse: ``KL(student || teacher)`` rather than ``KL(teacher || student)``.
-      where: nodes that count, as given when the graphs were made.
+      student: Edges and affinities of the student (`knn_affinity`).
+      teacher: Edges and affinities of the teacher, constant.
+      temperature: Temperature of the softmax; below one, rows are less uniform and the loss is larger.
+      implicit_zeros: Whether rows include absent edges as zeros; if false, rows hold the teacher's neighbours
+        only, and an edge that the student lacks has affinity 0.
+      reverse: Whether to return ``KL(student || teacher)`` instead of ``KL(teacher || student)``.
+      where: Mask of the nodes that count, as given when the graphs were made.
 
     Returns:
       One value for each node; TRG takes their mean.
@@ -520,7 +522,7 @@ def graph_kl(
     others = _present(student.indices, rows) & ~shared & implicit_zeros
     used = jnp.concatenate([edges, others], axis=-1).astype(s.dtype)
     left = jnp.sum(rows) * implicit_zeros - jnp.sum(used, axis=-1, keepdims=True)
-    empty = jnp.sum(used, axis=-1, keepdims=True) == 0  # a row without entries: any one will do
+    empty = jnp.sum(used, axis=-1, keepdims=True) == 0  # a row without entries needs any one
     times = jnp.concatenate([used, jnp.maximum(left, empty)], axis=-1)
 
     log_s, log_t = (x - jax.nn.logsumexp(x, axis=-1, b=times, keepdims=True) for x in (s, t))
@@ -536,15 +538,15 @@ def node_infonce(
     temperature: PositiveNumber = 0.1,
     where: Bool[Array, " n"] | None = None,
 ) -> Float[Array, " n"]:
-    """InfoNCE between nodes: each of the student's must find its own among those of the teacher.
+    """Compute InfoNCE between nodes: a student's node and its own teacher node are the positive pair.
 
     ``-log exp(cos(s_i, t_i) / τ) / Σ_j exp(cos(s_i, t_j) / τ)``. TRG lowers τ while it trains.
 
     Args:
-      student: nodes, projected to the teacher's width.
-      teacher: the same nodes, constant.
-      temperature: τ.
-      where: nodes that count; the others are no negatives either.
+      student: Nodes, projected to the teacher's width.
+      teacher: The same nodes in the teacher, constant.
+      temperature: Temperature τ.
+      where: Mask of the nodes that count; the others are not used as negatives either.
 
     Returns:
       One value for each node.

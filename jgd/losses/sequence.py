@@ -68,12 +68,12 @@ PADDING = (-1, -100)
 def shifted(
     logits: Float[Array, "*B L V"], tokens: Int[Array, "*B L"], where: Bool[Array, "*B L"]
 ) -> tuple[Float[Array, "*B M V"], Int[Array, "*B M"], Bool[Array, "*B M"]]:
-    """Aligned for the losses here: the logits at one position with the token after it, ``M = L - 1``.
+    """Align logits for the losses here: the logits at one position with the token after it, ``M = L - 1``.
 
     Args:
-      logits: of a causal model, where position t has read token t.
-      tokens: the text.
-      where: tokens to be learned (the response, not the prompt, not padding).
+      logits: Logits of a causal model, in which position t has read token t.
+      tokens: Tokens of the text.
+      where: Tokens to be learned (the response, not the prompt, not padding).
 
     Returns:
       Logits, the tokens they predict, and which of these count.
@@ -83,7 +83,7 @@ def shifted(
 
 @checked
 def token_mean(values: Float[Array, "*B"], where: Bool[Array, "*B"] | None = None) -> Float[Array, ""]:
-    """The sum over tokens that count over their number, in the whole batch: long sequences weigh more."""
+    """Compute the mean over the tokens that count in the whole batch: long sequences have more weight."""
     return mean(values, where)
 
 
@@ -91,10 +91,10 @@ def token_mean(values: Float[Array, "*B"], where: Bool[Array, "*B"] | None = Non
 def token_log_prob(
     logits: Float[Array, "*B V"], tokens: Int[Array, "*B"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
-    """``log softmax(logits)`` at the tokens, differentiable; zero where they do not count.
+    """Compute ``log softmax(logits)`` at the tokens, differentiable; zero where they do not count.
 
     The tokens -1 and -100, the usual marks of padding, do not count; others outside the vocabulary are
-    refused, or give NaN where they are traced.
+    refused, or give NaN if they are traced.
     """
     several(logits, "a softmax")
     known, wrong = labelled(tokens, logits.shape[-1], where, unknown=PADDING, name="tokens")
@@ -103,7 +103,7 @@ def token_log_prob(
 
 
 def _at(logits: Array, tokens: Array) -> Array:
-    """Gathers, rather than multiplies by one-hot vectors the size of a vocabulary."""
+    """Gather, because one-hot vectors have the size of a vocabulary."""
     chosen = jnp.take_along_axis(logits, tokens[..., None], axis=-1, mode="clip")[..., 0]
     return chosen - jax.nn.logsumexp(logits, axis=-1)
 
@@ -116,13 +116,13 @@ def sequence_log_prob(
     where: Bool[Array, "*B L"] | None = None,
     normalize: bool = False,
 ) -> Float[Array, "*B"]:
-    """The log-probability of each sequence, summed over its tokens (what ``dpo`` needs).
+    """Compute the log-probability of each sequence, summed over its tokens (what ``dpo`` needs).
 
     Args:
-      logits: aligned with ``tokens``.
-      tokens: the sequences.
-      where: tokens that count.
-      normalize: divides by the number of tokens that count (what ``rrhf`` and ``pro`` need).
+      logits: Logits, aligned with ``tokens``.
+      tokens: Tokens of the sequences.
+      where: Mask of the tokens that count.
+      normalize: Whether to divide by the number of tokens that count, as ``rrhf`` and ``pro`` need it.
 
     Returns:
       One value for each sequence, zero where no token counts.
@@ -138,15 +138,16 @@ def sequence_log_prob(
 def sft(
     student: Float[Array, "*B V"], tokens: Int[Array, "*B"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
-    """Negative log-likelihood of each token: fine-tuning, also on text of the teacher (sequence
-    distillation).
+    """Compute the negative log-likelihood of each token, for fine-tuning or sequence distillation.
+
+    In sequence distillation the teacher wrote the text.
 
     Paper: Kim & Rush, Sequence-Level Knowledge Distillation, EMNLP 2016.
 
     Args:
-      student: logits.
-      tokens: what is to be said; -1 and -100, the usual marks of padding, cost nothing.
-      where: tokens that count.
+      student: Logits of the student.
+      tokens: Target tokens; -1 and -100, the usual marks of padding, cost nothing.
+      where: Mask of the tokens that count.
 
     Returns:
       One loss for each token; reduce with ``token_mean``.
@@ -163,18 +164,18 @@ def sequence_kd(
     temperature: Positive = 1.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """``D(softmax(t/T), softmax(s/T))`` of each token, without T², over the words that both can say.
+    """Compute ``D(softmax(t/T), softmax(s/T))`` of each token, without T², over the words that both allow.
 
-    A word at ``-inf`` on either side (a masked vocabulary) is left out on both, so that no divergence is
-    infinite. With ``divergence=reverse_kl`` on the student's own text this is the exact single step of
+    A word at ``-inf`` on either side (a masked vocabulary) is left out on both sides, so that no divergence
+    is infinite. With ``divergence=reverse_kl`` on the student's own text this is the exact single step of
     MiniLLM.
 
     Args:
-      student: logits.
-      teacher: logits over the same vocabulary, constants.
-      divergence: any function ``(log_p, log_q) -> [*B]`` of ``jgd.losses.divergence``.
-      temperature: T.
-      where: tokens that count.
+      student: Logits of the student.
+      teacher: Logits over the same vocabulary, constants.
+      divergence: Function ``(log_p, log_q) -> [*B]``, such as those of ``jgd.losses.divergence``.
+      temperature: Temperature T.
+      where: Mask of the tokens that count.
 
     Returns:
       One loss for each token; reduce with ``token_mean``.
@@ -196,16 +197,16 @@ def gkd(
     temperature: Positive = 1.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """Generalised distillation: ``generalized_js`` of each token, on text of which the student wrote a share.
+    """Compute ``generalized_js`` of each token, on text of which the student wrote a share (GKD).
 
     Paper: Agarwal et al., On-Policy Distillation of Language Models, ICLR 2024.
 
     Args:
-      student: logits.
-      teacher: logits on the same text, constants.
-      beta: share of the teacher in the mixture; 0 is the forward KL, 1 the reverse.
-      temperature: T, without T².
-      where: tokens that count.
+      student: Logits of the student.
+      teacher: Logits on the same text, constants.
+      beta: Share of the teacher in the mixture; 0 is the forward KL, 1 the reverse.
+      temperature: Temperature T, without T².
+      where: Mask of the tokens that count.
 
     Returns:
       One loss for each token.
@@ -223,16 +224,16 @@ def distillm(
     divergence: Callable[..., Array] = skew_kl,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """DistiLLM: a skew divergence of each token, ``skew_kl`` or ``skew_reverse_kl``.
+    """Compute DistiLLM's skew divergence of each token, ``skew_kl`` or ``skew_reverse_kl``.
 
     Paper: Ko et al., DistiLLM: Towards Streamlined Distillation for Large Language Models, ICML 2024.
 
     Args:
-      student: logits.
-      teacher: logits on the same text, constants.
-      skew: share of the first distribution that is mixed into the second.
-      divergence: which of the two, a function of ``(log_p, log_q, weight)``.
-      where: tokens that count.
+      student: Logits of the student.
+      teacher: Logits on the same text, constants.
+      skew: Share of the first distribution that is mixed into the second.
+      divergence: Skew divergence, a function of ``(log_p, log_q, weight)``.
+      where: Mask of the tokens that count.
 
     Returns:
       One loss for each token.
@@ -244,14 +245,14 @@ def distillm(
 def uld(
     student: Float[Array, "*B V"], teacher: Float[Array, "*B W"], *, where: Bool[Array, "*B"] | None = None
 ) -> Float[Array, "*B"]:
-    """Universal logit distillation: ``Σ_i |sort(p)_i - sort(q)_i|`` of each token, across vocabularies.
+    """Compute the universal logit distillation loss ``Σ_i |sort(p)_i - sort(q)_i|`` across vocabularies.
 
     Paper: Boizard et al., Towards Cross-Tokenizer Distillation, TMLR 2025.
 
     Args:
-      student: logits.
-      teacher: logits over another vocabulary, constants; the smaller one is filled up with zeros.
-      where: tokens that count.
+      student: Logits of the student.
+      teacher: Logits over another vocabulary, constants; the smaller one is filled up with zeros.
+      where: Mask of the tokens that count.
 
     Returns:
       One loss for each token, at most 2.
@@ -274,9 +275,9 @@ def uld(
 def importance_weight(
     log_student: Float[Array, "*B"], log_teacher: Float[Array, "*B"], *, mix: Share = 0.2
 ) -> Float[Array, "*B"]:
-    """``q / (mix p + (1-mix) q)`` of tokens sampled from the mixture of teacher p and student q, a constant.
+    """Compute ``q / (mix p + (1-mix) q)`` of tokens from the mixture of teacher p and student q, a constant.
 
-    Sample from ``mixture(log_p, log_q, mix)``; MiniLLM weighs every token by itself, not by its prefix.
+    Sample from ``mixture(log_p, log_q, mix)``; MiniLLM weights every token by itself, not by its prefix.
     """
     log_student, log_teacher = (jax.lax.stop_gradient(widened(x)) for x in (log_student, log_teacher))
     return bounded_exp(log_student - mixture(log_teacher, log_student, mix))
@@ -291,18 +292,19 @@ def reward_to_go(
     skip: int = 0,
     where: Bool[Array, "*B L"] | None = None,
 ) -> Float[Array, "*B L"]:
-    """``R_t = Σ_{t'≥t} γ^(t'-t) r_t'`` of each token, a constant.
+    """Compute the return ``R_t = Σ_{t'≥t} γ^(t'-t) r_t'`` of each token, a constant.
 
     MiniLLM's reward is ``log p(y_t) - log q(y_t)``; the gradient of the sequence-level KL(q‖p) is
     ``-E Σ_t R_t ∇ log q(y_t)``, or with less variance ``-E Σ_t R_{t+1} ∇ log q(y_t)`` and the exact single
     step (``sequence_kd`` with ``reverse_kl``).
 
     Args:
-      rewards: of each token.
-      discount: γ.
-      normalize: divides by the number of tokens that are left, against a preference for short texts.
-      skip: gives ``R_{t+skip}`` at position t; 1 leaves the token itself out.
-      where: tokens that count.
+      rewards: Reward of each token.
+      discount: Discount γ.
+      normalize: Whether to divide by the number of tokens that are left, which prevents a preference for
+        short texts.
+      skip: Offset of the return: ``R_{t+skip}`` at position t; 1 leaves the token itself out.
+      where: Mask of the tokens that count.
 
     Returns:
       One return for each token.
@@ -329,7 +331,7 @@ def reward_to_go(
 def whiten(
     values: Float[Array, "*B"], where: Bool[Array, "*B"] | None = None, *, eps: PositiveNumber = 1e-8
 ) -> Float[Array, "*B"]:
-    """Values less their mean over their standard deviation, both over what counts; zero elsewhere."""
+    """Subtract the mean of the values that count and divide by their standard deviation; zero elsewhere."""
     values = widened(values)
     counts = jnp.ones(values.shape, bool) if where is None else where
     centred = jnp.where(counts, values - mean(values, counts), 0)
@@ -346,18 +348,18 @@ def clipped_surrogate(
     clip: Positive = 0.2,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """PPO's loss ``max(-A r, -A clip(r, 1-ε, 1+ε))`` of each token, ``r = w exp(log π - log π_old)``.
+    """Compute PPO's loss ``max(-A r, -A clip(r, 1-ε, 1+ε))`` of each token, ``r = w exp(log π - log π_old)``.
 
     Ratios beyond the root of the largest number grow along their tangent, so that all gradients are finite.
     With ``old_log_prob`` equal to the detached ``log_prob`` and no weights its gradient is REINFORCE's.
 
     Args:
-      log_prob: of the tokens now; the only input with a gradient.
-      old_log_prob: when they were sampled.
-      advantages: how much better than usual.
+      log_prob: Log-probability of each token now; the only input with a gradient.
+      old_log_prob: Log-probability of each token at the time of sampling.
+      advantages: Advantage of each token: its return minus the expected one.
       weights: ``importance_weight`` of tokens from a mixture; clipped with the ratio, as MiniLLM's code does.
-      clip: ε.
-      where: tokens that count.
+      clip: Clipping range ε.
+      where: Mask of the tokens that count.
 
     Returns:
       One loss for each token.
@@ -387,7 +389,7 @@ def _margin(chosen, rejected, reference_chosen, reference_rejected) -> Array:
 
 @checked
 def bradley_terry(chosen: Float[Array, "*B"], rejected: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """``-log σ(r_w - r_l)`` of each pair: the loss of a reward model."""
+    """Compute ``-log σ(r_w - r_l)`` of each pair, the loss of a reward model."""
     return jax.nn.softplus(widened(rejected) - widened(chosen))
 
 
@@ -400,7 +402,7 @@ def dpo(
     *,
     beta: Positive = 0.1,
 ) -> Float[Array, "*B"]:
-    """Direct preference optimisation: ``-log σ(β margin)`` of each pair.
+    """Compute the direct preference optimisation loss ``-log σ(β margin)`` of each pair.
 
     The margin is ``(log π_w - log ref_w) - (log π_l - log ref_l)``.
 
@@ -410,11 +412,11 @@ def dpo(
     Paper: Rafailov et al., Direct Preference Optimization, NeurIPS 2023.
 
     Args:
-      chosen: log-probabilities of the preferred responses.
-      rejected: log-probabilities of the others.
-      reference_chosen: those of the reference model, constants.
-      reference_rejected: those of the reference model, constants.
-      beta: how closely the policy stays with the reference.
+      chosen: Log-probabilities of the preferred responses.
+      rejected: Log-probabilities of the other responses.
+      reference_chosen: Log-probabilities of the preferred responses under the reference model, constants.
+      reference_rejected: Log-probabilities of the other responses under the reference model, constants.
+      beta: Strength of the pull towards the reference.
 
     Returns:
       One loss for each pair.
@@ -432,10 +434,9 @@ def ipo(
     *,
     beta: Positive = 0.1,
 ) -> Float[Array, "*B"]:
-    """Identity preference optimisation: ``(margin - 1/(2β))²`` of each pair, with the margin and arguments of
-    ``dpo``.
+    """Compute the identity preference optimisation loss ``(margin - 1/(2β))²`` of each pair.
 
-    The margin is to be reached, not exceeded.
+    The margin and the arguments are those of ``dpo``. The margin should reach ``1/(2β)`` and not exceed it.
 
     Paper: Azar et al., A General Theoretical Paradigm to Understand Learning from Human Preferences, AISTATS
     2024.
@@ -451,16 +452,16 @@ def rrhf(
     *,
     where: Bool[Array, "*B N"] | None = None,
 ) -> Float[Array, "*B"]:
-    """``Σ_{r_i < r_j} max(0, p_i - p_j)`` over N responses to each prompt: zero where the orders agree.
+    """Compute ``Σ_{r_i < r_j} max(0, p_i - p_j)`` over N responses to each prompt; zero if the orders agree.
 
     The authors add ``sft`` of the best response.
 
     Paper: Yuan et al., RRHF: Rank Responses to Align Language Models with Human Feedback, NeurIPS 2023.
 
     Args:
-      log_probs: of the responses, divided by their length.
-      rewards: of the responses; only their order counts.
-      where: responses that count.
+      log_probs: Log-probabilities of the responses, divided by their length.
+      rewards: Rewards of the responses; only their order counts.
+      where: Mask of the responses that count.
 
     Returns:
       One loss for each prompt.
@@ -481,7 +482,7 @@ def pro(
     *,
     where: Bool[Array, "*B N"] | None = None,
 ) -> Float[Array, "*B"]:
-    """Preference ranking optimisation: ``-Σ_{k<N} log(exp p_k / Σ_{i≥k} exp p_i)``.
+    """Compute the preference ranking optimisation loss ``-Σ_{k<N} log(exp p_k / Σ_{i≥k} exp p_i)``.
 
     The Plackett-Luce likelihood of the order of N responses by descending reward; with two it is
     ``bradley_terry``.
@@ -489,9 +490,9 @@ def pro(
     Paper: Song et al., Preference Ranking Optimization for Human Alignment, AAAI 2024.
 
     Args:
-      log_probs: of the responses, divided by their length.
-      rewards: of the responses; only their order counts, ties by position.
-      where: responses that count.
+      log_probs: Log-probabilities of the responses, divided by their length.
+      rewards: Rewards of the responses; only their order counts, ties are broken by position.
+      where: Mask of the responses that count.
 
     Returns:
       One loss for each prompt.

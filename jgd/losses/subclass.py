@@ -1,8 +1,8 @@
 r"""LELP: invent subclasses from linear projections of a teacher's embeddings.
 
 Loo, Iliopoulos, Hu and Vee, "Linear Projections of Teacher Embeddings for Few-Class Distillation", 2024
-(arXiv 2409.20449). A teacher of few classes says little more in its logits than a label. What it knows of the
-differences inside a class lies in its embeddings h, in directions that its head W ignores. So, once::
+(arXiv 2409.20449). The logits of a teacher of few classes hold little more than a label. Differences within a
+class lie in its embeddings h, in directions that its head W ignores. So, once::
 
     h~ = h - U U^T h                       U spans the columns of the centred head
     V_c = top S principal directions of h~ within class c, times a random rotation
@@ -33,12 +33,12 @@ __all__ = ["Lelp", "lelp_fit", "lelp_targets", "marginal_logits", "subclass_kd"]
 
 
 class Lelp(NamedTuple):
-    """What `lelp_fit` learned.
+    """Result of `lelp_fit`.
 
     Attributes:
       mu: ``[C, D]`` mean embedding of each class, without the part that the head reads.
-      V: ``[C, D, S]`` directions of each class, orthonormal; zero where a class has too few examples for
-        more: over those the split is even.
+      V: ``[C, D, S]`` orthonormal directions of each class; those for which a class has too few examples are
+        zero, and the split over them is even.
       scale: ``[C]`` mean deviation of a class's projections, 0 where it has no direction.
     """
 
@@ -52,7 +52,7 @@ def _dot(a: Array, b: Array) -> Array:
 
 
 def _rotation(key: Array, size: int, rank: Array) -> Array:
-    """A random rotation of the first ``rank`` coordinates, uniform over all, that leaves the others alone."""
+    """Draw a uniform random rotation of the first ``rank`` coordinates that leaves the others as they are."""
     inside = jnp.arange(size) < rank
     both = inside[:, None] & inside
     q, r = jnp.linalg.qr(jnp.where(both, jax.random.normal(key, (size, size)), jnp.eye(size)))
@@ -75,21 +75,21 @@ def lelp_fit(
     """Find the directions of the subclasses, once, from the transfer set.
 
     Args:
-      key: random key, for the rotations.
-      h: embeddings of the teacher's last layer.
-      z: its logits.
-      W: weights of its head: ``z = h W + b``.
-      S: subclasses of a class.
-      null_space: look only where the head does not.
-      rotate: mix the directions at random, so that none has all the variance.
-      labels: classes of the examples, -1 for unknown; None for what the teacher predicts.
-      where: examples that count.
+      key: Random key of the rotations.
+      h: Embeddings of the teacher's last layer.
+      z: Logits of the teacher.
+      W: Weights of its head: ``z = h W + b``.
+      S: Number of subclasses of a class.
+      null_space: Whether to look for directions only outside the space that the head reads.
+      rotate: Whether to rotate the directions at random, so that none has all the variance.
+      labels: Classes of the examples, -1 for unknown; None takes the teacher's predictions.
+      where: Mask of the examples that count.
 
     Returns:
       Means, directions and scales; constants, without a gradient.
 
     Raises:
-      ValueError: where the space has fewer than S directions.
+      ValueError: If the space has fewer than S directions.
     """
     (n, dim), classes = h.shape, z.shape[-1]
     room = dim - (min(classes - 1, dim) if null_space else 0)
@@ -106,7 +106,7 @@ def lelp_fit(
     basis, sizes, _ = jnp.linalg.svd(W - jnp.mean(W, axis=1, keepdims=True), full_matrices=False)
     basis = jnp.where(sizes > 1e-5 * jnp.max(sizes), basis, 0) * null_space
 
-    def outside(x):  # rows of x without what the head reads
+    def outside(x):  # rows of x without the part that the head reads
         return x - _dot(_dot(x, basis), basis.T)
 
     h = outside(h)
@@ -118,7 +118,7 @@ def lelp_fit(
         mu = jnp.sum(member * h, axis=0) / count
         centred = member * (h - mu)
         values, vectors = jnp.linalg.eigh(_dot(centred.T, centred) / count)
-        # Ascending; rounding leaves a variance where there is none.
+        # Ascending; rounding turns a variance of zero into a small one.
         values, directions = values[::-1][:S], vectors[:, ::-1][:, :S]
         alive = values > 1e-6 * jnp.maximum(values[0], 1e-6 * jnp.mean(h**2))
         directions = jnp.where(alive, directions, 0)
@@ -144,15 +144,15 @@ def lelp_targets(
     beta: PositiveNumber = 0.25,
     temperature: PositiveNumber = 4.0,
 ) -> Float[Array, "*B C S"]:
-    """Soft targets over subclasses: class probabilities, split by the projections of the embedding.
+    """Compute soft targets over subclasses: class probabilities, split by the projections of the embedding.
 
     Args:
-      state: see `lelp_fit`.
-      h: embeddings of the teacher.
-      z: its logits.
-      beta: temperature of the split: small for hard clusters, large for an even split (then the target says
+      state: Directions of the subclasses, see `lelp_fit`.
+      h: Embeddings of the teacher.
+      z: Logits of the teacher.
+      beta: Temperature of the split: small for hard clusters, large for an even split (then the target holds
         no more than KD's).
-      temperature: τ of the class probabilities, that of the loss.
+      temperature: Temperature τ of the class probabilities, the same as in the loss.
 
     Returns:
       Probabilities that sum to one over ``C S``, and over S to ``softmax(z / τ)``; constants.
@@ -173,15 +173,15 @@ def subclass_kd(
     temperature: PositiveNumber = 4.0,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """Cross-entropy with soft targets over subclasses: ``-τ^2 Σ q_cs log softmax(u / τ)_cs``.
+    """Compute the cross-entropy with soft targets over subclasses, ``-τ^2 Σ q_cs log softmax(u / τ)_cs``.
 
-    Any partition of classes will do: that of `lelp_targets`, clusters, known subclasses.
+    Any partition of classes can be used: that of `lelp_targets`, clusters, or known subclasses.
 
     Args:
-      student: logits u, subclasses of the first class first.
-      targets: probabilities, constant.
-      temperature: τ.
-      where: examples that count.
+      student: Logits u, subclasses of the first class first.
+      targets: Target probabilities, constant.
+      temperature: Temperature τ.
+      where: Mask of the examples that count.
 
     Returns:
       One value for each example.
@@ -195,14 +195,19 @@ def subclass_kd(
 def marginal_logits(
     u: Float[Array, "*B CS"], C: Count, *, temperature: PositiveNumber = 1.0
 ) -> Float[Array, "*B C"]:
-    """Logits of classes from those of subclasses: ``τ logsumexp_s (u_cs / τ)``.
+    """Compute logits of classes from those of subclasses, ``τ logsumexp_s (u_cs / τ)``.
 
-    At the temperature their softmax is the sum of the subclasses' probabilities. At 1, as the paper predicts,
-    a class with one likely subclass beats a class with several that were as likely together when the student
-    learned at a higher temperature; so predict at the temperature of the loss.
+    At the temperature their softmax is the sum of the subclasses' probabilities. At 1, the paper's choice, a
+    class with one likely subclass wins against a class with several subclasses that were equally likely
+    together when the student was trained at a higher temperature; so predict at the temperature of the loss.
+
+    Args:
+      u: Logits of the subclasses, those of the first class first.
+      C: Number of classes.
+      temperature: Temperature τ.
 
     Raises:
-      ValueError: where the outputs are no multiple of the classes.
+      ValueError: If the number of outputs is not a multiple of the number of classes.
     """
     if u.shape[-1] % C:
         raise ValueError(f"{u.shape[-1]} outputs cannot be {C} classes of equally many subclasses")

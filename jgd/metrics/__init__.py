@@ -1,4 +1,9 @@
-"""Numbers about predictions, samples and graphs."""
+"""Metrics of predictions, samples and graphs.
+
+`METRICS` names all of them; the name of a metric is that of its function with hyphens. Metrics of predictions
+and samples are functions of arrays that can be jitted and vmapped; those of graphs (kind ``"nodes"``) run on
+the host.
+"""
 
 from jgd.metrics.accuracy import accuracy
 from jgd.metrics.calibration import (
@@ -24,8 +29,10 @@ from jgd.metrics.graph import (
 from jgd.metrics.multilabel import micro_f1, multilabel_auc
 from jgd.metrics.ranking import one_vs_rest_auc, roc_auc
 from jgd.metrics.regression import mean_absolute_error, mean_squared_error, r2_score
+from jgd.registry import Catalog
 
 __all__ = [
+    "METRICS",
     "ReliabilityBins",
     "accuracy",
     "adaptive_calibration_error",
@@ -53,3 +60,34 @@ __all__ = [
     "tolerant_scores",
     "within_cluster_variance",
 ]
+
+METRICS = Catalog(
+    "metric",
+    "jgd.metrics",
+    {
+        "accuracy": ("accuracy",),
+        "calibration": (
+            "reliability",
+            "calibration-error",
+            "adaptive-calibration-error",
+            "classwise-calibration-error",
+            "negative-log-likelihood",
+            "brier-score",
+        ),
+        "detection": ("strict-scores", "tolerant-scores"),
+        "frechet": ("frechet-distance", "within-cluster-variance"),
+        "graph": (
+            "clustering-coefficient",
+            "davies-bouldin",
+            "degree-statistics",
+            "graph-properties",
+            "homophily",
+            "property-preservation",
+            "spectrum",
+        ),
+        "multilabel": ("micro-f1", "multilabel-auc"),
+        "ranking": ("roc-auc", "one-vs-rest-auc"),
+        "regression": ("mean-squared-error", "mean-absolute-error", "r2-score"),
+    },
+)
+"""Metrics that can be named."""

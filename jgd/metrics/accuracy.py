@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Shaped
 
 from jgd.losses.classification import mean
 from jgd.losses.common import checked, labelled, several
+from jgd.registry import Entry
 
 __all__ = ["accuracy"]
 
@@ -15,12 +16,12 @@ __all__ = ["accuracy"]
 def accuracy(
     logits: Float[Array, "*B C"], labels: Shaped[Array, "*B"], where: Shaped[Array, "*B"] | None = None
 ) -> Float[Array, ""]:
-    """The share of examples whose largest logit is the label.
+    """Compute the share of examples whose largest logit is the label.
 
     Args:
-      logits: predictions.
-      labels: classes, -1 for unknown, which do not count.
-      where: weights or a mask of the examples; all count by default.
+      logits: Predictions.
+      labels: Classes; examples with the label -1 (unknown) do not count.
+      where: Weights or a mask of the examples; all count by default.
 
     Returns:
       A number in 0..1; 0 where no example counts, NaN where a logit that counts is NaN or a traced label is
@@ -32,3 +33,6 @@ def accuracy(
     right = (jnp.argmax(logits, -1) == labels).astype(float)  # bfloat16 cannot count
     right = jnp.where(wrong | jnp.any(jnp.isnan(logits), axis=-1), jnp.nan, right)
     return mean(right, jnp.where(known | wrong, weights, 0))
+
+
+ENTRIES = (Entry("accuracy", accuracy, "Share of examples whose largest logit is the label."),)

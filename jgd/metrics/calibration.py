@@ -1,7 +1,7 @@
-"""How far predicted probabilities can be trusted.
+"""Calibration of predicted probabilities.
 
-Every function takes logits; log-probabilities are logits too, so an averaged prediction ``p`` is given as
-``log p``. Examples of weight zero, and those whose label is -1 (unknown), do not count; other labels outside
+Every function takes logits; log-probabilities are logits too, so an averaged prediction ``p`` is passed as
+``log p``. Examples of weight zero and examples with the label -1 (unknown) do not count; other labels outside
 ``0..C-1`` are refused. A result over no examples is 0; a NaN in a prediction that counts, or an impossible
 label that is traced, gives NaN.
 """
@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Shaped
 
 from jgd.losses.classification import cross_entropy, mean
 from jgd.losses.common import Count, checked, labelled, several, widened
+from jgd.registry import Entry
 
 __all__ = [
     "ReliabilityBins",
@@ -32,9 +33,9 @@ class ReliabilityBins(NamedTuple):
     """Examples by confidence, for a reliability diagram.
 
     Attributes:
-      confidence: mean confidence of each bin; 0 where it is empty.
-      accuracy: share of right predictions of each bin; 0 where it is empty.
-      share: weight of each bin in all; they add up to one.
+      confidence: Mean confidence of each bin; 0 where it is empty.
+      accuracy: Share of right predictions of each bin; 0 where it is empty.
+      share: Share of the total weight in each bin; they add up to one.
     """
 
     confidence: Float[Array, " M"]
@@ -43,7 +44,7 @@ class ReliabilityBins(NamedTuple):
 
 
 def _counted(logits, labels, where):
-    """Flat logits in float32, labels and weights; rows that do not count are zeros, impossible ones NaN."""
+    """Return flat logits in float32, labels, weights; rows without weight are zeros, impossible ones NaN."""
     several(logits, "calibration")
     classes = logits.shape[-1]
     weights = jnp.ones(labels.shape) if where is None else where.astype(float)
@@ -56,12 +57,12 @@ def _counted(logits, labels, where):
 
 
 def _equal_width(confidence, num_bins):
-    """Bin ``m`` holds ``(m / M, (m + 1) / M]``; the first one 0, too."""
+    """Return the bin of each confidence: bin ``m`` holds ``(m / M, (m + 1) / M]``, the first also 0."""
     return jnp.clip(jnp.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
 
 
 def _equal_mass(confidence, weights, num_bins):
-    """Bins of equal weight; equal confidences share one, so that the order of examples does not matter."""
+    """Return bins of equal weight; equal confidences share one, so that order does not matter."""
     order = jnp.argsort(confidence)
     ranked = confidence[order]
     mass = jnp.concatenate([jnp.zeros(1), jnp.cumsum(weights[order])])
@@ -89,7 +90,7 @@ def _gap(bins: ReliabilityBins) -> Array:
 
 
 def _top(logits, labels):
-    """Confidence of the prediction, and whether it is right."""
+    """Return the confidence of the prediction, and whether it is right."""
     confidence = jnp.max(jax.nn.softmax(logits), -1)
     return confidence, (jnp.argmax(logits, -1) == labels).astype(confidence.dtype)
 
@@ -102,13 +103,13 @@ def reliability(
     num_bins: Count = 15,
     where: Shaped[Array, "*B"] | None = None,
 ) -> ReliabilityBins:
-    """Confidence, accuracy and weight of bins of equal width in the largest probability.
+    """Compute confidence, accuracy and weight of bins of equal width in the largest probability.
 
     Args:
-      logits: predictions.
-      labels: classes.
-      num_bins: bins ``(m / M, (m + 1) / M]``.
-      where: weights or a mask of the examples; all count by default.
+      logits: Predictions.
+      labels: Classes.
+      num_bins: Number M of bins ``(m / M, (m + 1) / M]``.
+      where: Weights or a mask of the examples; all count by default.
 
     Returns:
       `ReliabilityBins`.
@@ -126,17 +127,17 @@ def calibration_error(
     num_bins: Count = 15,
     where: Shaped[Array, "*B"] | None = None,
 ) -> Float[Array, ""]:
-    """The expected calibration error (ECE): ``sum_m share_m |accuracy_m - confidence_m|``.
+    """Compute the expected calibration error (ECE), ``sum_m share_m |accuracy_m - confidence_m|``.
 
     Guo et al., "On Calibration of Modern Neural Networks", ICML 2017. With few examples it is biased
-    upwards: compare on one test set, and read `negative_log_likelihood` and `brier_score` beside it, which
-    need no bins.
+    upwards: compare on one test set, together with `negative_log_likelihood` and `brier_score`, which need no
+    bins.
 
     Args:
-      logits: predictions.
-      labels: classes.
-      num_bins: bins of equal width.
-      where: weights or a mask of the examples; all count by default.
+      logits: Predictions.
+      labels: Classes.
+      num_bins: Number of bins of equal width.
+      where: Weights or a mask of the examples; all count by default.
 
     Returns:
       A number in 0..1.
@@ -152,16 +153,16 @@ def adaptive_calibration_error(
     num_bins: Count = 15,
     where: Shaped[Array, "*B"] | None = None,
 ) -> Float[Array, ""]:
-    """The calibration error with bins of equal weight, which follow where the confidences lie.
+    """Compute the calibration error with bins of equal weight, which adapt to the confidences.
 
     Nguyen and O'Connor, "Posterior calibration and exploratory analysis for natural language processing
     models", EMNLP 2015. Equal confidences share a bin.
 
     Args:
-      logits: predictions.
-      labels: classes.
-      num_bins: bins of equal weight.
-      where: weights or a mask of the examples; all count by default.
+      logits: Predictions.
+      labels: Classes.
+      num_bins: Number of bins of equal weight.
+      where: Weights or a mask of the examples; all count by default.
 
     Returns:
       A number in 0..1.
@@ -179,15 +180,15 @@ def classwise_calibration_error(
     num_bins: Count = 15,
     where: Shaped[Array, "*B"] | None = None,
 ) -> Float[Array, ""]:
-    """The mean over classes of the calibration error of the probability of each class.
+    """Compute the mean over classes of the calibration error of the probability of each class.
 
     Kull et al., "Beyond temperature scaling", NeurIPS 2019.
 
     Args:
-      logits: predictions.
-      labels: classes.
-      num_bins: bins of equal width.
-      where: weights or a mask of the examples; all count by default.
+      logits: Predictions.
+      labels: Classes.
+      num_bins: Number of bins of equal width.
+      where: Weights or a mask of the examples; all count by default.
 
     Returns:
       A number in 0..1.
@@ -205,12 +206,12 @@ def classwise_calibration_error(
 def negative_log_likelihood(
     logits: Float[Array, "*B C"], labels: Shaped[Array, "*B"], where: Shaped[Array, "*B"] | None = None
 ) -> Float[Array, ""]:
-    """The mean of ``-log p_y``, in nats: lower is better, and only the true probabilities are best.
+    """Compute the mean of ``-log p_y`` in nats: lower is better, and only the true probabilities are best.
 
     Args:
-      logits: predictions.
-      labels: classes.
-      where: weights or a mask of the examples; all count by default.
+      logits: Predictions.
+      labels: Classes.
+      where: Weights or a mask of the examples; all count by default.
 
     Returns:
       A number from 0 on.
@@ -223,12 +224,12 @@ def negative_log_likelihood(
 def brier_score(
     logits: Float[Array, "*B C"], labels: Shaped[Array, "*B"], where: Shaped[Array, "*B"] | None = None
 ) -> Float[Array, ""]:
-    """The mean of ``sum_c (p_c - [y = c])^2`` (Brier, 1950), of all classes: 0 is perfect, 2 the worst.
+    """Compute the mean of ``sum_c (p_c - [y = c])^2`` (Brier, 1950): 0 is perfect, 2 the worst.
 
     Args:
-      logits: predictions.
-      labels: classes.
-      where: weights or a mask of the examples; all count by default.
+      logits: Predictions.
+      labels: Classes.
+      where: Weights or a mask of the examples; all count by default.
 
     Returns:
       A number in 0..2.
@@ -236,3 +237,30 @@ def brier_score(
     logits, labels, weights = _counted(logits, labels, where)
     truth = jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype)
     return mean(jnp.sum((jax.nn.softmax(logits) - truth) ** 2, -1), weights)
+
+
+ENTRIES = (
+    Entry("reliability", reliability, "Confidence, accuracy and weight by bins of confidence."),
+    Entry(
+        "calibration-error",
+        calibration_error,
+        "Gap of confidence and accuracy, in bins of equal width.",
+        paper="Guo et al. 2017",
+    ),
+    Entry(
+        "adaptive-calibration-error",
+        adaptive_calibration_error,
+        "Gap of confidence and accuracy, in bins of equal weight.",
+        paper="Nguyen & O'Connor 2015",
+    ),
+    Entry(
+        "classwise-calibration-error",
+        classwise_calibration_error,
+        "Calibration error of every class, averaged.",
+        paper="Kull et al. 2019",
+    ),
+    Entry("negative-log-likelihood", negative_log_likelihood, "Mean of -log p of the label."),
+    Entry(
+        "brier-score", brier_score, "Squared distance of probabilities from the label.", paper="Brier 1950"
+    ),
+)

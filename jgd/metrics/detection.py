@@ -8,6 +8,7 @@ import scipy.sparse as sp
 from jaxtyping import Shaped
 
 from jgd.graph.operator import AnyArray, check_index, num_nodes
+from jgd.registry import Entry
 
 __all__ = ["strict_scores", "tolerant_scores", "within_hops"]
 
@@ -15,10 +16,15 @@ __all__ = ["strict_scores", "tolerant_scores", "within_hops"]
 def within_hops(
     seeds: Shaped[AnyArray, " N"], graph: jraph.GraphsTuple, hops: int
 ) -> Shaped[np.ndarray, " N"]:
-    """Nodes at most ``hops`` edges from a seed, the seeds among them; edges have no direction.
+    """Return the nodes at most ``hops`` edges from a seed, seeds included; edges have no direction.
+
+    Args:
+      seeds: Mask of the seeds.
+      graph: Graph whose edges are followed.
+      hops: Largest number of edges.
 
     Raises:
-      ValueError: for a mask of another length or a negative number of hops.
+      ValueError: A mask of another length or a negative number of hops.
     """
     reached, size = np.asarray(seeds, bool), num_nodes(graph)
     if reached.shape != (size,):
@@ -47,7 +53,7 @@ def _checked(alarm, truth) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _rates(tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
-    """Ratios of counts, zero where there is nothing to divide by."""
+    """Compute ratios of counts, zero where the denominator is zero."""
 
     def ratio(part, whole):
         return float(part / whole) if whole else 0.0
@@ -62,14 +68,14 @@ def _rates(tp: int, fp: int, fn: int, tn: int) -> dict[str, float]:
 
 
 def strict_scores(alarm: Shaped[AnyArray, "..."], truth: Shaped[AnyArray, "..."]) -> dict[str, float]:
-    """Counts ``tp``, ``fp``, ``fn``, ``tn`` and ``precision``, ``recall``, ``f1``, ``fpr`` of binary alarms.
+    """Count ``tp``, ``fp``, ``fn``, ``tn`` of alarms; compute ``precision``, ``recall``, ``f1``, ``fpr``.
 
     Args:
-      alarm: what was flagged.
-      truth: what is malicious.
+      alarm: Mask of the nodes that were flagged.
+      truth: Mask of the nodes that are malicious.
 
     Raises:
-      ValueError: for anything but boolean vectors of equal length.
+      ValueError: Arguments that are not boolean vectors of equal length.
     """
     alarm, truth = _checked(alarm, truth)
     pairs = ((alarm & truth), (alarm & ~truth), (~alarm & truth), (~alarm & ~truth))
@@ -79,23 +85,24 @@ def strict_scores(alarm: Shaped[AnyArray, "..."], truth: Shaped[AnyArray, "..."]
 def tolerant_scores(
     alarm: Shaped[AnyArray, "..."], truth: Shaped[AnyArray, "..."], graph: jraph.GraphsTuple, hops: int = 2
 ) -> dict[str, float]:
-    """The scores of intrusion detection on provenance graphs, where an alarm nearby counts.
+    """Compute scores of intrusion detection on provenance graphs, where an alarm nearby counts.
 
     With ``N(.)`` the nodes within ``hops`` of a set, a miss in ``N(true positives)`` becomes a true positive
-    and a false alarm in ``N(malicious nodes)`` is forgotten; true negatives stay (Rehman, Ahmadi and Hassan,
-    "FLASH", IEEE S&P 2024). Around hubs ``N`` is nearly everything, so read the strict scores beside them.
+    and a false alarm in ``N(malicious nodes)`` is not counted; true negatives stay (Rehman, Ahmadi and
+    Hassan, "FLASH", IEEE S&P 2024). Around hubs ``N`` covers nearly all nodes, so report the strict scores as
+    well.
 
     Args:
-      alarm: what was flagged.
-      truth: what is malicious.
-      graph: the graph, taken without direction.
-      hops: radius; 0 gives `strict_scores`.
+      alarm: Mask of the nodes that were flagged.
+      truth: Mask of the nodes that are malicious.
+      graph: Graph, whose edges are taken without direction.
+      hops: Radius; 0 gives `strict_scores`.
 
     Returns:
       What `strict_scores` returns; ``f1`` is never lower than the strict one.
 
     Raises:
-      ValueError: for anything but boolean vectors of the graph's length, or a negative radius.
+      ValueError: Arguments that are not boolean vectors of the graph's length, or a negative radius.
     """
     alarm, truth = _checked(alarm, truth)
     hit, false, missed = alarm & truth, alarm & ~truth, ~alarm & truth
@@ -103,3 +110,20 @@ def tolerant_scores(
     false = false & ~within_hops(truth, graph, hops)
     counts = (int((hit | found).sum()), int(false.sum()), int((missed & ~found).sum()))
     return _rates(*counts, tn=int((~alarm & ~truth).sum()))
+
+
+ENTRIES = (
+    Entry(
+        "strict-scores",
+        strict_scores,
+        "Precision, recall, F1 and false positive rate of alarms.",
+        kinds=("nodes",),
+    ),
+    Entry(
+        "tolerant-scores",
+        tolerant_scores,
+        "Scores of alarms where a hit nearby counts.",
+        paper="Rehman et al. 2024",
+        kinds=("nodes",),
+    ),
+)

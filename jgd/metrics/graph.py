@@ -1,4 +1,4 @@
-"""Statistics of one graph, and what of them a condensed graph preserves (host side)."""
+"""Statistics of one graph, and their preservation in a condensed graph (host side)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from jgd.graph.build import adjacency
 from jgd.graph.operator import AnyArray, SparseOperator, num_nodes
 from jgd.graph.spectral import eigenpairs, laplacian, normalized_adjacency
 from jgd.losses.common import Count, checked
+from jgd.registry import Entry
 
 __all__ = [
     "clustering_coefficient",
@@ -25,11 +26,11 @@ __all__ = [
     "spectrum",
 ]
 
-_ROWS = 2048  # of a product of two adjacencies at once
+_ROWS = 2048  # rows of a product of two adjacencies that are computed at once
 
 
 def _of_nodes(graph: jraph.GraphsTuple, labels: Any) -> np.ndarray:
-    """Labels as one number for each node."""
+    """Return labels as one number for each node."""
     labels, size = np.asarray(labels), num_nodes(graph)
     if labels.shape == (size, 1):
         labels = labels[:, 0]
@@ -39,9 +40,9 @@ def _of_nodes(graph: jraph.GraphsTuple, labels: Any) -> np.ndarray:
 
 
 def homophily(graph: jraph.GraphsTuple, labels: Shaped[AnyArray, "..."]) -> float:
-    """The weighted share of edges between nodes of one class, self loops and unknown labels left out.
+    """Compute the weighted share of edges between nodes of one class, without self loops and unknown labels.
 
-    NaN where there is no such edge.
+    NaN if there is no such edge.
     """
     coo = adjacency(graph).tocoo()
     labels = _of_nodes(graph, labels)
@@ -53,7 +54,7 @@ def homophily(graph: jraph.GraphsTuple, labels: Shaped[AnyArray, "..."]) -> floa
 
 
 def degree_statistics(graph: jraph.GraphsTuple) -> dict[str, float]:
-    """Mean, deviation, maximum and Gini coefficient of the weighted in-degree, and the density."""
+    """Compute mean, deviation, maximum and Gini coefficient of the weighted in-degree, and the density."""
     a = adjacency(graph)
     degrees = np.sort(np.asarray(a.sum(axis=1)).ravel().astype(np.float64))
     n, total = len(degrees), degrees.sum()
@@ -70,14 +71,14 @@ def degree_statistics(graph: jraph.GraphsTuple) -> dict[str, float]:
 
 @checked
 def spectrum(graph: jraph.GraphsTuple, k: Count = 16) -> Float[np.ndarray, " k"]:
-    """The ``k`` largest eigenvalues of ``D^-1/2 A D^-1/2`` of the symmetrised graph, in descending order."""
+    """Compute the ``k`` largest eigenvalues of ``D^-1/2 A D^-1/2`` of the symmetrised graph, descending."""
     a: Any = adjacency(graph).astype(np.float64)
     normal: Any = normalized_adjacency((a + a.T) / 2)
     return eigenpairs(normal, min(k, normal.shape[0]), "largest")[0]
 
 
-def _simple(graph: jraph.GraphsTuple) -> Any:  # the types of SciPy know too little of sparse arrays
-    """Magnitudes of the weights in float64: undirected (the larger of the two directions), without loops."""
+def _simple(graph: jraph.GraphsTuple) -> Any:  # SciPy's types do not cover sparse arrays
+    """Return magnitudes of the weights in float64, the larger of both directions, without loops."""
     raw: Any = abs(adjacency(graph).astype(np.float64))
     both: Any = sp.csr_array(raw.maximum(raw.T))
     a: Any = sp.csr_array(both - sp.diags_array(both.diagonal()))
@@ -86,7 +87,7 @@ def _simple(graph: jraph.GraphsTuple) -> Any:  # the types of SciPy know too lit
 
 
 def clustering_coefficient(graph: jraph.GraphsTuple) -> float:
-    """The mean over nodes of how far their neighbours are neighbours (Onnela et al., 2005).
+    """Compute the mean over nodes of how closely their neighbours are connected (Onnela et al., 2005).
 
     The coefficient of a node of ``k`` neighbours is the sum over its ordered pairs of neighbours of
     ``(w_ij w_jk w_ki)^(1/3) / (k (k - 1))``, with weights divided by the largest; with equal weights this is
@@ -107,10 +108,10 @@ def clustering_coefficient(graph: jraph.GraphsTuple) -> float:
 
 @checked
 def davies_bouldin(x: Float[AnyArray, "N F"], labels: Shaped[AnyArray, " N"]) -> float:
-    """The Davies-Bouldin index of features grouped by label: within groups over between them, lower is apart.
+    """Compute the Davies-Bouldin index of labelled features: spread within groups over distance between.
 
-    Nodes without a label are left out. NaN where fewer than two classes remain, no class has two nodes or a
-    feature is not finite.
+    Nodes without a label are left out. NaN if fewer than two classes remain, no class has two nodes, or a
+    feature is not finite. Lower values mean better separated groups.
     """
     labels = np.asarray(labels)
     known = labels >= 0
@@ -123,19 +124,19 @@ def davies_bouldin(x: Float[AnyArray, "N F"], labels: Shaped[AnyArray, " N"]) ->
 def graph_properties(
     graph: jraph.GraphsTuple, labels: Shaped[AnyArray, "..."], *, normalized: bool = False
 ) -> dict[str, float]:
-    """The properties by which GC4NC (Gong et al., NeurIPS 2025) compares condensed graphs with originals.
+    """Compute the properties by which GC4NC (Gong et al., NeurIPS 2025) compares condensed graphs.
 
     Args:
-      graph: one graph with features; self loops do not count, except for the propagation.
+      graph: Graph with features; self loops do not count, except in the propagation.
       labels: ``[N]`` classes, -1 where unknown.
-      normalized: whether its weights are the normalised ones of a graph with self loops already.
+      normalized: Whether the weights of the graph are already normalised, with self loops.
 
     Returns:
       ``density``: edges of all pairs of nodes; ``adjacency_eigenvalue``: the largest of ``A``;
-      ``laplacian_eigenvalue``: the largest of ``D - A``, which grows with the degrees and is what the
-      benchmark means; ``normalized_eigenvalue``: the largest of ``I - D^-1/2 A D^-1/2``, in 0..2, whatever
-      the size; ``homophily``: see `homophily`; ``davies_bouldin``: of the features;
-      ``davies_bouldin_propagated``: of ``Â²X``; ``clustering``: see `clustering_coefficient`.
+      ``laplacian_eigenvalue``: the largest of ``D - A``, which grows with the degrees and is the one of the
+      benchmark; ``normalized_eigenvalue``: the largest of ``I - D^-1/2 A D^-1/2``, in 0..2 for any size;
+      ``homophily``: see `homophily`; ``davies_bouldin``: of the features; ``davies_bouldin_propagated``: of
+      ``Â²X``; ``clustering``: see `clustering_coefficient`.
     """
     a, nodes, labels = _simple(graph), graph.nodes, _of_nodes(graph, labels)
     raw: Any = adjacency(graph).astype(np.float64)
@@ -161,15 +162,15 @@ def graph_properties(
 
 
 def property_preservation(task: Any, small: Any) -> dict[str, tuple[float, float]]:
-    """The properties of a graph beside those of what was condensed from it.
+    """Compute the properties of a graph beside those of its condensed graph.
 
-    Of an inductive task it is the graph of the training nodes that counts: the condenser saw no other. A
-    condensed graph without edges (A' = I) has density, eigenvalues and clustering 0 and no homophily (NaN).
-    Soft labels count as their largest class.
+    For an inductive task, the original is the graph of the training nodes, because the condenser saw no
+    other. A condensed graph without edges (A' = I) has density, eigenvalues and clustering 0 and no homophily
+    (NaN). Soft labels count as their largest class.
 
     Args:
-      task: a `jgd.data.NodeTask`.
-      small: a `jgd.data.Condensed` graph.
+      task: Original task, a `jgd.data.NodeTask`.
+      small: Condensed graph, a `jgd.data.Condensed`.
 
     Returns:
       ``{name: (original, condensed)}``, with the names of `graph_properties`.
@@ -184,3 +185,43 @@ def property_preservation(task: Any, small: Any) -> dict[str, tuple[float, float
     before = graph_properties(part.graph, part.labels)
     after = graph_properties(graph, labels, normalized=structure == "normalized")
     return {name: (before[name], after[name]) for name in before}
+
+
+ENTRIES = (
+    Entry(
+        "clustering-coefficient",
+        clustering_coefficient,
+        "Share of pairs of neighbours that are connected.",
+        paper="Onnela et al. 2005",
+        kinds=("nodes",),
+    ),
+    Entry(
+        "davies-bouldin",
+        davies_bouldin,
+        "Spread within classes over distance between them.",
+        paper="Davies & Bouldin 1979",
+        kinds=("nodes",),
+    ),
+    Entry(
+        "degree-statistics",
+        degree_statistics,
+        "Moments and Gini coefficient of the degrees, and the density.",
+        kinds=("nodes",),
+    ),
+    Entry(
+        "graph-properties",
+        graph_properties,
+        "Eight properties by which condensed graphs are compared.",
+        paper="Gong et al. 2025",
+        kinds=("nodes",),
+    ),
+    Entry("homophily", homophily, "Share of edges between nodes of one class.", kinds=("nodes",)),
+    Entry(
+        "property-preservation",
+        property_preservation,
+        "Properties of a graph beside those of its condensed graph.",
+        paper="Gong et al. 2025",
+        kinds=("nodes",),
+    ),
+    Entry("spectrum", spectrum, "Largest eigenvalues of the normalised adjacency.", kinds=("nodes",)),
+)

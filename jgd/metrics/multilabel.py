@@ -1,4 +1,4 @@
-"""How good predictions of several labels for each row are."""
+"""Metrics of predictions of several labels for each row."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from jaxtyping import Array, Float, Shaped
 
 from jgd.losses.common import checked
 from jgd.metrics.ranking import roc_auc
+from jgd.registry import Entry
 
 __all__ = ["micro_f1", "multilabel_auc"]
 
 
 def _counted(labels, where):
-    """Which entries count; a negative indicator is unknown."""
+    """Return the weight of each entry; a negative indicator is unknown."""
     rows = jnp.ones(labels.shape[0]) if where is None else jnp.asarray(where, jnp.float32)
     return jnp.where(labels >= 0, rows[:, None], 0.0)
 
@@ -22,12 +23,12 @@ def _counted(labels, where):
 def micro_f1(
     logits: Float[Array, "N T"], labels: Shaped[Array, "N T"], where: Shaped[Array, " N"] | None = None
 ) -> Float[Array, ""]:
-    """``2 TP / (2 TP + FP + FN)`` over all entries; a label is predicted where its logit is positive.
+    """Compute ``2 TP / (2 TP + FP + FN)`` over all entries; a label is predicted where its logit is positive.
 
     Args:
-      logits: one for each label; the sigmoid gives its probability.
-      labels: 1 where a row has the label, 0 where not, negative where it is unknown.
-      where: weights or a mask of the rows; all count by default.
+      logits: One logit for each label, whose sigmoid is its probability.
+      labels: Indicators: 1 where a row has the label, 0 where not, negative where it is unknown.
+      where: Weights or a mask of the rows; all count by default.
 
     Returns:
       A number in 0..1; 0 where nothing is predicted and nothing true, NaN where a logit that counts is NaN.
@@ -44,12 +45,12 @@ def micro_f1(
 def multilabel_auc(
     logits: Float[Array, "N T"], labels: Shaped[Array, "N T"], where: Shaped[Array, " N"] | None = None
 ) -> Float[Array, ""]:
-    """The mean over labels of the ROC-AUC; labels that all or none of the rows have are left out.
+    """Compute the mean over labels of the ROC-AUC, without the labels that all or none of the rows have.
 
     Args:
-      logits: higher for what is more likely.
-      labels: as in `micro_f1`.
-      where: a mask of the rows; all count by default.
+      logits: Scores, higher for more likely labels.
+      labels: Labels as in `micro_f1`.
+      where: Mask of the rows; all count by default.
 
     Returns:
       A number in 0..1; NaN where every label is left out.
@@ -61,3 +62,9 @@ def multilabel_auc(
     both = (true > 0) & (true < jnp.sum(there, 1))
     value = jnp.sum(jnp.where(both, areas, 0)) / jnp.maximum(jnp.sum(both), 1)
     return jnp.where(jnp.any(both), value, jnp.nan)
+
+
+ENTRIES = (
+    Entry("micro-f1", micro_f1, "F1 score over all entries of several labels."),
+    Entry("multilabel-auc", multilabel_auc, "Area under the ROC curve, averaged over labels."),
+)

@@ -1,4 +1,4 @@
-"""Numbers about an order: the area under the ROC curve."""
+"""Metrics of a ranking: the area under the ROC curve."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
 from jgd.losses.common import checked, labelled, several
+from jgd.registry import Entry
 
 __all__ = ["one_vs_rest_auc", "roc_auc"]
 
@@ -15,17 +16,17 @@ __all__ = ["one_vs_rest_auc", "roc_auc"]
 def roc_auc(
     scores: Float[Array, " B"], positive: Shaped[Array, " B"], where: Shaped[Array, " B"] | None = None
 ) -> Float[Array, ""]:
-    """The probability that a positive example scores higher than a negative one, ties counting half.
+    """Compute the probability that a positive example scores higher than a negative one; ties count half.
 
     Exact (Mann and Whitney's statistic) and jittable, in ``B log B``.
 
     Args:
-      scores: higher for what is more likely positive.
-      positive: which examples are (above zero or true); below zero is unknown, and left out.
-      where: examples that count (nonzero or true); all by default.
+      scores: Scores, higher for examples that are more likely positive.
+      positive: Positive examples (above zero or true); a number below zero is unknown and left out.
+      where: Mask of the examples that count (nonzero or true); all by default.
 
     Returns:
-      A number in 0..1; NaN where one of the two kinds is missing or a score that counts is NaN.
+      A number in 0..1; NaN if one of the two kinds is missing or a score that counts is NaN.
     """
     there = (jnp.ones(scores.shape, bool) if where is None else where != 0) & (positive >= 0)
     up, down = there & (positive != 0), there & (positive == 0)
@@ -44,15 +45,15 @@ def roc_auc(
 def one_vs_rest_auc(
     logits: Float[Array, "B C"], labels: Shaped[Array, " B"], where: Shaped[Array, " B"] | None = None
 ) -> Float[Array, ""]:
-    """The mean over classes of the ROC-AUC of each class against the others.
+    """Compute the mean over classes of the ROC-AUC of each class against the others.
 
     With two classes it is the ROC-AUC of the probability of class 1. Classes that are all or none of the
     examples are left out.
 
     Args:
-      logits: unnormalised log-probabilities.
-      labels: classes, -1 for unknown, which do not count.
-      where: examples that count; all by default.
+      logits: Unnormalised log-probabilities.
+      labels: Classes; examples with the label -1 (unknown) do not count.
+      where: Mask of the examples that count; all by default.
 
     Returns:
       A number in 0..1; NaN where fewer than two classes occur, a logit that counts is NaN or a traced label
@@ -74,3 +75,13 @@ def one_vs_rest_auc(
     mean = jnp.sum(jnp.where(both, areas, 0)) / jnp.maximum(jnp.sum(both), 1)
     spoiled = jnp.any(where[:, None] & jnp.isnan(logits))
     return jnp.where(jnp.any(both) & ~spoiled, mean, jnp.nan)
+
+
+ENTRIES = (
+    Entry("roc-auc", roc_auc, "Probability that a positive example scores above a negative one."),
+    Entry(
+        "one-vs-rest-auc",
+        one_vs_rest_auc,
+        "Area under the ROC curve of each class against the others, averaged.",
+    ),
+)

@@ -1,4 +1,4 @@
-"""How far predicted numbers are from the true ones."""
+"""Errors of predicted numbers."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from jaxtyping import Array, Float, Shaped
 
 from jgd.losses.classification import mean
 from jgd.losses.common import checked, widened
+from jgd.registry import Entry
 
 __all__ = ["mean_absolute_error", "mean_squared_error", "r2_score"]
 
@@ -14,7 +15,7 @@ Numbers = Shaped[Array, " N"] | Shaped[Array, "N D"]
 
 
 def _gaps(name, predictions, targets, where) -> tuple[Array, Array, Array]:
-    """Differences, targets ``[N, D]`` and weights ``[N, D]``; numbers that do not count are zeros."""
+    """Return differences, targets ``[N, D]`` and weights ``[N, D]``; numbers that do not count are zeros."""
     predictions, targets = widened(predictions), widened(targets)
     shapes = predictions.shape, targets.shape
     predictions, targets = (x[:, None] if x.ndim == 1 else x for x in (predictions, targets))
@@ -32,12 +33,12 @@ def mean_squared_error(
     targets: Numbers,
     where: Shaped[Array, " N"] | None = None,
 ) -> Float[Array, ""]:
-    """The mean of ``(prediction - target)²`` over all rows and columns.
+    """Compute the mean of ``(prediction - target)²`` over all rows and columns.
 
     Args:
-      predictions: ``[N]``, ``[N, 1]`` or ``[N, D]``.
-      targets: ``[N]`` or ``[N, D]``; NaN is unknown and does not count.
-      where: weights or a mask of the rows; all count by default.
+      predictions: Predicted numbers ``[N]``, ``[N, 1]`` or ``[N, D]``.
+      targets: True numbers ``[N]`` or ``[N, D]``; NaN is unknown and does not count.
+      where: Weights or a mask of the rows; all count by default.
 
     Returns:
       A number from 0 on; 0 where nothing counts.
@@ -52,7 +53,7 @@ def mean_absolute_error(
     targets: Numbers,
     where: Shaped[Array, " N"] | None = None,
 ) -> Float[Array, ""]:
-    """The mean of ``|prediction - target|``; arguments as in `mean_squared_error`."""
+    """Compute the mean of ``|prediction - target|``; arguments as in `mean_squared_error`."""
     gaps, _, weights = _gaps("mean_absolute_error", predictions, targets, where)
     return mean(jnp.abs(gaps), weights)
 
@@ -63,7 +64,7 @@ def r2_score(
     targets: Numbers,
     where: Shaped[Array, " N"] | None = None,
 ) -> Float[Array, ""]:
-    """The share of the targets' variance that is explained, ``1 - Σ (p - t)² / Σ (t - mean t)²``.
+    """Compute the share of the targets' variance that is explained, ``1 - Σ (p - t)² / Σ (t - mean t)²``.
 
     The mean over columns; arguments as in `mean_squared_error`.
 
@@ -75,3 +76,10 @@ def r2_score(
     spread = jnp.sum(weights * (targets - centre) ** 2, 0)
     unexplained = jnp.sum(weights * gaps**2, 0)
     return jnp.mean(jnp.where(spread > 0, 1 - unexplained / jnp.where(spread > 0, spread, 1), jnp.nan))
+
+
+ENTRIES = (
+    Entry("mean-squared-error", mean_squared_error, "Mean of squared differences."),
+    Entry("mean-absolute-error", mean_absolute_error, "Mean of absolute differences."),
+    Entry("r2-score", r2_score, "Share of the variance that predictions explain."),
+)

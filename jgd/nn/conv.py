@@ -1,9 +1,10 @@
 """Convolutions of images, channels last, that stay fast inside `jax.lax.scan` and under `jax.vmap` on CPU.
 
-XLA's convolution loses its fast CPU kernel inside a loop, and a convolution whose weights are vmapped (an
-ensemble, several seeds) becomes a grouped one. Written as a product of matrices (im2col), it suffers from
-neither. So `conv2d` multiplies matrices on CPU and calls the native convolution on GPU and TPU, chosen when a
-program is lowered: one exported program serves all platforms. Kernels of 1 x 1 are products everywhere.
+XLA's convolution loses its fast CPU kernel inside a loop, and a convolution with vmapped weights (an
+ensemble, several seeds) becomes a grouped one. As a product of matrices (im2col) it has neither problem. So
+`conv2d` multiplies matrices on CPU and calls the native convolution on GPU and TPU. The choice is made when a
+program is lowered, so that one exported program serves all platforms. Kernels of 1 x 1 are products
+everywhere.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from jaxtyping import Array, Float
 
 from jgd.core.model import Outputs
 from jgd.nn.layers import Linear
+from jgd.registry import Entry
 
 __all__ = ["Conv", "ConvNet", "ConvNorm", "avg_pool", "conv2d", "max_pool"]
 
@@ -36,14 +38,14 @@ def conv2d(
     padding: int | None = None,
     groups: int = 1,
 ) -> Float[Array, "B h w O"]:
-    """The cross-correlation of images with a kernel.
+    """Compute the cross-correlation of images with a kernel.
 
     Args:
-      x: images.
-      kernel: weights, with ``c = C / groups`` input channels.
-      stride: step in both directions.
-      padding: zeros on each side; by default ``(k - 1) // 2``, which keeps the size at stride 1.
-      groups: the channels are cut into as many parts that do not see each other.
+      x: Images.
+      kernel: Weights, with ``c = C / groups`` input channels.
+      stride: Stride in both directions.
+      padding: Number of zeros on each side; by default ``(k - 1) // 2``, which keeps the size at stride 1.
+      groups: Number of groups of channels; a group reads its own channels only.
 
     Returns:
       Images of size ``(H + 2 padding - k) // stride + 1``.
@@ -58,7 +60,7 @@ def conv2d(
     settings = {"stride": stride, "sides": tuple(sides), "groups": groups}
     if kh == kw == 1:
         return _product(x, kernel, **settings)
-    # Residuals of the product would be the patches, nine times the image: only inputs are kept.
+    # Only inputs are kept, because residuals of the product are patches, nine times the image.
     product = jax.checkpoint(partial(_product, **settings))
     return jax.lax.platform_dependent(x, kernel, cpu=product, default=partial(_native, **settings))
 
@@ -75,7 +77,7 @@ def _native(x, kernel, *, stride, sides, groups):
 
 
 def _shifts(x: Array, size: tuple[int, int], stride: int, sides: tuple[tuple[int, int], ...]) -> list[Array]:
-    """What each place of a window of that size sees, row by row."""
+    """Return what each position of a window of that size reads, row by row."""
     x = jnp.pad(x, ((0, 0), *sides, (0, 0)))
     b, h, w, c = x.shape
     rows, cols = ((n - k) // stride * stride + 1 for n, k in zip((h, w), size, strict=True))
@@ -109,14 +111,14 @@ def _blocks(x: Array, size: int) -> Array:
 
 
 def max_pool(x: Float[Array, "B H W C"], size: int = 2) -> Float[Array, "B h w C"]:
-    """The largest value of each block of ``size x size`` pixels; what is left over at the end is dropped."""
-    # Pairwise: the gradient of the maximum of an axis was NaN on CPU in programs that XLA had not optimised.
+    """Take the maximum of each block of ``size x size`` pixels; pixels left over at the end are dropped."""
+    # Pairwise, because the gradient of the maximum of an axis was NaN on CPU in unoptimised XLA programs.
     blocks = _blocks(x, size)
     return reduce(jnp.maximum, [blocks[:, :, i, :, j] for i in range(size) for j in range(size)])
 
 
 def avg_pool(x: Float[Array, "B H W C"], size: int = 2) -> Float[Array, "B h w C"]:
-    """The mean of each block of ``size x size`` pixels; what is left over at the end is dropped."""
+    """Average each block of ``size x size`` pixels; pixels left over at the end are dropped."""
     return _blocks(x, size).mean((2, 4))
 
 
@@ -124,17 +126,17 @@ def avg_pool(x: Float[Array, "B H W C"], size: int = 2) -> Float[Array, "B h w C
 
 
 class Conv(nn.Module):
-    """A convolution with learned weights; see `conv2d`.
+    """Convolution with learned weights; see `conv2d`.
 
     Attributes:
-      features: number of output channels.
-      size: of the kernel, in both directions.
-      stride: step in both directions.
-      padding: zeros on each side; by default the size is kept at stride 1.
-      groups: parts of the channels that do not see each other.
-      use_bias: whether to add a learned number to each channel.
+      features: Number of output channels.
+      size: Size of the kernel in both directions.
+      stride: Stride in both directions.
+      padding: Number of zeros on each side; by default the size is kept at stride 1.
+      groups: Number of groups of channels; a group reads its own channels only.
+      use_bias: Whether to add a learned number to each channel.
       kernel_init: He's normal initialisation by the fan out.
-      bias_init: of the bias.
+      bias_init: Initialisation of the bias.
     """
 
     features: int
@@ -158,12 +160,12 @@ class Conv(nn.Module):
 
 
 def batch_norm(train: bool) -> nn.BatchNorm:
-    """Batch normalisation that forgets a tenth of its running statistics at each step."""
+    """Return batch normalisation that forgets a tenth of its running statistics at each step."""
     return nn.BatchNorm(use_running_average=not train, momentum=0.9)
 
 
 class ConvNorm(nn.Module):
-    """A convolution and batch normalisation; attributes as in `Conv`."""
+    """Convolution and batch normalisation; attributes as in `Conv`."""
 
     features: int
     size: int = 3
@@ -193,17 +195,17 @@ def _uniform(bound: float) -> Callable:
 class ConvNet(nn.Module):
     """Convolution, normalisation, ReLU and mean pooling by two, ``depth`` times, and a linear map.
 
-    With the defaults the network of dataset distillation (Zhao, Mopuri and Bilen, "Dataset Condensation with
-    Gradient Matching", ICLR 2021), 320 010 parameters for CIFAR-10; ``ConvNet(10, width=32, depth=2)`` suits
-    images of 8 x 8. Taps: ``stage1`` ... after ReLU, before pooling, and ``stage1_pre`` before ReLU.
+    The defaults are the network of dataset distillation (Zhao, Mopuri and Bilen, "Dataset Condensation with
+    Gradient Matching", ICLR 2021), with 320 010 parameters for CIFAR-10; ``ConvNet(10, width=32, depth=2)``
+    suits images of 8 x 8. Taps: ``stage1`` ... after ReLU, before pooling, and ``stage1_pre`` before ReLU.
 
     Attributes:
-      num_classes: width of the output.
-      width: channels of every layer.
-      depth: number of layers; the image must have at least ``2**depth`` pixels in each direction.
-      norm: normalise each channel of an image (``"instance"``), over the batch, all channels of an image
-        together (``"layer"``), or not at all.
-      padding: of the first convolution; 3 makes images of 32 x 32 from 28 x 28, as that paper does.
+      num_classes: Number of classes, the width of the output.
+      width: Number of channels of every layer.
+      depth: Number of layers; the image must have at least ``2**depth`` pixels in each direction.
+      norm: Normalisation of each channel of an image (``"instance"``), over the batch (``"batch"``), or of
+        all channels of an image together (``"layer"``); None for no normalisation.
+      padding: Padding of the first convolution; 3 makes images of 32 x 32 from 28 x 28, as that paper does.
     """
 
     num_classes: int
@@ -235,3 +237,19 @@ class ConvNet(nn.Module):
             x = avg_pool(x)
         x = x.reshape(x.shape[0], -1)
         return Outputs(Linear(self.num_classes, kernel_init=_torch)(x), x, taps)
+
+
+def _sized(num_classes: int, width: int, depth: int) -> ConvNet:
+    """Return the network of a width and a depth."""
+    return ConvNet(num_classes, width, depth)
+
+
+ENTRIES = (
+    Entry(
+        "convnet-*-*",
+        _sized,
+        "Network of dataset distillation with a width and a depth, e.g. convnet-32-2.",
+        "Zhao et al. 2021",
+        ("arrays",),
+    ),
+)

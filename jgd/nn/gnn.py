@@ -2,15 +2,15 @@
 
 Every network is called as ``net(A, x, train=...)`` with an operator ``A`` and features ``x`` (dense, or a
 sparse operator), and returns `Outputs` with logits ``[N, C]`` and the embedding that the last layer reads.
-How ``A`` has to be normalised is the class attribute ``adjacency``::
+The class attribute ``adjacency`` holds the normalisation that ``A`` needs::
 
     net = GCN(num_classes=7)
     A = operator(graph, **net.adjacency)
 
-Loops that a graph has already: GCN, SGC, APPNP and GPRGNN add one of weight 1 to them (``self_loops=True``;
-``"remaining"`` in `operator` is the rule of PyTorch Geometric); GAT counts each once; to GraphSAGE, GIN and
+Existing loops of a graph: GCN, SGC, APPNP and GPRGNN add another of weight 1 (``self_loops=True``;
+``"remaining"`` in `operator` is the rule of PyTorch Geometric); GAT counts each once; for GraphSAGE, GIN and
 ChebNet, which add none, a loop makes a node its own neighbour. In a directed graph messages follow the edges,
-and ``"sym"`` takes the weights that arrive and those that leave, see `jgd.graph.operator`.
+and ``"sym"`` uses arriving and leaving weights, see `jgd.graph.operator`.
 
 A linear map and a propagation commute, so all layers transform first and propagate the narrower result.
 """
@@ -28,6 +28,7 @@ from jgd.core.model import Outputs
 from jgd.graph.batch import segment_pool
 from jgd.graph.operator import Operator, SparseOperator
 from jgd.nn.layers import Dropout, Features, Linear, Norm
+from jgd.registry import Entry
 
 __all__ = ["APPNP", "GAT", "GCN", "GIN", "GPRGNN", "MLP", "SGC", "ChebNet", "GraphSAGE", "Readout"]
 
@@ -47,7 +48,7 @@ class _Dense(nn.Module):
 
 
 class _GCNLayer(nn.Module):
-    """``Â (x W) + b``."""
+    """Layer ``Â (x W) + b``."""
 
     features: int
 
@@ -59,7 +60,7 @@ class _GCNLayer(nn.Module):
 
 
 class _SAGELayer(nn.Module):
-    """``x W_1 + mean(neighbours' x) W_2 + b``."""
+    """Layer ``x W_1 + mean(neighbours' x) W_2 + b``."""
 
     features: int
 
@@ -72,7 +73,7 @@ class _SAGELayer(nn.Module):
 
 
 class _GINLayer(nn.Module):
-    """``MLP((1 + eps) x + sum(neighbours' x))`` with two layers."""
+    """Layer ``MLP((1 + eps) x + sum(neighbours' x))`` with two layers of its own."""
 
     features: int
     hidden: int
@@ -87,7 +88,7 @@ class _GINLayer(nn.Module):
 
 
 class _ChebLayer(nn.Module):
-    """``sum_k T_k(L̃) x W_k`` with ``L̃ = L - I = -D^-1/2 A D^-1/2``, summed by Clenshaw's recurrence."""
+    """Layer ``sum_k T_k(L̃) x W_k`` with ``L̃ = L - I = -D^-1/2 A D^-1/2``, summed by Clenshaw's recurrence."""
 
     features: int
     order: int
@@ -124,7 +125,7 @@ class _GATLayer(nn.Module):
         # An additive score is an inner product: <(r, 1), (1, s)> = r + s.
         one = jnp.ones_like(to)
         scores = nn.leaky_relu(a.scores(jnp.stack([to, one], -1), jnp.stack([one, of], -1)), 0.2)
-        if isinstance(a, SparseOperator):  # a weight of zero is no edge, as in a dense operator
+        if isinstance(a, SparseOperator):  # as in a dense operator, a weight of zero is not an edge
             scores = jnp.where((a.values != 0).reshape(-1, 1), scores, -1e30)
         weights: Any = a.softmax(scores)
         weights = Dropout(self.dropout)(weights, train=train)
@@ -140,12 +141,12 @@ class _Stack(nn.Module):
     """Layers of dropout, convolution, normalisation and activation; the last convolution gives logits.
 
     Attributes:
-      num_classes: width of the output.
-      hidden: width of the other layers.
-      layers: number of layers.
-      dropout: rate before each layer.
-      norm: normalisation after each layer but the last.
-      residual: add the input of a layer to its output where the widths agree.
+      num_classes: Number of classes, the width of the output.
+      hidden: Width of the hidden layers.
+      layers: Number of layers.
+      dropout: Dropout rate before each layer.
+      norm: Normalisation after each layer but the last.
+      residual: Whether to add the input of a layer to its output where the widths agree.
     """
 
     num_classes: int
@@ -158,7 +159,7 @@ class _Stack(nn.Module):
     adjacency: ClassVar[dict[str, Any]] = _SYMMETRIC
 
     def layer(self, features: int) -> nn.Module:
-        """The convolution with that many outputs."""
+        """Return the convolution with ``features`` outputs."""
         raise TypeError(f"{type(self).__name__} defines no layer")
 
     @nn.compact
@@ -178,10 +179,10 @@ class _Stack(nn.Module):
 
 
 class MLP(_Stack):
-    """A multilayer perceptron, which ignores the graph."""
+    """Multilayer perceptron, which ignores the graph."""
 
     def layer(self, features):
-        """A linear map."""
+        """Return a linear map."""
         return _Dense(features)
 
 
@@ -189,7 +190,7 @@ class GCN(_Stack):
     """Graph convolutional network (Kipf and Welling, ICLR 2017)."""
 
     def layer(self, features):
-        """``Â (x W) + b``."""
+        """Return ``Â (x W) + b``."""
         return _GCNLayer(features)
 
 
@@ -199,7 +200,7 @@ class GraphSAGE(_Stack):
     adjacency: ClassVar[dict[str, Any]] = {"normalize": "row", "self_loops": False}
 
     def layer(self, features):
-        """``x W_1 + mean(neighbours' x) W_2 + b``."""
+        """Return ``x W_1 + mean(neighbours' x) W_2 + b``."""
         return _SAGELayer(features)
 
 
@@ -209,7 +210,7 @@ class GIN(_Stack):
     adjacency: ClassVar[dict[str, Any]] = {"normalize": None, "self_loops": False}
 
     def layer(self, features):
-        """``MLP((1 + eps) x + sum(neighbours' x))``."""
+        """Return ``MLP((1 + eps) x + sum(neighbours' x))``."""
         return _GINLayer(features, self.hidden)
 
 
@@ -217,7 +218,7 @@ class ChebNet(_Stack):
     """Chebyshev filters of the Laplacian (Defferrard et al., NeurIPS 2016), with largest eigenvalue 2.
 
     Attributes:
-      order: number of polynomials; each layer reaches ``order - 1`` hops.
+      order: Number of polynomials; each layer reaches ``order - 1`` hops.
     """
 
     order: int = 3
@@ -225,17 +226,17 @@ class ChebNet(_Stack):
     adjacency: ClassVar[dict[str, Any]] = {"normalize": "sym", "self_loops": False}
 
     def layer(self, features):
-        """A polynomial filter."""
+        """Return a polynomial filter."""
         return _ChebLayer(features, self.order)
 
 
 class GAT(_Stack):
-    """Graph attention network (Veličković et al., ICLR 2018). Weights of ``A`` only say where edges are.
+    """Graph attention network (Veličković et al., ICLR 2018). Weights of ``A`` only mark edges.
 
-    Every node attends to itself once, whether the graph has its loop or not; a weight of zero is no edge.
+    Every node attends to itself once, with or without a loop in the graph; a weight of zero is not an edge.
 
     Attributes:
-      heads: number of heads; they share ``hidden`` in the hidden layers.
+      heads: Number of heads; they share ``hidden`` in the hidden layers.
     """
 
     heads: int = 8
@@ -243,7 +244,7 @@ class GAT(_Stack):
     adjacency: ClassVar[dict[str, Any]] = {"normalize": None, "self_loops": "remaining"}
 
     def layer(self, features):
-        """Attention over neighbours and the node itself."""
+        """Return attention over neighbours and the node itself."""
         return _GATLayer(features, self.heads, self.dropout)
 
 
@@ -251,8 +252,8 @@ class SGC(nn.Module):
     """Simplified graph convolution (Wu et al., ICML 2019): ``Â^K x W + b``.
 
     Attributes:
-      hops: number of propagations ``K``.
-      dropout: rate on the features.
+      hops: Number of propagations ``K``.
+      dropout: Dropout rate on the features.
     """
 
     num_classes: int
@@ -263,7 +264,7 @@ class SGC(nn.Module):
 
     @nn.compact
     def __call__(self, a: Operator, x: Features, *, train: bool = False) -> Outputs:
-        """Classify the nodes; the embedding is what is there before the bias."""
+        """Classify the nodes; the embedding is the output before the bias."""
         y = Linear(self.num_classes, use_bias=False)(Dropout(self.dropout)(x, train=train))
         for _ in range(self.hops):
             y = a @ y
@@ -271,11 +272,11 @@ class SGC(nn.Module):
 
 
 class APPNP(nn.Module):
-    """Predict, then propagate (Gasteiger et al., ICLR 2019): ``z <- (1 - alpha) Â z + alpha MLP(x)``.
+    """Prediction, then propagation (Gasteiger et al., ICLR 2019): ``z <- (1 - alpha) Â z + alpha MLP(x)``.
 
     Attributes:
-      hops: number of propagations.
-      alpha: probability of teleporting back to the prediction.
+      hops: Number of propagations.
+      alpha: Probability of teleporting back to the prediction.
     """
 
     num_classes: int
@@ -301,11 +302,12 @@ class APPNP(nn.Module):
 class GPRGNN(nn.Module):
     """Generalised PageRank (Chien et al., ICLR 2021): ``sum_k gamma_k Â^k MLP(x)`` with learned weights.
 
-    Negative weights make high-pass filters, so it fits heterophilous graphs too.
+    Negative weights make high-pass filters, which suit heterophilous graphs.
 
     Attributes:
-      hops: highest power of the adjacency.
-      alpha: the weights start at PageRank's, ``alpha (1 - alpha)^k``.
+      hops: Highest power of the adjacency.
+      alpha: Teleport probability of PageRank, at whose weights ``alpha (1 - alpha)^k`` the learned ones
+        start.
     """
 
     num_classes: int
@@ -339,13 +341,13 @@ class GPRGNN(nn.Module):
 
 
 class Readout(nn.Module):
-    """Classify whole graphs of a batch: a node network, a pooling, a linear map.
+    """Classifier of whole graphs of a batch: a node network, a pooling, a linear map.
 
     Attributes:
-      encoder: a network of this module; its ``num_classes`` is the width of what is pooled.
-      num_classes: width of the output.
-      pooling: ``"sum"``, ``"mean"`` or ``"max"`` over the nodes of each graph.
-      dropout: rate on what is pooled.
+      encoder: Network of this module; its ``num_classes`` is the width of the pooled representation.
+      num_classes: Number of classes, the width of the output.
+      pooling: Pooling over the nodes of each graph: ``"sum"``, ``"mean"`` or ``"max"``.
+      dropout: Dropout rate on the pooled representation.
     """
 
     encoder: nn.Module
@@ -367,13 +369,28 @@ class Readout(nn.Module):
         """Classify ``G`` graphs.
 
         Args:
-          a: block-diagonal operator of the batch.
-          x: node features.
-          graph_of: graph of each node, ascending (see `jgd.graph.graph_ids`); ``G`` for padding.
-          weight: one number for each graph, of which only the static length is used.
-          root: nodes that are pooled, all by default; a forest of computation trees is read at its roots.
-          train: whether to drop out and to use batch statistics.
+          a: Block-diagonal operator of the batch.
+          x: Node features.
+          graph_of: Graph of each node, ascending (see `jgd.graph.graph_ids`); ``G`` for padding.
+          weight: Weight of each graph, of which only the static length is used.
+          root: Mask of the pooled nodes, all by default; a forest of computation trees is read at its roots.
+          train: Whether to apply dropout and to use batch statistics.
         """
         nodes = nn.relu(self.encoder(a, x, train=train).logits)
         pooled = segment_pool(nodes, graph_of, weight.shape[0], self.pooling, root)
         return Outputs(Linear(self.num_classes)(Dropout(self.dropout)(pooled, train=train)), pooled)
+
+
+_KINDS = ("nodes", "graphs")
+
+ENTRIES = (
+    Entry("gcn", GCN, "Graph convolutional network.", "Kipf & Welling 2017", _KINDS),
+    Entry("sgc", SGC, "Linear map of features that were propagated twice.", "Wu et al. 2019", _KINDS),
+    Entry("sage", GraphSAGE, "Own features and the mean of all neighbours.", "Hamilton et al. 2017", _KINDS),
+    Entry("gat", GAT, "Attention over neighbours.", "Veličković et al. 2018", _KINDS),
+    Entry("appnp", APPNP, "Perceptron whose predictions are propagated.", "Gasteiger et al. 2019", _KINDS),
+    Entry("cheb", ChebNet, "Chebyshev filters of the Laplacian.", "Defferrard et al. 2016", _KINDS),
+    Entry("gin", GIN, "Sums over neighbours, then a perceptron.", "Xu et al. 2019", _KINDS),
+    Entry("mlp", MLP, "Perceptron of node features, without the graph.", "", _KINDS),
+    Entry("gprgnn", GPRGNN, "Propagation with learned weights of the hops.", "Chien et al. 2021", _KINDS),
+)

@@ -1,4 +1,4 @@
-"""Layers that take dense arrays and sparse operators alike."""
+"""Layers for dense arrays and sparse operators."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Features = Float[Array, "N F"] | Operator
 
 
 def _keep(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
-    """True with probability ``1 - rate``, from as few random bits as give that rate to 1/65536.
+    """Draw true with probability ``1 - rate``, from as few random bits as give that rate to 1/65536.
 
     `jax.random.bits` of small integers is ten times slower on CPU than cutting words into pieces.
     """
@@ -31,9 +31,9 @@ def _keep(key: Array, rate: float, shape: tuple[int, ...]) -> Array:
 
 
 class Dropout(nn.Module):
-    """Zero each number with probability ``rate`` and scale the rest; the nonzeros only of an operator.
+    """Dropout: zero each number with probability ``rate`` and scale the rest; only nonzeros of an operator.
 
-    Off where ``train`` is false or where no key was given to the model.
+    It is off if ``train`` is false or if the model has no random key.
     """
 
     rate: float
@@ -52,7 +52,7 @@ class Dropout(nn.Module):
 
 
 class Linear(nn.Module):
-    """``x @ W + b`` for dense or sparse ``x``."""
+    """Linear map ``x @ W + b`` of dense or sparse ``x``."""
 
     features: int
     use_bias: bool = True

@@ -1,4 +1,4 @@
-"""Networks for small devices, in the versions for CIFAR that RepDistiller and its successors compare."""
+"""Networks for small devices, in the versions for CIFAR of RepDistiller and its successors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["MobileNetV2", "ShuffleNetV1", "ShuffleNetV2"]
 
 
 class _Inverted(nn.Module):
-    """Widen, convolve each channel alone, narrow; the narrow end is linear."""
+    """Block that widens, convolves each channel alone and narrows; the narrow end is linear."""
 
     features: int
     stride: int
@@ -32,15 +32,16 @@ class _Inverted(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """MobileNetV2 (Sandler et al., CVPR 2018); half as wide as on ImageNet, and strides for 32 x 32 pixels.
+    """MobileNetV2 (Sandler et al., CVPR 2018), half as wide as on ImageNet, with strides for 32 x 32 pixels.
 
-    Taps: ``stage0`` the stem after ReLU, ``stage1`` ... ``stage4`` the linear ends of blocks, which no ReLU
-    follows (``stage1_pre`` ... are the same). The embedding is the mean over pixels of 1280 channels.
+    Taps: ``stage0`` is the stem after ReLU, ``stage1`` ... ``stage4`` are the linear ends of blocks, without
+      a
+    ReLU (``stage1_pre`` ... are the same). The embedding is the mean over pixels of 1280 channels.
 
     Attributes:
-      num_classes: width of the output.
-      width: factor on the published channels.
-      expansion: how much wider a block is inside.
+      num_classes: Number of classes, the width of the output.
+      width: Factor on the published numbers of channels.
+      expansion: Ratio of a block's inner width to its outer width.
     """
 
     num_classes: int
@@ -81,7 +82,7 @@ def _shuffle(x: Array, groups: int) -> Array:
 
 
 def _mean3(x: Array) -> Array:
-    """Mean over windows of 3 x 3 at stride 2, zeros outside counted."""
+    """Average over windows of 3 x 3 at stride 2, with zeros outside."""
     return reduce(jnp.add, _shifts(x, (3, 3), 2, ((1, 1), (1, 1)))) / 9
 
 
@@ -104,13 +105,13 @@ class _ShuffleV1(nn.Module):
 class ShuffleNetV1(nn.Module):
     """ShuffleNet with grouped 1 x 1 convolutions (Zhang et al., CVPR 2018), for 32 x 32 pixels.
 
-    Taps: ``stage0`` the stem, ``stage1`` ... ``stage3`` after ReLU, ``stage1_pre`` ... before it.
+    Taps: ``stage0`` is the stem, ``stage1`` ... ``stage3`` are after ReLU, ``stage1_pre`` ... before it.
 
     Attributes:
-      num_classes: width of the output.
-      widths: channels of the three stages, each of which halves the image.
-      blocks: number of blocks of each.
-      groups: of the 1 x 1 convolutions.
+      num_classes: Number of classes, the width of the output.
+      widths: Numbers of channels of the three stages, each of which halves the image.
+      blocks: Number of blocks of each stage.
+      groups: Number of groups of the 1 x 1 convolutions.
     """
 
     num_classes: int
@@ -136,7 +137,7 @@ class ShuffleNetV1(nn.Module):
 
 
 class _Down(nn.Module):
-    """Two ways to half the pixels, side by side."""
+    """Two branches that halve the pixels, side by side."""
 
     features: int
 
@@ -152,7 +153,7 @@ class _Down(nn.Module):
 
 
 class _ShuffleV2(nn.Module):
-    """Half of the channels pass, the other half is transformed."""
+    """Block that passes half of the channels and transforms the other half."""
 
     @nn.compact
     def __call__(self, x, *, train):
@@ -175,12 +176,12 @@ _SIZES = {
 class ShuffleNetV2(nn.Module):
     """ShuffleNetV2 (Ma et al., ECCV 2018), for 32 x 32 pixels.
 
-    Taps as in `ShuffleNetV1`; half of the channels of a ``_pre`` tap have been through a ReLU before.
+    Taps are those of `ShuffleNetV1`; half of the channels of a ``_pre`` tap are outputs of an earlier ReLU.
 
     Attributes:
-      num_classes: width of the output.
-      size: 0.5, 1, 1.5 or 2.
-      blocks: number of blocks of each stage after the one that halves the image.
+      num_classes: Number of classes, the width of the output.
+      size: Size of the network: 0.5, 1, 1.5 or 2.
+      blocks: Number of blocks of each stage after the one that halves the image.
     """
 
     num_classes: int

@@ -1,4 +1,4 @@
-"""A multilayer perceptron of arrays; `jgd.nn.MLP` is the one among graph networks."""
+"""Multilayer perceptron of arrays; `jgd.nn.MLP` is the one among graph networks."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from jgd.core.model import Outputs
 from jgd.nn.layers import Dropout
+from jgd.registry import Entry
 
 __all__ = ["Perceptron"]
 
@@ -20,9 +21,9 @@ class Perceptron(nn.Module):
     """Linear maps with ReLU in between, on flattened inputs.
 
     Attributes:
-      num_classes: number of logits.
-      hidden: widths of the hidden layers.
-      dropout: rate after each of them.
+      num_classes: Number of classes, the width of the output.
+      hidden: Widths of the hidden layers.
+      dropout: Dropout rate after each hidden layer.
     """
 
     num_classes: int
@@ -31,7 +32,7 @@ class Perceptron(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array | np.ndarray, "B ..."], *, train: bool) -> Outputs:
-        """Logits, the last hidden layer as embedding, all of them as taps ``layer1``, ``layer2``, ..."""
+        """Return logits, the last hidden layer as embedding, and all layers as taps ``layer1``, ..."""
         h: Any = x.reshape(x.shape[0], -1)
         taps = {}
         for i, width in enumerate(self.hidden):
@@ -39,3 +40,13 @@ class Perceptron(nn.Module):
             taps[f"layer{i + 1}"] = h
             h = Dropout(self.dropout)(h, train=train)
         return Outputs(nn.Dense(self.num_classes)(h), h, taps)
+
+
+def _with_widths(num_classes: int, *widths: int) -> Perceptron:
+    """Return a perceptron with hidden layers of these widths."""
+    return Perceptron(num_classes, widths)
+
+
+ENTRIES = (
+    Entry("mlp-**", _with_widths, "Perceptron; mlp-64-32 has hidden layers of 64 and 32.", "", ("arrays",)),
+)

@@ -1,7 +1,7 @@
 """Residual networks for small images, as the literature of distillation uses them on CIFAR.
 
-Taps: ``stage0`` is the stem, ``stage1`` ... ``stage3`` the maps after the ReLU that follows a stage and
-``stage1_pre`` ... what that ReLU reads. The embedding is the mean over pixels that the linear map reads.
+Taps: ``stage0`` is the stem, ``stage1`` ... ``stage3`` are the maps after the ReLU that follows a stage, and
+``stage1_pre`` ... those before it. The embedding is the mean over pixels that the linear map reads.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from jaxtyping import Array, Float
 from jgd.core.model import Outputs
 from jgd.nn.conv import Conv, ConvNorm, batch_norm
 from jgd.nn.layers import Dropout, Linear
+from jgd.registry import Entry
 
 __all__ = ["ResNet", "WideResNet"]
 
 
 class _Block(nn.Module):
-    """``x + norm(conv(relu(norm(conv(x)))))``, before the last ReLU."""
+    """Block ``x + norm(conv(relu(norm(conv(x)))))``, before the last ReLU."""
 
     features: int
     stride: int
@@ -34,15 +35,15 @@ class _Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The residual network for CIFAR (He et al., CVPR 2016), shortcuts by 1 x 1 convolutions.
+    """Residual network for CIFAR (He et al., CVPR 2016), with shortcuts by 1 x 1 convolutions.
 
     ResNet-20 is ``ResNet(100, 20)``; the wide "ResNet-8x4" of RepDistiller is
     ``ResNet(100, 8, widths=(32, 64, 128, 256))``.
 
     Attributes:
-      num_classes: width of the output.
-      depth: number of layers, ``6 n + 2``: 8, 14, 20, 32, 44, 56, 110 ...
-      widths: channels of the stem and of the three stages; the second and third halve the image.
+      num_classes: Number of classes, the width of the output.
+      depth: Number of layers, ``6 n + 2``: 8, 14, 20, 32, 44, 56, 110 ...
+      widths: Numbers of channels of the stem and of the three stages; the second and third halve the image.
     """
 
     num_classes: int
@@ -67,7 +68,7 @@ class ResNet(nn.Module):
 
 
 class _WideBlock(nn.Module):
-    """``x + conv(relu(norm(conv(relu(norm(x))))))``, and what the first ReLU reads."""
+    """Block ``x + conv(relu(norm(conv(relu(norm(x))))))``, and the input of its first ReLU."""
 
     features: int
     stride: int
@@ -86,16 +87,16 @@ class _WideBlock(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """The wide residual network (Zagoruyko and Komodakis, BMVC 2016): WRN-40-2 is ``WideResNet(100, 40, 2)``.
+    """Wide residual network (Zagoruyko and Komodakis, BMVC 2016): WRN-40-2 is ``WideResNet(100, 40, 2)``.
 
-    Blocks normalise before they convolve, so the ReLU after a stage is the first of the next. RepDistiller
-    hands on the sums before that normalisation: they are the further taps ``stage1_sum`` ...
+    Blocks normalise before they convolve, so the ReLU after a stage is the first of the next one.
+    RepDistiller uses the sums before that normalisation, which are the further taps ``stage1_sum`` ...
 
     Attributes:
-      num_classes: width of the output.
-      depth: number of layers, ``6 n + 4``: 16, 22, 28, 40 ...
-      widen: the stages have ``16 widen``, ``32 widen`` and ``64 widen`` channels.
-      dropout: rate between the convolutions of a block.
+      num_classes: Number of classes, the width of the output.
+      depth: Number of layers, ``6 n + 4``: 16, 22, 28, 40 ...
+      widen: Widening factor: the stages have ``16 widen``, ``32 widen`` and ``64 widen`` channels.
+      dropout: Dropout rate between the convolutions of a block.
     """
 
     num_classes: int
@@ -127,3 +128,27 @@ class WideResNet(nn.Module):
 
 def _active(stage: int, total: Array, pre: Array) -> dict[str, Array]:
     return {f"stage{stage}": nn.relu(pre), f"stage{stage}_pre": pre, f"stage{stage}_sum": total}
+
+
+def _times_four(num_classes: int, depth: int) -> ResNet:
+    """Return the residual network of RepDistiller with wide layers."""
+    return ResNet(num_classes, depth, widths=(32, 64, 128, 256))
+
+
+ENTRIES = (
+    Entry("resnet*", ResNet, "Residual network; resnet20 has 20 layers.", "He et al. 2016", ("arrays",)),
+    Entry(
+        "resnet*x4",
+        _times_four,
+        "Residual network with 32 to 256 channels; resnet8x4 has 8 layers.",
+        "He et al. 2016",
+        ("arrays",),
+    ),
+    Entry(
+        "wrn-*-*",
+        WideResNet,
+        "Wide residual network; wrn-16-2 has 16 layers, twice as wide.",
+        "Zagoruyko & Komodakis 2016",
+        ("arrays",),
+    ),
+)

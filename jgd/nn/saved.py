@@ -1,4 +1,4 @@
-"""A trained network on disk: one ``.npz`` without pickles and a JSON header.
+"""Trained networks on disk: one ``.npz`` without pickles and with a JSON header.
 
 ::
 
@@ -6,10 +6,10 @@
     student = jgd.load_model("student.npz")  # a network of jgd.nn
     student = jgd.load_model("own.npz", net=Own())  # any other network
 
-Every parameter and every array of the state is a member of its own, stored bit for bit (types that NumPy
-cannot store, such as bfloat16, as integers of the same width). The member ``header`` (UTF-8 bytes) names the
-format, the network with its settings where it is one of `jgd.nn`, the arrays, the inputs, where the network
-comes from, and a digest of everything. Files are written atomically.
+Every parameter and every array of the state is a member of the file, stored bit for bit (types that NumPy
+cannot store, such as bfloat16, as integers of the same width). The member ``header`` (UTF-8 bytes) holds the
+format, the network with its settings if it is one of `jgd.nn`, the arrays, the inputs, the provenance of the
+network, and a digest of everything. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -31,15 +31,14 @@ from jaxtyping import PyTree
 
 from jgd.core import Bound, Model, as_model
 from jgd.core.model import module_of
-from jgd.data import artifact
+from jgd.data import artifact, checksum
 from jgd.data.arrays import read_npz
-from jgd.data.checksum import checksum
 from jgd.data.condensed import Condensed
 from jgd.data.storage import DataError
 from jgd.files import atomic_write
 from jgd.graph import from_edges, operator
 
-__all__ = ["VERSION", "load_model", "read_header", "save", "save_model"]
+__all__ = ["VERSION", "choose_saved", "load_model", "read_header", "save", "save_model"]
 
 VERSION = 1
 _FORMAT = "jgd.model"
@@ -50,15 +49,15 @@ def save(what: Any, path: str | os.PathLike[str], *, provenance: Mapping[str, An
     """Write a trained network (`save_model`) or a condensed dataset (`jgd.data.artifact.save`).
 
     Args:
-      what: a `Bound` network or a `Condensed`, which has its own provenance.
-      path: the file, by convention ``*.npz``.
-      provenance: of a network, see `save_model`.
+      what: `Bound` network, or `Condensed` dataset with its own provenance.
+      path: Path of the file, by convention ``*.npz``.
+      provenance: Provenance of a network, see `save_model`.
 
     Returns:
       The path.
 
     Raises:
-      DataError: for anything else, and for what cannot be stored.
+      DataError: Other types, and values that cannot be stored.
     """
     if isinstance(what, Condensed):
         if provenance is not None:
@@ -75,15 +74,15 @@ def save_model(
     """Write a network with its parameters, or several of them with a leading axis.
 
     Args:
-      net: a trained network.
-      path: the file, by convention ``*.npz``.
-      provenance: where it comes from, e.g. recipe, task and seed; plain JSON values.
+      net: Trained network.
+      path: Path of the file, by convention ``*.npz``.
+      provenance: Provenance of the network, e.g. recipe, task and seed; plain JSON values.
 
     Returns:
       The path.
 
     Raises:
-      DataError: for what cannot be stored, naming it; nothing is written then.
+      DataError: A value that cannot be stored, which the message names; nothing is written then.
     """
     if not isinstance(net, Bound):
         raise DataError(f"a trained network (jgd.core.Bound) can be saved, got a {type(net).__name__}")
@@ -115,15 +114,15 @@ def load_model(path: str | os.PathLike[str], net: Any = None) -> Bound:
     """Read what `save_model` wrote: the network with its parameters, bit for bit.
 
     Args:
-      path: the file.
-      net: the network, where it is none of `jgd.nn`: a Flax linen module, an NNX module, or a `Model`.
+      path: Path of the file.
+      net: Network, if it is not in `jgd.nn`: a Flax linen module, an NNX module, or a `Model`.
 
     Returns:
-      The network; of several seeds all, with their leading axis.
+      The network; several seeds have a leading axis.
 
     Raises:
-      DataError: where the file is missing, damaged, of another kind or of a newer version, where it needs
-        ``net``, or where ``net`` has other parameters than the file (naming the first that differs).
+      DataError: If the file is missing, damaged, of another kind or of a newer version, if it needs ``net``,
+        or if ``net`` has other parameters than the file (the message names the first that differs).
     """
     header, arrays = _read(path)
     try:
@@ -133,15 +132,15 @@ def load_model(path: str | os.PathLike[str], net: Any = None) -> Bound:
         return Bound(*_filled(model, parts, example, path), model, example)
     except DataError:
         raise
-    except Exception as error:  # a header that was made up can break anything
+    except Exception as error:  # an invented header can raise any error
         raise DataError(f"{path} does not describe a network: {_one_line(error)}") from error
 
 
 def read_header(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """What a file of `save_model` says about its network: its class and settings, provenance and so on.
+    """Read the header of a file of `save_model`: class and settings of the network, provenance and so on.
 
     Raises:
-      DataError: as `load_model`.
+      DataError: As `load_model`.
     """
     return _read(path)[0]
 
@@ -155,7 +154,7 @@ def _name(model: Model) -> str:
 
 
 def _network(model: Model) -> dict[str, Any]:
-    """How a network is made again, or ``{"needs": why it cannot be}``."""
+    """Describe how to make a network again, or return ``{"needs": why it cannot be}``."""
     module = module_of(model)
     if module is None:
         return {"needs": "it is no module of jgd.nn"}
@@ -176,7 +175,7 @@ def _module(module: nn.Module) -> dict[str, Any]:
         value = getattr(module, field.name)
         try:
             settings[field.name] = _plain(value, f"{kind.__name__}.{field.name}")
-        except ValueError:  # a function can stay what it is by default
+        except ValueError:  # a function that is the default need not be stored
             if field.default is not value:
                 raise
     return {"class": kind.__name__, "settings": settings}
@@ -195,7 +194,7 @@ def _plain(value: Any, name: str) -> Any:
 
 
 def _classes() -> dict[str, type[nn.Module]]:
-    """The networks of `jgd.nn` by name."""
+    """Return the networks of `jgd.nn` by name."""
     from jgd import nn as networks
 
     found = {name: getattr(networks, name) for name in networks.__all__}
@@ -227,7 +226,7 @@ def _is_dict_path(path: Any) -> bool:
 
 
 def _digest(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """SHA-256 of the arrays, bit for bit, and of the header without this digest."""
+    """Compute SHA-256 of the arrays, bit for bit, and of the header without this digest."""
     said = json.dumps({k: v for k, v in header.items() if k != "checksum"}, sort_keys=True)
     return hashlib.sha256(f"{checksum(dict(arrays))}{said}".encode()).hexdigest()
 
@@ -242,7 +241,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nd
         arrays = read_npz(path)
     except DataError as error:
         reason = _one_line(error.__cause__ or error)
-        raise DataError(f"{path} is damaged or no saved network: save it again ({reason})") from None
+        raise DataError(f"{path} is damaged or not a saved network: save it again ({reason})") from None
     if "header" not in arrays:
         raise DataError(f"{path} was not written by jgd.save: it has no header")
     try:
@@ -251,7 +250,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nd
         if said == "jgd.condensed":
             raise DataError(f"{path} is a condensed dataset: load it by jgd.data.artifact.load")
         if said != _FORMAT:
-            raise DataError(f"{path} is no saved network: its header does not say {_FORMAT}")
+            raise DataError(f"{path} is not a saved network: its header does not name {_FORMAT}")
         if not isinstance(header["version"], int) or header["version"] > VERSION:
             raise DataError(
                 f"{path} has format version {header['version']}, this jgd reads up to {VERSION}: upgrade jgd"
@@ -261,7 +260,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nd
         return header, arrays
     except DataError:
         raise
-    except Exception as error:  # a damaged header can break anything
+    except Exception as error:  # a damaged header can raise any error
         raise DataError(f"{path} is damaged: save it again ({_one_line(error)})") from error
 
 
@@ -276,12 +275,12 @@ def _example(header: Mapping[str, Any]) -> tuple[jax.ShapeDtypeStruct, ...] | No
 
 
 def _rebuilt(path: Any, header: Mapping[str, Any], numbers: int) -> nn.Module:
-    """The network that a header describes; none that is larger than a file of so many numbers can hold."""
+    """Make the network that a header describes, unless it is larger than a file of that size can hold."""
     network = header["network"]
     if "class" not in network:
         raise DataError(f"{path} needs its network, load_model(path, net=...): {network['needs']}")
     size = _largest(network)
-    if size > numbers + 1000:  # a billion layers would take hours to set up
+    if size > numbers + 1000:  # because a billion layers would take hours to set up
         raise DataError(f"{path} is damaged: a network of size {size} does not fit its {numbers} numbers")
     try:
         return _made(network)
@@ -290,7 +289,7 @@ def _rebuilt(path: Any, header: Mapping[str, Any], numbers: int) -> nn.Module:
 
 
 def _largest(spec: Any) -> int:
-    """The largest number among the settings of a network."""
+    """Return the largest number among the settings of a network."""
     if isinstance(spec, dict | list):
         parts = spec.values() if isinstance(spec, dict) else spec
         return max(map(_largest, parts), default=0)
@@ -309,26 +308,26 @@ def _value(value: Any) -> Any:
 
 
 def _leaves(specs: Any, arrays: Mapping[str, np.ndarray], path: Any) -> list[tuple[dict[str, Any], Any]]:
-    """Arrays in their own types, with what is said about them."""
+    """Return arrays in their own types, with their descriptions."""
     found = []
     for spec in specs:
         array, dtype = arrays[spec["array"]], jnp.dtype(spec["dtype"])
         array = array.view(dtype) if dtype.kind == "V" else array
         if list(array.shape) != spec["shape"] or array.dtype != dtype:
-            raise DataError(f"{path} is damaged: {spec['name']} is not as its header says")
+            raise DataError(f"{path} is damaged: {spec['name']} differs from its header")
         on_device = jnp.asarray(array) if jax.dtypes.canonicalize_dtype(dtype) == dtype else array
         found.append((spec, on_device))
     return found
 
 
 def _filled(model: Model, parts: tuple, example: Any, path: Any) -> tuple[PyTree, PyTree]:
-    """The arrays in the structure of a network, as far as its inputs are known; else in nested dicts."""
+    """Return the arrays in the structure of a network if its inputs are known, else in nested dicts."""
     failures = []
     for inputs in _inputs(model, example, parts[0]):
         try:
             expected = jax.eval_shape(model.init, jax.random.key(0), *inputs)
         except Exception as error:
-            if inputs:  # else a network that cannot be set up without any
+            if inputs:  # otherwise the network cannot be set up without inputs
                 failures.append(DataError(f"{path} does not fit {_name(model)}: {_one_line(error)}"))
             continue
         try:
@@ -345,7 +344,7 @@ def _filled(model: Model, parts: tuple, example: Any, path: Any) -> tuple[PyTree
 
 
 def _inputs(model: Model, example: Any, params: list) -> Iterator[tuple]:
-    """Shapes of inputs with which the network can be set up, where they can be told."""
+    """Yield shapes of inputs with which the network can be set up, as far as they are known."""
     if example is not None:
         floats = {np.dtype(np.uint8): jnp.float32}  # as `as_float` makes of pixels
         yield tuple(jax.ShapeDtypeStruct((1, *e.shape), floats.get(e.dtype, e.dtype)) for e in example)
@@ -359,7 +358,7 @@ def _inputs(model: Model, example: Any, params: list) -> Iterator[tuple]:
 
 
 def _nested(leaves: list[tuple[dict[str, Any], Any]], path: Any) -> Any:
-    """Nested dicts by the names of the arrays."""
+    """Return nested dicts by the names of the arrays."""
     if [spec["path"] for spec, _ in leaves] == [[]]:
         return leaves[0][1]
     tree: dict[str, Any] = {}
@@ -375,7 +374,7 @@ def _nested(leaves: list[tuple[dict[str, Any], Any]], path: Any) -> Any:
 
 
 def _fitted(leaves: list, tree: PyTree, path: Any, part: str, name: str) -> PyTree:
-    """The arrays in the structure of a network; of several networks all have a further axis in front."""
+    """Return the arrays in the structure of a network; those of several networks have a leading axis."""
     wanted, structure = jax.tree_util.tree_flatten_with_path(tree)
     both = list(zip(leaves, wanted, strict=False))
     several = all(leaf.ndim == len(like.shape) + 1 for (_, leaf), (_, like) in both)
@@ -391,3 +390,33 @@ def _fitted(leaves: list, tree: PyTree, path: Any, part: str, name: str) -> PyTr
     if len(leaves) != len(wanted):
         raise DataError(f"{path} holds {len(leaves)} arrays of {part}, {name} has {len(wanted)}")
     return structure.unflatten([leaf for _, leaf in leaves])
+
+
+def choose_saved(where: Path, name: str | None = None) -> tuple[Path, str]:
+    """Return the file of a saved network, and what it is called.
+
+    Args:
+      where: File of a network, or folder of `jgd distill` (teacher.npz, students/).
+      name: In a folder, ``"teacher"`` or an objective; the first student of the run by default.
+
+    Raises:
+      ValueError: For a folder without networks, or without this one.
+    """
+    if not where.is_dir():
+        if name is not None:
+            raise ValueError(f"--model chooses among the networks of a folder, {where} is none")
+        return where, where.name
+    found = {path.stem: path for path in sorted((where / "students").glob("*.npz"))}
+    if (where / "teacher.npz").is_file():
+        found["teacher"] = where / "teacher.npz"
+    if not found:
+        raise ValueError(f"{where} holds no networks (teacher.npz, students/): `jgd distill` writes them")
+    try:
+        record = json.loads((where / "experiment.json").read_text(encoding="utf-8"))
+        first = [n for n in record["experiment"]["objectives"] if n in found]
+    except (OSError, ValueError, KeyError, TypeError):
+        first = []
+    name = [*first, *found][0] if name is None else name
+    if name not in found:
+        raise ValueError(f"{where} has no network {name!r}, it has {', '.join(found)}")
+    return found[name], name if name == "teacher" else f"student {name}"

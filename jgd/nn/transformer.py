@@ -1,7 +1,8 @@
 """Attention networks for token sequences and for image patches, normalised before each layer.
 
-Taps of both: ``layer0`` is what the first block reads, ``layer1`` ... what each block returns, ``tokens`` the
-last of them normalised, and ``query1``, ``key1``, ``value1`` ... ``[B, heads, T, d]`` of each attention.
+Taps of both: ``layer0`` is the input of the first block, ``layer1`` ... are the outputs of the blocks,
+``tokens`` is the last of them, normalised, and ``query1``, ``key1``, ``value1`` ... are ``[B, heads, T, d]``
+of each attention.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jgd.core.model import Outputs
 from jgd.losses import patchify
 from jgd.nn.layers import Dropout, Linear
+from jgd.registry import Entry
 
 __all__ = ["TextTransformer", "VisionTransformer"]
 
@@ -38,7 +40,7 @@ class _Attention(nn.Module):
         q, k, v = project("query"), project("key"), project("value")
         scores = jnp.einsum("bhqd,bhkd->bhqk", q, k) * q.shape[-1] ** -0.5
         scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-        if mask is not None:  # a finite number: a row of padding only stays finite
+        if mask is not None:  # a finite number keeps rows of padding finite
             scores = jnp.where(mask[:, None, None], scores, jnp.finfo(scores.dtype).min)
         weights = Dropout(self.dropout)(jax.nn.softmax(scores).astype(x.dtype), train=train)
         y = jnp.einsum("bhqk,bhkd->bqhd", weights, v).reshape(x.shape)
@@ -46,7 +48,7 @@ class _Attention(nn.Module):
 
 
 class _Encoder(nn.Module):
-    """Blocks of attention and perceptron, each added to what it reads."""
+    """Blocks of attention and perceptron, each added to its input."""
 
     depth: int
     heads: int
@@ -67,20 +69,20 @@ class _Encoder(nn.Module):
 
 
 class TextTransformer(nn.Module):
-    """Classify token sequences by the mean of their last hidden states.
+    """Classifier of token sequences by the mean of their last hidden states.
 
-    Further tap ``words``: the embeddings of the tokens alone. Embeddings can be given in place of tokens, and
-    the embeddings of two texts can be mixed (see `jgd.distill.mixup`).
+    The further tap ``words`` holds the embeddings of the tokens alone. Embeddings can replace tokens, and the
+    embeddings of two texts can be mixed (see `jgd.distill.mixup`).
 
     Attributes:
-      num_classes: width of the output.
-      vocab_size: number of tokens.
-      width: of the hidden states.
-      depth: number of blocks.
-      heads: of the attention; they share the width.
-      ratio: how much wider a perceptron is inside.
-      length: of the longest sequence.
-      dropout: rate on embeddings, attention weights and the outputs of layers.
+      num_classes: Number of classes, the width of the output.
+      vocab_size: Number of tokens of the vocabulary.
+      width: Width of the hidden states.
+      depth: Number of blocks.
+      heads: Number of attention heads; they share the width.
+      ratio: Ratio of a perceptron's inner width to the width.
+      length: Length of the longest sequence.
+      dropout: Dropout rate on embeddings, attention weights and the outputs of layers.
     """
 
     num_classes: int
@@ -106,13 +108,13 @@ class TextTransformer(nn.Module):
         """Classify sequences.
 
         Args:
-          tokens: their ids, or their embeddings.
-          mask: which tokens are real; all by default. What stands at the others changes nothing.
-          others: tokens of other texts, to be mixed in. The mixture is as long as the longer of both, and
-            where a text has no token it adds nothing.
-          others_mask: which of those are real.
-          share: of the first text; the other's is the rest.
-          train: whether to drop out.
+          tokens: Ids of the tokens, or their embeddings.
+          mask: Mask of the real tokens; all by default. The content of the other positions changes nothing.
+          others: Tokens of other texts to mix in. The mixture is as long as the longer text, and a text adds
+            nothing at positions without a token.
+          others_mask: Mask of the real tokens of the other texts.
+          share: Share of the first text; the other text has the rest.
+          train: Whether to apply dropout.
         """
         if tokens.shape[1] > self.length:
             raise ValueError(f"sequences of {tokens.shape[1]} tokens are longer than length={self.length}")
@@ -125,7 +127,7 @@ class TextTransformer(nn.Module):
             words = jnp.asarray(
                 sum(jnp.where(m[:, :, None], w[:, None, None].astype(e.dtype) * e, 0) for e, m, w in parts)
             )
-            # A share of one leaves the first text as it is, whatever the other's length.
+            # A share of one leaves the first text as it is, for any length of the other.
             mask = (mask & (share > 0)[:, None]) | (others_mask & (share < 1)[:, None])
         positions = self.param("positions", _small, (self.length, self.width))
         x = Dropout(self.dropout)(words + positions[: words.shape[1]], train=train)
@@ -140,16 +142,16 @@ class TextTransformer(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Classify images by attention between their patches (Dosovitskiy et al., ICLR 2021), pooled by the mean.
+    """Classifier of images by attention between patches (Dosovitskiy et al., ICLR 2021), pooled by the mean.
 
     Attributes:
-      num_classes: width of the output.
-      patch: pixels of a patch in each direction.
-      width: of the hidden states.
-      depth: number of blocks.
-      heads: of the attention; they share the width.
-      ratio: how much wider a perceptron is inside.
-      dropout: rate on embeddings, attention weights and the outputs of layers.
+      num_classes: Number of classes, the width of the output.
+      patch: Number of pixels of a patch in each direction.
+      width: Width of the hidden states.
+      depth: Number of blocks.
+      heads: Number of attention heads; they share the width.
+      ratio: Ratio of a perceptron's inner width to the width.
+      dropout: Dropout rate on embeddings, attention weights and the outputs of layers.
     """
 
     num_classes: int
@@ -169,3 +171,19 @@ class VisionTransformer(nn.Module):
         taps = _Encoder(self.depth, self.heads, self.ratio, self.dropout)(seen, None, train=train)
         pooled = taps["tokens"].mean(1)
         return Outputs(Linear(self.num_classes)(pooled), pooled, taps)
+
+
+def _of_texts(num_classes: int, width: int, depth: int, *, vocab_size: int, length: int) -> TextTransformer:
+    """Return a transformer of texts with the numbers of its name first."""
+    return TextTransformer(num_classes, vocab_size, width=width, depth=depth, length=length)
+
+
+ENTRIES = (
+    Entry(
+        "transformer-*-*",
+        _of_texts,
+        "Attention between tokens; transformer-96-3 has 3 blocks of width 96.",
+        "Vaswani et al. 2017",
+        ("texts",),
+    ),
+)

@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 from jgd.core.model import Outputs
 from jgd.nn.conv import ConvNorm, max_pool
 from jgd.nn.layers import Linear
+from jgd.registry import Entry
 
 __all__ = ["VGG"]
 
@@ -21,15 +22,15 @@ _LAYERS = {
 
 
 class VGG(nn.Module):
-    """Five stages of 3 x 3 convolutions, pooled by two after the first three (after four from 64 pixels on).
+    """Five stages of 3 x 3 convolutions, pooled by two after three of them (after four from 64 pixels on).
 
-    Taps: ``stage0`` ... ``stage4`` after the last ReLU of a stage, ``stage0_pre`` ... before it. The
+    Taps: ``stage0`` ... ``stage4`` are after the last ReLU of a stage, ``stage0_pre`` ... before it. The
     embedding is the mean over pixels.
 
     Attributes:
-      num_classes: width of the output.
-      depth: 8, 11, 13, 16 or 19 layers.
-      widths: channels of the stages.
+      num_classes: Number of classes, the width of the output.
+      depth: Number of layers: 8, 11, 13, 16 or 19.
+      widths: Numbers of channels of the stages.
     """
 
     num_classes: int
@@ -52,3 +53,14 @@ class VGG(nn.Module):
             taps |= {f"stage{stage}": x, f"stage{stage}_pre": pre}
         mean = x.mean((1, 2))
         return Outputs(Linear(self.num_classes)(mean), mean, taps)
+
+
+ENTRIES = (
+    Entry(
+        "vgg*",
+        VGG,
+        "Plain stack of convolutions; vgg8 has 8 layers.",
+        "Simonyan & Zisserman 2015",
+        ("arrays",),
+    ),
+)

@@ -1,4 +1,4 @@
-"""Numerical operations that are no network and no loss."""
+"""Numerical operations besides networks and losses."""
 
 from jgd.ops.itemsets import frequent_itemsets, itemsets_by_support
 from jgd.ops.kmeans import KMeans, assign, kmeans, kmeans_plus_plus

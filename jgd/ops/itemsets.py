@@ -1,9 +1,9 @@
 """Sets of items that occur together often.
 
 Zaki, "Scalable algorithms for association mining" (Eclat), TKDE 2000. A set of items is kept with the bits of
-the transactions that hold it; the bits of a larger set are an "and" of smaller ones. A superset never occurs
-more often than the set, so a search that always extends the most frequent set found so far meets all sets in
-order of falling support, and may stop anywhere.
+the transactions that hold it; the bits of a larger set are the "and" of those of smaller ones. A superset
+never occurs more often than its subset, so a search that always extends the most frequent set found so far
+yields all sets in order of falling support and may stop anywhere.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ Itemset = tuple[tuple[int, ...], int]
 def itemsets_by_support(
     transactions: Iterable[Any], min_support: int = 1, *, max_items: int | None = None
 ) -> Iterator[Itemset]:
-    """All non-empty sets of items that occur together, the most frequent first.
+    """Yield all non-empty sets of items that occur together, the most frequent first.
 
     Args:
-      transactions: the items (integers) of each transaction; how often an item occurs in it does not matter.
-      min_support: least number of transactions that hold a set, at least 1.
-      max_items: largest size of a set; any by default.
+      transactions: Items (integers) of each transaction; repeated items count once.
+      min_support: Least number of transactions that hold a set, at least 1.
+      max_items: Largest size of a set; unlimited by default.
 
     Yields:
       ``(items, support)``: ascending items, and the number of transactions that hold them all; falling by
-      support, then rising by size and by items. Computed while it is consumed, in memory that grows with what
-      was consumed.
+      support, then rising by size and by items. Sets are computed while they are consumed, and memory grows
+      with their number.
     """
     if min_support < 1:
         raise ValueError(f"min_support must be at least 1, got {min_support}")
@@ -54,7 +54,7 @@ def _search(transactions, min_support, max_items) -> Iterator[Itemset]:
         row = np.zeros(number, np.uint8)
         row[holders[item]] = 1
         bits.append(int.from_bytes(np.packbits(row).tobytes(), "big"))
-    # Sets are extended by later items only, so that each is met once.
+    # Sets are extended by later items only, so that each is found once.
     heap: list[tuple[int, int, tuple[int, ...], int]] = [
         (-b.bit_count(), 1, (i,), b) for i, b in enumerate(bits)
     ]
@@ -78,14 +78,14 @@ def frequent_itemsets(
     *,
     max_items: int | None = None,
 ) -> list[Itemset]:
-    """All sets of items in at least ``min_support`` transactions, exactly.
+    """Return all sets of items in at least ``min_support`` transactions, exactly.
 
     Args:
-      transactions: the items (integers) of each transaction.
-      min_support: least number of transactions that hold a set, at least 1.
-      max_patterns: return the so many first in the order of `itemsets_by_support` only. There can be
-        exponentially many.
-      max_items: largest size of a set; any by default.
+      transactions: Items (integers) of each transaction.
+      min_support: Least number of transactions that hold a set, at least 1.
+      max_patterns: Number of sets to return, the first in the order of `itemsets_by_support`; all by default.
+        There can be exponentially many.
+      max_items: Largest size of a set; unlimited by default.
 
     Returns:
       ``(items, support)`` as `itemsets_by_support` yields them.

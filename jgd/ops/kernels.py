@@ -11,7 +11,7 @@ at first::
     Σ, Θ ← A_1 Σ A_2^T, A_1 Θ A_2^T                             a round begins
     ρ = Σ / (d_1 d_2^T),   Θ ← Θ κ0(ρ) + d_1 d_2^T κ1(ρ),   Σ ← d_1 d_2^T κ1(ρ)         a layer
 
-where d are the root diagonals of each set's covariance with itself at the same place. A layer keeps them
+where d are the root diagonals of each set's covariance with itself at the same stage. A layer keeps them
 (κ1(1) = 1), so there is one d for each round.
 
 With rows of A that sum to one this is the SNTK ("average"), and also the degree-scaled GNTK that scores the
@@ -36,18 +36,18 @@ def _angle(rho: Array, rest: Array) -> Array:
 
 
 def _inside(rho: Array) -> tuple[Array, Array]:
-    """``1 - ρ²``, and whether that is more than the rounding of a computed correlation."""
+    """Return ``1 - ρ²``, and whether that exceeds the rounding of a computed correlation."""
     rest = (1 - rho) * (1 + rho)
     return rest, rest > 8 * jnp.finfo(rho.dtype).eps
 
 
 @jax.custom_jvp
 def kappa0(rho: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """``(π - acos ρ) / π``: twice the chance that two units are both active, for correlated inputs.
+    """Compute ``(π - acos ρ) / π``, twice the probability that two correlated units are both active.
 
     ``κ0(1) = 1``, ``κ0(0) = 1/2``, ``κ0(-1) = 0``. Correlations are clipped to [-1, 1]. An angle is a norm:
-    near both ends a rounding of ρ becomes its square root, and the derivative is infinite. So correlations
-    that are ±1 up to rounding count as ±1, with a derivative of zero.
+    near both ends the rounding error of ρ becomes its square root, and the derivative is infinite. Therefore
+    correlations that are ±1 up to rounding count as ±1, with a derivative of zero.
     """
     rho = jnp.clip(rho, -1, 1)
     rest, inside = _inside(rho)
@@ -64,7 +64,7 @@ def _kappa0_jvp(primals, tangents):
 
 @jax.custom_jvp
 def kappa1(rho: Float[Array, "*B"]) -> Float[Array, "*B"]:
-    """``(ρ (π - acos ρ) + √(1 - ρ²)) / π``: the correlation of two inputs after a ReLU layer.
+    """Compute ``(ρ (π - acos ρ) + √(1 - ρ²)) / π``, the correlation of two inputs after a ReLU layer.
 
     ``κ1(1) = 1``, ``κ1(0) = 1/π``, ``κ1(-1) = 0``, and its derivative is κ0. Correlations are clipped to
     [-1, 1].
@@ -88,12 +88,12 @@ def _products(x: Array, y: Array) -> Array:
 
 
 def _aggregate(a: Operator, matrix: Array, b: Operator) -> Array:
-    """``A M B^T``."""
+    """Compute ``A M B^T``."""
     return (b @ (a @ matrix).T).T
 
 
 def _root(x: Array) -> Array:
-    """A square root whose derivative at zero is zero."""
+    """Compute the square root with a derivative of zero at zero."""
     return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), 0)
 
 
@@ -115,13 +115,13 @@ def _check(rounds: int, layers: int) -> None:
 def deviations(
     a: Operator, x: Float[Array, "n F"], *, rounds: int = 2, layers: int = 2
 ) -> Float[Array, "{rounds} n"]:
-    """The root diagonal of a set's covariance with itself, in each round.
+    """Compute the root diagonal of a set's covariance with itself in each round.
 
     Args:
-      a: how the nodes of the set propagate, ``[n, n]``.
-      x: their features.
-      rounds: propagations.
-      layers: ReLU layers after each.
+      a: Operator ``[n, n]`` by which the nodes of the set propagate.
+      x: Features of the nodes.
+      rounds: Number of propagations.
+      layers: Number of ReLU layers after each propagation.
     """
     _check(rounds, layers)
     if isinstance(a, DiagonalOperator):  # nodes do not mix, and layers keep the diagonal
@@ -147,20 +147,20 @@ def graph_ntk(
     first: Float[Array, "K n"] | None = None,
     second: Float[Array, "K m"] | None = None,
 ) -> Float[Array, "n m"]:
-    """The tangent kernel between two sets of nodes, as the module describes.
+    """Compute the tangent kernel between two sets of nodes, as the module describes.
 
     Args:
-      a1: how the nodes of the first set propagate; rows that sum to one for the usual scaling.
-      x1: their features.
-      a2: the same of the second set.
-      x2: the same of the second set.
-      rounds: propagations.
-      layers: ReLU layers after each.
+      a1: Operator by which the nodes of the first set propagate; rows that sum to one give the usual scaling.
+      x1: Features of the first set.
+      a2: Operator of the second set.
+      x2: Features of the second set.
+      rounds: Number of propagations.
+      layers: Number of ReLU layers after each propagation.
       first: `deviations` of the first set, where they are known already.
-      second: likewise.
+      second: `deviations` of the second set, where they are known already.
 
     Returns:
-      The kernel; of a set with itself it is symmetric and positive semi-definite.
+      The kernel, symmetric and positive semi-definite for a set with itself.
     """
     _check(rounds, layers)
     first = deviations(a1, x1, rounds=rounds, layers=layers) if first is None else first
@@ -178,14 +178,14 @@ def graph_ntk(
 def ridge_predict(
     k_ts: Float[Array, "t s"], k_ss: Float[Array, "s s"], y: Float[Array, "s C"], ridge: float | Array
 ) -> Float[Array, "t C"]:
-    """Kernel ridge regression: ``K_ts (K_ss + λ I)^-1 Y`` with ``λ = ridge tr(K_ss) / s``, by Cholesky.
+    """Predict ``K_ts (K_ss + λ I)^-1 Y`` with ``λ = ridge tr(K_ss) / s`` (kernel ridge regression, Cholesky).
 
     Args:
-      k_ts: kernel between what is predicted and the support.
-      k_ss: kernel of the support, symmetric and positive semi-definite.
-      y: targets of the support.
-      ridge: in units of the mean diagonal of the kernel. Never less than the rounding of the kernel, ``s``
-        times the machine epsilon, which interpolates as far as the numbers can tell.
+      k_ts: Kernel between the predicted points and the support.
+      k_ss: Kernel of the support, symmetric and positive semi-definite.
+      y: Targets of the support.
+      ridge: Ridge in units of the mean diagonal of the kernel. It is never less than the rounding of the
+        kernel, ``s`` times the machine epsilon, which interpolates up to rounding.
     """
     size = k_ss.shape[0]
     ridge = jnp.maximum(ridge, size * jnp.finfo(k_ss.dtype).eps)
@@ -202,15 +202,15 @@ def gntk_score(
     rounds: int = 2,
     layers: int = 2,
 ) -> Float[Array, ""]:
-    """How badly a small set predicts real nodes by kernel ridge regression; what SFGC selects by.
+    """Compute the error of a small set in predicting real nodes by kernel ridge regression, SFGC's criterion.
 
     Args:
-      small: operator, features and targets of the small set. Operators have self loops and rows that sum to
+      small: Operator, features and targets of the small set. Operators have self loops and rows that sum to
         one: ``operator(graph, normalize="row", self_loops=True)``.
-      real: the same of the real nodes, e.g. of the validation graph.
-      ridge: see `ridge_predict`; 1 for small data sets.
-      rounds: see `graph_ntk`.
-      layers: likewise.
+      real: Operator, features and targets of the real nodes, e.g. of the validation graph.
+      ridge: Ridge, see `ridge_predict`; 1 for small data sets.
+      rounds: Number of propagations, see `graph_ntk`.
+      layers: Number of ReLU layers after each propagation, see `graph_ntk`.
 
     Returns:
       Half the mean squared error; smaller is better.

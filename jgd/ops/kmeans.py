@@ -20,8 +20,8 @@ class KMeans(NamedTuple):
 
     Attributes:
       centers: ``[k, d]`` means of the clusters.
-      labels: ``[n]`` nearest center of each point (one among equals, so that no cluster is empty).
-      inertia: sum of squared distances to it, the WCSS.
+      labels: ``[n]`` nearest center of each point (any of equally near ones, so that no cluster is empty).
+      inertia: Sum of squared distances to the nearest centers, the WCSS.
       history: ``[max_steps]`` inertia before each of Lloyd's iterations, then NaN.
     """
 
@@ -32,7 +32,7 @@ class KMeans(NamedTuple):
 
 
 def _square_distances(x, centers):
-    """``[n, k]``, never negative."""
+    """Compute squared distances ``[n, k]``, never negative."""
     cross = x @ centers.T
     return jnp.maximum(jnp.sum(x**2, -1)[:, None] - 2 * cross + jnp.sum(centers**2, -1), 0)
 
@@ -40,11 +40,11 @@ def _square_distances(x, centers):
 def assign(
     x: Float[Array, "n d"], centers: Float[Array, "k d"]
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-    """The nearest center of each point and the squared distance to it, in blocks of bounded memory."""
+    """Find the nearest center of each point and the squared distance to it, in blocks of bounded memory."""
 
     def nearest(block):
         labels = jnp.argmin(_square_distances(block, centers), -1)
-        # The expanded square loses digits for close points, so measure the chosen one directly.
+        # The expanded square loses digits for close points: compute the chosen distance directly.
         return labels, jnp.sum((block - centers[labels]) ** 2, -1)
 
     n, size = x.shape[0], max(1, _BLOCK // centers.shape[0])
@@ -57,9 +57,9 @@ def assign(
 
 
 def kmeans_plus_plus(key: Array, x: Float[Array, "n d"], k: int) -> Float[Array, "k d"]:
-    """Greedy k-means++ seeds (Arthur and Vassilvitskii, SODA 2007).
+    """Draw greedy k-means++ seeds (Arthur and Vassilvitskii, SODA 2007).
 
-    Each next seed is the best of ``2 + log k`` points drawn with probability proportional to the squared
+    Each further seed is the best of ``2 + log k`` points, drawn with probability proportional to the squared
     distance from the seeds so far.
     """
     trials = 2 + int(math.log(k))
@@ -82,7 +82,7 @@ def kmeans_plus_plus(key: Array, x: Float[Array, "n d"], k: int) -> Float[Array,
 
 
 def _fill(x, centers, labels, distances):
-    """Each empty cluster takes, and moves to, the farthest point of any cluster that holds several."""
+    """Move each empty cluster to the farthest point of any cluster that holds several."""
 
     def missing(carry):
         return jnp.any(carry[-1] == 0)
@@ -128,7 +128,7 @@ def _lloyd(x, centers, max_steps, tol):
 
 
 def _mini_batch(key, x, centers, steps, size):
-    """Sculley (WWW 2010): each center is the running mean of all points it was given."""
+    """Run mini-batches (Sculley, WWW 2010): each center is the running mean of all points assigned to it."""
 
     def body(i, carry):
         centers, seen = carry
@@ -155,22 +155,22 @@ def kmeans(
     tol: float = 1e-4,
     batch_size: int | None = None,
 ) -> KMeans:
-    """Cluster points by squared Euclidean distance; the best of several restarts.
+    """Cluster points by squared Euclidean distance and return the best of several restarts.
 
     Args:
-      key: random key.
-      x: points.
-      k: number of clusters, in ``1..n``.
-      restarts: independent runs, of which the one with the least inertia is returned.
-      max_steps: most iterations of Lloyd, or number of mini-batches.
-      tol: stop when the centers moved by less than this share of the mean variance (squared).
-      batch_size: points in a mini-batch; None for Lloyd's full iterations.
+      key: Random key.
+      x: Points.
+      k: Number of clusters, in ``1..n``.
+      restarts: Number of independent runs, of which the one with the least inertia is returned.
+      max_steps: Largest number of Lloyd's iterations, or number of mini-batches.
+      tol: Squared movement of the centers, relative to the mean variance, below which iterations stop.
+      batch_size: Number of points in a mini-batch; None uses Lloyd's full iterations.
 
     Returns:
       Clusters, none of them empty.
 
     Raises:
-      ValueError: for an impossible ``k`` or no restarts.
+      ValueError: An impossible ``k`` or no restarts.
     """
     if not 1 <= k <= x.shape[0]:
         raise ValueError(f"k must be between 1 and the number of points, {x.shape[0]}; got {k}")

@@ -12,8 +12,8 @@ __all__ = ["emd_flow"]
 def _augment(cost: Array, flow: Array, supply: Array, demand: Array) -> tuple[Array, Array, Array]:
     """Send as much as fits along the cheapest path from a source with supply to a sink with demand.
 
-    A path may take back what was sent before (Bellman and Ford on the residual graph). A distance must fall
-    by more than rounding to replace another one, so that paths have no cycles.
+    A path may return earlier flow (Bellman and Ford on the residual graph). A distance replaces another one
+    only if it is lower by more than rounding, so that paths have no cycles.
     """
     sources, sinks = cost.shape
     enough = 8 * jnp.finfo(cost.dtype).eps * jnp.max(jnp.abs(cost))
@@ -62,18 +62,18 @@ def emd_flow(
     a: Float[Array, " S"] | None = None,
     b: Float[Array, " T"] | None = None,
 ) -> Float[Array, "S T"]:
-    """The cheapest way to move masses a onto masses b: ``min Σ F_ij cost_ij`` with row sums a, column sums b.
+    """Find the cheapest flow of masses a to masses b, ``min Σ F_ij cost_ij`` with row sums a, column sums b.
 
-    Exact up to rounding, by successive cheapest paths: meant for tens of sources and sinks, such as the
-    layers of two networks (BERT-EMD; Li et al., EMNLP 2020), whose loss is then ``Σ F_ij cost_ij``.
+    It is exact up to rounding, by successive cheapest paths, and meant for tens of sources and sinks, such as
+    the layers of two networks (BERT-EMD; Li et al., EMNLP 2020), whose loss is then ``Σ F_ij cost_ij``.
 
     Args:
-      cost: cost of moving one unit, of any sign.
-      a: masses of the sources, not negative; None for equal ones of sum 1.
-      b: masses of the sinks, with the same sum; None for equal ones of sum 1.
+      cost: Cost of moving one unit, of any sign.
+      a: Nonnegative masses of the sources; None uses equal masses of sum 1.
+      b: Nonnegative masses of the sinks, with the same sum; None uses equal masses of sum 1.
 
     Returns:
-      The flow, without a gradient. Of several equally cheap ones, any.
+      The flow, without a gradient; any of several equally cheap ones.
     """
     sources, sinks = cost.shape
     dtype = jnp.promote_types(cost.dtype, jnp.float32)
@@ -83,7 +83,7 @@ def emd_flow(
 
     def running(carry):
         step, _, supply, demand = carry
-        # Each path empties a source, a sink or a flow; the bound ends the loop should a cost be NaN.
+        # Each path empties a source, a sink or a flow; the bound ends the loop if a cost is NaN.
         return (step < 4 * (sources + sinks) ** 2) & jnp.any(supply > 0) & jnp.any(demand > 0)
 
     def body(carry):

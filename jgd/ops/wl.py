@@ -1,12 +1,11 @@
-"""Weisfeiler–Leman colours and the trees they stand for.
+"""Weisfeiler–Leman colours and the trees that they represent.
 
 Weisfeiler and Leman (1968); Shervashidze et al., "Weisfeiler-Lehman graph kernels", JMLR 2011.
 
 Colour refinement is ``c_0(v) = code of v`` and ``c_t(v) = (code of v, {{(code of uv, c_{t-1}(u)) : u ->
-v}})``. Two nodes have the same colour after ``t`` rounds exactly where their computation trees of depth ``t``
-are
-isomorphic: the tree with root ``v`` whose children are *all* nodes that send to ``v`` (the one we came from
-included), and so on. So a colour is a tree, and the dictionary of the refinement, `Trees`, holds each
+v}})``. Two nodes have the same colour after ``t`` rounds exactly if their computation trees of depth ``t``
+are isomorphic: the tree with root ``v`` whose children are *all* nodes that send to ``v`` (including the
+parent of ``v``), and so on. So a colour is a tree, and the dictionary of the refinement, `Trees`, holds each
 distinct tree once, as a node code and a multiset of (edge code, smaller tree); `unfold` writes trees out in
 full.
 
@@ -33,20 +32,20 @@ _KEY = ">i4"  # big-endian bytes sort as numbers do
 
 @dataclass(frozen=True)
 class Trees:
-    """Distinct rooted trees by number (a host object, no pytree).
+    """Distinct rooted trees by number (a host object, not a pytree).
 
     Tree ``i`` has the root ``code[i]`` and the subtrees ``child[indptr[i]:indptr[i + 1]]`` (numbers below
     ``i``) over edges ``edge[...]``, ascending by edge and subtree.
 
     Attributes:
-      nodes: the data of each node code: what the graphs have as ``nodes``, with one row for each code.
-      edges: the data of each edge code; None where edges have no data.
+      nodes: Data of each node code: the ``nodes`` of the graphs, with one row for each code.
+      edges: Data of each edge code; None where edges have no data.
       code: ``[T]`` node code of the root.
-      indptr: ``[T + 1]`` where the children of each tree are.
+      indptr: ``[T + 1]`` first child of each tree.
       child: ``[M]`` subtrees.
-      edge: ``[M]`` code of the edge to each.
-      size: ``[T]`` number of nodes.
-      index: the number of a tree by ``(code, edge, child, edge, child, ...)`` as bytes.
+      edge: ``[M]`` code of the edge to each subtree.
+      size: ``[T]`` number of nodes of each tree.
+      index: Number of a tree by ``(code, edge, child, edge, child, ...)`` as bytes.
     """
 
     nodes: Any = None
@@ -82,7 +81,7 @@ class Forest(NamedTuple):
 
 
 def _row_bytes(data: Any, rows: int) -> np.ndarray:
-    """All that is known of each node (or edge) as one string of bytes ``[rows]``."""
+    """Return all data of each node (or edge) as one string of bytes ``[rows]``."""
     parts = []
     for leaf in map(np.asarray, jax.tree.leaves(data)):
         if len(leaf) != rows:
@@ -96,7 +95,7 @@ def _row_bytes(data: Any, rows: int) -> np.ndarray:
 
 
 def _encode(data: Any, rows: int, known: Any) -> tuple[np.ndarray, Any]:
-    """The code of each row, and one row of data for each code; codes that are known stay."""
+    """Return the code of each row, and one row of data for each code; known codes stay."""
     described = (
         jax.tree.structure(data),
         [(a.shape[1:], a.dtype) for a in map(np.asarray, jax.tree.leaves(data))],
@@ -132,22 +131,22 @@ def _joined(graphs: jraph.GraphsTuple | Sequence[jraph.GraphsTuple]) -> jraph.Gr
 def wl_colors(
     graphs: jraph.GraphsTuple | Sequence[jraph.GraphsTuple], depth: int, table: Trees | None = None
 ) -> tuple[Trees, Int[np.ndarray, "depth1 N"]]:
-    """Weisfeiler–Leman colours of all nodes after ``0..depth`` rounds.
+    """Compute Weisfeiler–Leman colours of all nodes after ``0..depth`` rounds.
 
-    Messages go from senders to receivers, as they do in networks; list an undirected edge both ways. Repeated
-    edges count as often as they occur. Attributes are whatever ``nodes`` and ``edges`` hold (arrays, dicts of
-    arrays, None for none), compared bit by bit: continuous ones make almost every node a colour of its own,
-    so quantise them first.
+    Messages go from senders to receivers, as in networks; list an undirected edge both ways. Repeated edges
+    count as often as they occur. Attributes are the content of ``nodes`` and ``edges`` (arrays, dicts of
+    arrays, or None), compared bit by bit: with continuous ones almost every node has its own colour, so
+    quantise them first.
 
     Args:
-      graphs: graphs, joined or in a sequence.
-      depth: rounds, 0 for the attributes alone.
-      table: trees that are known already, which keep their numbers; it is not changed.
+      graphs: Graphs, joined or in a sequence.
+      depth: Number of rounds; 0 uses the attributes alone.
+      table: Known trees, which keep their numbers; it is not changed.
 
     Returns:
       The trees, and the number of the tree of each node after each round. Numbers depend on the set of trees
-      alone: not on the order of nodes, edges or graphs. A tree has one number whatever the round, so a node
-      that nobody sends to keeps its colour.
+      alone, not on the order of nodes, edges or graphs. A tree has the same number in every round, so a node
+      without senders keeps its colour.
     """
     if depth < 0:
         raise ValueError(f"depth must not be negative, got {depth}")
@@ -175,7 +174,7 @@ def wl_colors(
 
 
 class _Growing:
-    """A table while trees are added to it."""
+    """Table to which trees are added."""
 
     def __init__(self, table: Trees):
         self.index = dict(table.index)
@@ -183,7 +182,7 @@ class _Growing:
         self.keys: list[bytes] = []
 
     def number(self, codes, degree, links, children, start=None) -> np.ndarray:
-        """Numbers of the trees with these roots and (sorted) children; new ones are added in sorted order."""
+        """Return numbers of the trees with these roots and (sorted) children; add new ones, sorted."""
         header = np.arange(len(codes)) + 2 * (np.cumsum(degree) - degree)
         words = np.empty(len(codes) + 2 * len(links), _KEY)
         words[header] = codes
@@ -202,7 +201,7 @@ class _Growing:
         return np.asarray([index[key] for key in keys], np.int64)
 
     def finish(self, nodes, edges) -> Trees:
-        """The table with what was added."""
+        """Return the table with the added trees."""
         old = self.table
         counts = np.asarray([len(key) // 8 for key in self.keys], np.int64)
         words = np.frombuffer(b"".join(self.keys), _KEY).astype(np.int64)
@@ -224,11 +223,11 @@ def unfold(table: Trees, ids: Integer[np.ndarray, " K"] | Sequence[Any]) -> Fore
     """Write trees out in full, one after another.
 
     Args:
-      table: the trees.
-      ids: which of them, in any order, repeated or not.
+      table: Trees.
+      ids: Numbers of the trees to write out, in any order, repeated or not.
 
     Raises:
-      ValueError: for numbers that the table does not have.
+      ValueError: Numbers that are not in the table.
     """
     ids = np.asarray(ids, np.int64).reshape(-1)
     if ids.size and not (ids.min() >= 0 and ids.max() < len(table)):

@@ -1,4 +1,4 @@
-"""What Optax lacks, as Optax transformations."""
+"""Optimisers in addition to those of Optax, as Optax transformations."""
 
 from jgd.optim.dot import dot, scale_by_dot
 from jgd.optim.parts import by_part, turns

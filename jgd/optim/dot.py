@@ -1,4 +1,4 @@
-"""DOT: the task and the teacher each have a momentum of their own.
+"""DOT: separate momenta for the task and the teacher.
 
 Zhao et al., "DOT: A Distillation-Oriented Trainer", ICCV 2023.
 """
@@ -22,16 +22,16 @@ class DotState(NamedTuple):
 
 
 def scale_by_dot(momentum: float = 0.9, delta: float = 0.075) -> optax.GradientTransformationExtraArgs:
-    """The sum of two velocities, of the task's gradients and of the extra argument ``distillation``.
+    """Sum two velocities: of the task's gradients and of the extra argument ``distillation``.
 
     ``v ← (μ - Δ) v + g`` for the task, ``w ← (μ + Δ) w + h`` for the teacher, and ``v + w`` is returned.
 
     Args:
-      momentum: μ.
-      delta: Δ, how much longer the teacher's gradients are remembered.
+      momentum: Momentum μ.
+      delta: Difference Δ of the momenta: the teacher's gradients decay more slowly by it, the task's faster.
 
     Raises:
-      ValueError: unless both momenta are in [0, 1).
+      ValueError: If one of the momenta ``μ ± Δ`` is outside [0, 1).
     """
     ours, theirs = momentum - delta, momentum + delta
     if not (0 <= ours < 1 and 0 <= theirs < 1):
@@ -57,16 +57,16 @@ def dot(
     delta: float = 0.075,
     weight_decay: float = 0.0,
 ) -> optax.GradientTransformationExtraArgs:
-    """Gradient descent on a task and a teacher, ``update(task, state, params, distillation=gradients)``.
+    """Build DOT, gradient descent with ``update(task, state, params, distillation=gradients)``.
 
-    With ``delta=0`` it is gradient descent with momentum on the sum of both. See `jgd.distill.by_source` for
-    how it gets its two gradients.
+    With ``delta=0`` it is gradient descent with momentum on the sum of both. `jgd.distill.by_source` supplies
+    the two gradients.
 
     Args:
-      learning_rate: a number or a schedule.
-      momentum: μ.
-      delta: Δ; 0.075 on CIFAR-100, 0.09 on ImageNet.
-      weight_decay: coefficient of an L2 term, which counts to the task.
+      learning_rate: Learning rate, a number or a schedule.
+      momentum: Momentum μ.
+      delta: Difference Δ of the momenta; 0.075 on CIFAR-100, 0.09 on ImageNet.
+      weight_decay: Coefficient of an L2 term, which belongs to the task.
     """
     return optax.chain(
         optax.add_decayed_weights(weight_decay),

@@ -1,4 +1,4 @@
-"""Optimisers of a dict of parameters, part by part: jointly or in turns."""
+"""Optimisers of a dict of parameters, one for each part, jointly or in turns."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ __all__ = ["by_part", "turns"]
 
 
 def by_part(**parts: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-    """One optimiser for each entry of a dict of parameters; entries without one stay as they are.
+    """Apply one optimiser to each entry of a dict of parameters; entries without one stay as they are.
 
     Example:
       ``by_part(x=optax.adam(1e-4), lr=optax.sgd(1e-6))`` for parameters ``{"x": ..., "y": ..., "lr": ...}``
     """
     if not parts:
         raise ValueError("by_part() needs at least one optimiser, e.g. x=optax.adam(1e-3)")
-    frozen = ""  # no keyword
+    frozen = ""  # cannot be a keyword
 
     def labels(params: Mapping):
         return {
@@ -29,10 +29,9 @@ def by_part(**parts: optax.GradientTransformation) -> optax.GradientTransformati
 
 
 def turns(**parts: tuple[int, optax.GradientTransformation]) -> optax.GradientTransformationExtraArgs:
-    """One part at a time: ``turns(adj=(10, tx), x=(40, tx))`` updates ``adj`` ten times, then ``x`` forty,
-    ...
+    """Update one part at a time: ``turns(adj=(10, tx), x=(40, tx))`` repeats ten of ``adj``, forty of ``x``.
 
-    Between its turns a part and the state of its optimiser rest.
+    Between its turns a part and the state of its optimiser do not change.
     """
     for name, (count, _) in parts.items():
         if count < 1:

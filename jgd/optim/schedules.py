@@ -20,7 +20,7 @@ class RestartState(NamedTuple):
 
 
 def restart_at(tx: optax.GradientTransformation, step: int) -> optax.GradientTransformationExtraArgs:
-    """Forget the state of an optimiser before its update number ``step`` (counted from 0)."""
+    """Reset the state of an optimiser before its update number ``step`` (counted from 0)."""
     tx = optax.with_extra_args_support(tx)
 
     def init(params):
@@ -39,16 +39,16 @@ def restart_at(tx: optax.GradientTransformation, step: int) -> optax.GradientTra
 def adam_l2(
     learning_rate: ArrayLike, weight_decay: ArrayLike = 0.0, *, num_steps: int, decay: float = 0.1
 ) -> optax.GradientTransformationExtraArgs:
-    """Adam as the graph condensation papers use it.
+    """Build Adam as the graph condensation papers use it.
 
     Weight decay is an L2 term in the gradient (as in ``torch.optim.Adam``, not AdamW), and at half of the
-    steps the optimiser is made anew with ``decay`` times the learning rate.
+    steps the state of the optimiser is reset and the learning rate multiplied by ``decay``.
 
     Args:
-      learning_rate: of the first half.
-      weight_decay: coefficient of the L2 term.
-      num_steps: length of the run.
-      decay: factor of the learning rate in the second half.
+      learning_rate: Learning rate of the first half.
+      weight_decay: Coefficient of the L2 term.
+      num_steps: Number of steps of the run.
+      decay: Factor of the learning rate in the second half.
     """
     half = num_steps // 2
 

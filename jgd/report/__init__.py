@@ -1,21 +1,26 @@
-"""What a comparison looks like: plots for notebooks, and self-contained HTML pages."""
+"""Comparisons as tables, pages and figures."""
 
-from jgd.report.graphs import write_graph_report
-from jgd.report.html import write_report
-from jgd.report.methods import write_method_report
-from jgd.report.plots import Plot, plot_accuracy, plot_condensed, plot_curves, plot_methods
-from jgd.report.students import plot_reliability, plot_students, write_student_report
+from jgd.report.figures import (
+    Line,
+    Plot,
+    plot_bars,
+    plot_condensed,
+    plot_curves,
+    plot_lines,
+    plot_reliability,
+)
+from jgd.report.page import Comparison, Picture
+from jgd.report.table import Column
 
 __all__ = [
+    "Column",
+    "Comparison",
+    "Line",
+    "Picture",
     "Plot",
-    "plot_accuracy",
+    "plot_bars",
     "plot_condensed",
     "plot_curves",
-    "plot_methods",
+    "plot_lines",
     "plot_reliability",
-    "plot_students",
-    "write_graph_report",
-    "write_method_report",
-    "write_report",
-    "write_student_report",
 ]

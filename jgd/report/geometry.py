@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -10,12 +10,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Int
 from sklearn.decomposition import PCA
 
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
-from jgd.graph.build import adjacency
-from jgd.protocols.compare import propagated_pair
-
-__all__ = ["Edges", "Projection", "classes_of", "edges_of", "positions", "project", "spread"]
+__all__ = ["Edges", "Projection", "classes_of", "edges_of", "positions", "project", "thinned"]
 
 
 class Edges(NamedTuple):
@@ -52,11 +47,16 @@ def classes_of(labels) -> Int[np.ndarray, " n"]:
     return (labels if labels.ndim == 1 else labels.argmax(axis=1)).astype(int)
 
 
-def edges_of(small: Condensed, limit: int) -> Edges:
-    """The strongest edges of a condensed graph, none where ``A' = I``."""
-    if small.train.get("structure") == "identity":
+def edges_of(weights: Any | None, limit: int) -> Edges:
+    """Return the strongest undirected edges of a graph, without self loops.
+
+    Args:
+      weights: Adjacency, or None for a graph without edges.
+      limit: Number of edges to keep.
+    """
+    if weights is None:
         return Edges(np.zeros((0, 2), int), np.zeros(0), 0)
-    a = abs(adjacency(small.data))
+    a: Any = abs(weights)
     upper = sp.coo_array(sp.triu(a.maximum(a.T), k=1))
     strongest = np.argsort(upper.data, kind="stable")[-limit:]
     pairs = np.stack([upper.row, upper.col], axis=1)[strongest]
@@ -103,17 +103,13 @@ def _fit(
     return np.array([-width, low]) + unit * np.array([2 * width, high - low])
 
 
-def spread(count: int, limit: int) -> Int[np.ndarray, " m"]:
-    """At most ``limit`` of ``count`` indices, evenly spaced: always the same ones."""
+def thinned(count: int, limit: int) -> Int[np.ndarray, " m"]:
+    """Return at most ``limit`` of ``count`` indices, evenly spaced: always the same ones."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int))
 
 
-def project(task: NodeTask, small: Condensed) -> Projection:
-    """``Â²X`` of both graphs on the two principal components of the original.
-
-    They are what `jgd.protocols.compare.propagated_distance` compares.
-    """
-    original, condensed, _ = propagated_pair(task, small)
+def project(original: Float[np.ndarray, "N F"], condensed: Float[np.ndarray, "n F"]) -> Projection:
+    """Project the features of both graphs on the two principal components of the original."""
     if original.shape[1] == 1:  # a plane needs two
         original, condensed = (np.pad(x, ((0, 0), (0, 1))) for x in (original, condensed))
     pca = PCA(2, random_state=0).fit(original)

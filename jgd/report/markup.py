@@ -9,7 +9,7 @@ import re
 import matplotlib
 from matplotlib.figure import Figure
 
-from jgd.report.plots import DARK, theme
+from jgd.report.figures import DARK, theme
 
 __all__ = ["Markup", "el", "inline_svg", "palette"]
 
@@ -21,7 +21,7 @@ class Markup(str):
 
 
 def el(name: str, *children: str | None, **attributes: object) -> Markup:
-    """An element; children that are not `Markup` are escaped, None is left out.
+    """Make an element; children that are not `Markup` are escaped, None is left out.
 
     Args:
       name: of the element.
@@ -48,15 +48,15 @@ def _variable(color: str) -> str:
 
 
 def palette(*, dark: bool) -> str:
-    """The declarations of the custom properties that `inline_svg` refers to."""
+    """Return the declarations of the custom properties that `inline_svg` refers to."""
     return " ".join(f"--c{i}: {DARK[c] if dark else c};" for i, c in enumerate(DARK))
 
 
 def inline_svg(figure: Figure, name: str, *, title: str, description: str) -> Markup:
-    """A figure as an SVG element that follows the colours and the font of the page.
+    """Return a figure as an SVG element in the colours and the font of the page.
 
     Args:
-      figure: made of the colours in `jgd.report.plots.DARK`.
+      figure: made of the colours in `jgd.report.figures.DARK`.
       name: prefix of the ids inside, unique on the page.
       title: what it is, in a few words.
       description: what a reader who cannot see it should know.

@@ -1,4 +1,4 @@
-"""Text: vectors of words and documents."""
+"""Vectors of words and documents."""
 
 from jgd.text.words import WordVectors, encode_documents, position_encoding, ppmi_vectors, skipgram_vectors
 

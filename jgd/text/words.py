@@ -1,14 +1,14 @@
-r"""Vectors of words from the documents at hand, and of documents from them.
+r"""Vectors of words, learned from documents, and vectors of documents, computed from those of words.
 
 ppmi_vectors        truncated SVD of positive pointwise mutual information (Levy and Goldberg, NIPS 2014):
                     ``M_wc = max(0, log (#(w, c) |D| / (#(w) #(c))))``, ``M ~ U S V^T``, vectors ``U S^1/2``.
-                    Deterministic, needs no training, and is what skip-gram factorises implicitly.
+                    Deterministic and without training; skip-gram factorises the same matrix implicitly.
 skipgram_vectors    skip-gram with negative sampling (Mikolov et al., NIPS 2013):
                     ``-log s(u_c . v_w) - sum_k log s(-u_k . v_w)``, ``k ~ count^3/4``.
-encode_documents    the mean of a document's word vectors, each plus the sinusoidal encoding of its position.
+encode_documents    mean of a document's word vectors, each plus the sinusoidal encoding of its position.
 
 The mean over positions separates into a mean of words and a mean of encodings, so a document's vector does
-not depend on the order of its words: the encodings only tell its length.
+not depend on the order of its words: the encodings add only its length.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ from jgd.core import Algorithm, Context, Loop, Model, Outputs, in_memory, object
 
 __all__ = ["WordVectors", "encode_documents", "position_encoding", "ppmi_vectors", "skipgram_vectors"]
 
-_SMALL = 3000  # words up to which the SVD is dense
-_LONG = 100_000  # words from which on a document gets no positions, as in the published detectors
+_SMALL = 3000  # number of words up to which the SVD is dense
+_LONG = 100_000  # number of words from which a document gets no positions, as in published detectors
 
 
 @dataclass(frozen=True)
 class WordVectors:
-    """Vectors of known words.
+    """Vectors of words.
 
     Attributes:
-      words: the words, each once.
-      table: ``[V, D]`` their vectors.
+      words: Words, each once.
+      table: ``[V, D]`` vectors of the words.
     """
 
     words: tuple[str, ...]
     table: Float[np.ndarray, "V D"]
 
     def __post_init__(self):
-        """Refuse what does not fit together."""
+        """Refuse words and vectors that do not match."""
         if self.table.ndim != 2 or len(self.table) != len(self.words):
             raise ValueError(f"{len(self.words)} words need as many vectors, got shape {self.table.shape}")
         if len(set(self.words)) != len(self.words):
@@ -59,7 +59,7 @@ class WordVectors:
         return self.table.shape[1]
 
     def __getitem__(self, word: str) -> Float[np.ndarray, " D"]:
-        """The vector of a word; `KeyError` for one that is not known."""
+        """Return the vector of a word; raise a `KeyError` for an unknown one."""
         if word not in self.words:
             raise KeyError(word)
         return self.table[self.words.index(word)]
@@ -82,13 +82,13 @@ def _vocabulary(documents: Sequence[Sequence[str]], min_count: int) -> tuple[str
 
 
 def _numbers(documents: Sequence[Sequence[str]], words: Sequence[str]) -> list[Int[np.ndarray, " n"]]:
-    """Known words of each document by number."""
+    """Return the known words of each document by number."""
     index = {word: i for i, word in enumerate(words)}
     return [np.asarray([index[w] for w in document if w in index], np.int64) for document in documents]
 
 
 def _cooccurrences(numbered: Sequence[np.ndarray], size: int, window: int) -> sp.csr_array:
-    """``[V, V]`` how often two words stand at most ``window`` apart; symmetric."""
+    """Count how often two words stand at most ``window`` apart, ``[V, V]``, symmetric."""
     flat = np.concatenate([np.zeros(0, np.int64), *numbered])
     owner = np.repeat(np.arange(len(numbered)), [len(n) for n in numbered])
     total = sp.csr_array((size, size), dtype=np.float64)
@@ -106,7 +106,7 @@ def _check(**settings: int) -> None:
 
 
 def _scaled(table: np.ndarray) -> np.ndarray:
-    """As long on average as a position encoding, ``sqrt(D / 2)``, so that neither hides the other."""
+    """Scale a table to the average length ``sqrt(D / 2)`` of position encodings: neither dominates."""
     length = np.sqrt(np.mean(np.sum(table**2, axis=1)))
     return np.asarray(table * (np.sqrt(table.shape[1] / 2) / (length or 1.0)), np.float32)
 
@@ -117,19 +117,19 @@ def _scaled(table: np.ndarray) -> np.ndarray:
 def ppmi_vectors(
     documents: Sequence[Sequence[str]], *, size: int = 30, window: int = 5, min_count: int = 1
 ) -> WordVectors:
-    """Word vectors by PPMI and SVD; the same to the sign and the bit whenever they are computed on a machine.
+    """Compute word vectors by PPMI and SVD; equal to the bit whenever they are computed on one machine.
 
-    Columns whose singular value is zero, or that there are no more of, are zeros. The table is scaled to a
-    root mean square length of ``sqrt(size / 2)``.
+    Columns with a singular value of zero and columns beyond the rank are zeros. The table is scaled to a root
+    mean square length of ``sqrt(size / 2)``.
 
     Args:
-      documents: words of each document.
-      size: length of a vector.
-      window: words that count as context on either side.
-      min_count: occurrences that a word must have.
+      documents: Words of each document.
+      size: Length of a vector.
+      window: Number of words on either side that count as context.
+      min_count: Least number of occurrences of a word.
 
     Raises:
-      ValueError: for settings below one, or where no word is left.
+      ValueError: Settings below one, or documents without a frequent word.
     """
     _check(size=size, window=window, min_count=min_count)
     words = _vocabulary(documents, min_count)
@@ -155,7 +155,7 @@ def ppmi_vectors(
 
 
 class _Pairs(NamedTuple):
-    """Data of skip-gram: pairs with cumulative frequencies, and those of the negatives."""
+    """Data of skip-gram: pairs with their cumulative frequencies, and those of the negatives."""
 
     centers: Int[Array, " P"]
     contexts: Int[Array, " P"]
@@ -163,7 +163,7 @@ class _Pairs(NamedTuple):
     negatives: Float[Array, " V"]
 
 
-@lru_cache(maxsize=16)  # the same functions for the same settings: nothing is compiled twice
+@lru_cache(maxsize=16)  # equal settings share functions, so that nothing is compiled twice
 def _skipgram(vocabulary: int, size: int, batch: int, negatives: int, learning_rate: float) -> Algorithm:
     def init(key, centers, others):
         del centers, others
@@ -183,12 +183,12 @@ def _skipgram(vocabulary: int, size: int, batch: int, negatives: int, learning_r
         draw = jax.random.uniform(k_negative, (batch, negatives)) * data.negatives[-1]
         noise = jnp.clip(jnp.searchsorted(data.negatives, draw, side="right"), 0, vocabulary - 1)
         others = jnp.concatenate([data.contexts[pair][:, None], noise], axis=1)
-        return others, {"student": (data.centers[pair], others)}
+        return others, {"model": (data.centers[pair], others)}
 
     def loss(ctx: Context) -> Array:
-        scores = ctx.outputs["student"].logits
+        scores = ctx.outputs["model"].logits
         true, noise = scores[:, 0], scores[:, 1:]
-        # A negative that is the context itself says nothing, and is left out.
+        # A negative equal to the context carries no information and is left out.
         other = ctx.batch[:, 1:] != ctx.batch[:, :1]
         return -jnp.mean(jax.nn.log_sigmoid(true) + jnp.sum(other * jax.nn.log_sigmoid(-noise), axis=1))
 
@@ -208,25 +208,25 @@ def skipgram_vectors(
     learning_rate: float = 0.01,
     loop: Loop = in_memory,
 ) -> WordVectors:
-    """Word vectors by skip-gram with negative sampling.
+    """Train word vectors by skip-gram with negative sampling.
 
-    Pairs are drawn by their frequency in the whole text, so a step costs the same whatever its length. The
-    table is scaled to a root mean square length of ``sqrt(size / 2)``.
+    Pairs are drawn by their frequency in the whole text, so the cost of a step does not depend on its length.
+    The table is scaled to a root mean square length of ``sqrt(size / 2)``.
 
     Args:
-      key: random key.
-      documents: words of each document.
-      size: length of a vector.
-      window: words that count as context on either side.
-      min_count: occurrences that a word must have.
-      negatives: negative words for each pair.
-      steps: of Adam.
-      batch: pairs in a step.
-      learning_rate: of Adam.
-      loop: what runs the training.
+      key: Random key.
+      documents: Words of each document.
+      size: Length of a vector.
+      window: Number of words on either side that count as context.
+      min_count: Least number of occurrences of a word.
+      negatives: Number of negative words for each pair.
+      steps: Number of steps of Adam.
+      batch: Number of pairs in a step.
+      learning_rate: Learning rate of Adam.
+      loop: Loop that runs the training.
 
     Raises:
-      ValueError: for settings below one, where no word is left, or where no two words stand together.
+      ValueError: Settings below one, or documents without frequent words or without pairs of words.
     """
     _check(size=size, window=window, min_count=min_count)
     _check(negatives=negatives, batch=batch, steps=steps)
@@ -234,7 +234,7 @@ def skipgram_vectors(
     numbered = _numbers(documents, words)
     coo = _cooccurrences(numbered, len(words), window).tocoo()
     if not coo.nnz:
-        raise ValueError("no two words stand in one document: there is no context to learn from")
+        raise ValueError("no document holds two words: there is no context to learn from")
     occurrences = np.bincount(np.concatenate(numbered), minlength=len(words))
     data = _Pairs(
         jnp.asarray(coo.row, jnp.int32),
@@ -251,7 +251,13 @@ def skipgram_vectors(
 
 
 def position_encoding(length: int, size: int, base: float = 10_000.0) -> Float[np.ndarray, "length size"]:
-    """``PE(t)_2i = sin(t base^(-2i/size))``, ``PE(t)_2i+1`` its cosine (Vaswani et al., NIPS 2017)."""
+    """Compute ``PE(t)_2i = sin(t base^(-2i/size))``, ``PE(t)_2i+1`` its cosine (Vaswani et al., 2017).
+
+    Args:
+      length: Number of positions.
+      size: Length of an encoding.
+      base: Base of the wavelengths.
+    """
     angles = np.arange(length)[:, None] * base ** (-np.arange(0, size, 2) / size)
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, size + size % 2)[:, :size]
 
@@ -259,15 +265,15 @@ def position_encoding(length: int, size: int, base: float = 10_000.0) -> Float[n
 def encode_documents(
     vectors: WordVectors, documents: Sequence[Sequence[str]], positions: bool = True
 ) -> Float[np.ndarray, "N D"]:
-    """``x = mean_t (vector(word_t) + PE(t))`` over the known words of each document.
+    """Compute ``x = mean_t (vector(word_t) + PE(t))`` over the known words of each document.
 
-    Positions count known words only. A document without any gives zeros; one of 100 000 words or more
-    (unknown ones included) gets no positions, as in FLASH.
+    Positions count known words only. A document without known words gives zeros; a document of 100 000 words
+    or more (unknown ones included) gets no positions, as in FLASH.
 
     Args:
-      vectors: of the words.
-      documents: words of each document.
-      positions: whether to add the position encoding.
+      vectors: Vectors of the words.
+      documents: Words of each document.
+      positions: Whether to add the position encoding.
     """
     numbered = _numbers(documents, vectors.words)
     count = np.asarray([len(n) for n in numbered], np.int64)

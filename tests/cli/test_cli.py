@@ -6,35 +6,50 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import networkx as nx
 import numpy as np
 import pytest
 
-import jgd.cli.job as job
 import jgd.cli.main as main_module
-from jgd.cli.commands import Compare, Condense
 from jgd.cli.main import COMMANDS, main
-from jgd.cli.tables import human_bytes, listing, show
-from jgd.condense import Average, ClustGDD, KCenter
+from jgd.condense import METHODS, Average, ClustGDD, KCenter
+from jgd.condense.common import method_name
 from jgd.data import artifact
-from jgd.protocols import BASELINES, NETWORKS, Protocol
-from jgd.protocols.experiment import Experiment, default_experiment
-from jgd.protocols.methods import METHODS, method_name
-from jgd.protocols.objectives import OBJECTIVES
+from jgd.distill import OBJECTIVES
+from jgd.evaluation import KINDS, EvalConfig
+from jgd.evaluation.experiment import default_experiment
+from jgd.nn import NETWORKS
+from jgd.report.table import human_bytes, listing, show
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-SMALL = ["--method=average", "--baselines", "random", "--models", "mlp"]
-SMALL += ["--seeds=2", "--epochs=3", "--nodes=20"]
+SMALL = ["--method=average", "--baselines", "random", "--networks", "mlp"]
+SMALL += ["--seeds=2", "--steps=5", "--nodes=20"]
 CONFIG = """
+from dataclasses import dataclass
+from pathlib import Path
+
 from jgd.condense import ClustGDD
-from jgd.protocols import Protocol
-from jgd.protocols.experiment import Experiment
+from jgd.evaluation import EvalConfig
+from jgd.evaluation.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Mine(ClustGDD):
+    def __call__(self, key, task, loop=None):
+        if Path("stop").exists():
+            raise KeyboardInterrupt
+        small = super().__call__(key, task, loop=loop)
+        if Path("stop later").exists():
+            raise KeyboardInterrupt
+        return small
+
 
 config = Experiment(
-    recipe=ClustGDD(label_ratio=0.1, head_steps=4, refine_steps=0, hidden=8, restarts=1),
-    models=("mlp",), seeds=2, baselines=("random",), protocol=Protocol(epochs=3, hidden=64, select_every=5),
+    recipe=Mine(label_ratio=0.1, head_steps=4, refine_steps=0, hidden=8, restarts=1),
+    networks=("mlp",), seeds=2, baselines=("random",), config=EvalConfig(steps=5, hidden=64, select_every=5),
 )
 """
 
@@ -94,23 +109,38 @@ def test_condense_writes_outputs_and_says_where(finished):
     assert "evaluating mlp" in said
 
 
-def test_the_table_is_plain_text_in_which_full_comes_first(finished):
-    lines = finished[1].splitlines()
-    assert lines[0] == "digits: 1797 nodes condensed to 20 with average"
-    assert lines[1] == "(10 % of the labelled nodes, 1.11 % of all)"
+def test_the_print_is_plain_text_headline_table_notes_and_place(finished):
+    printed = finished[1]
+    lines = printed.splitlines()
     assert max(map(len, lines[:-1])) <= 80  # the last one says where, which is as long as it is
-    assert "\x1b" not in finished[1]
-    assert re.split(r"\s{2,}", lines[3].strip()) == ["nodes", "edges", "size", "mlp %", "Fréchet", "seconds"]
-    assert [line.split("  ")[0] for line in lines[5:8]] == ["full graph", "average", "random"]
-    assert re.match(r"full graph +1797 +19858 +626 kB +\d+\.\d ± \d+\.\d +- +-", lines[5])
+    assert "\x1b" not in printed
+    assert not re.search(r"[.,] {2,}\w", printed)
+    headline, table, notes, place = printed.rstrip("\n").split("\n\n")
+    text = " ".join(headline.split())
+    assert text.startswith("Trained on the 20 nodes that average made of the 1,797 of digits, MLP reaches ")
+    assert re.search(
+        r"\d+\.\d ± \d+\.\d % test accuracy, .* the full graph and .* the baseline \(random", text
+    )
+    lines = table.splitlines()
+    assert re.split(r"\s{2,}", lines[0].strip()) == ["Nodes", "Edges", "Size", "MLP %", "Fréchet", "Seconds"]
+    assert [line.split("  ")[0] for line in lines[2:]] == ["full graph", "average", "random"]
+    assert re.match(r"full graph +1,797 +19,858 +626 kB +\d+\.\d ± \d+\.\d +– +–", lines[2])
+    assert notes.startswith("Scores: mean ± standard deviation over 2 seeds, on the test examples. Edges")
+    assert place == f"written to {finished[0]}: condensed.npz, report.html, metrics.json"
 
 
 def test_metrics_have_the_promised_schema(finished):
     metrics = json.loads((finished[0] / "metrics.json").read_text())
     wanted = (
-        "dataset method label_ratio node_ratio seed nodes edges bytes seconds full condensed fid baselines"
+        "dataset kind setting method config label_ratio node_ratio seed nodes edges bytes original sizes "
+        "seconds full condensed baselines distances evaluation versions command"
     )
-    assert set(wanted.split()) | {"versions", "command"} <= set(metrics)
+    assert set(wanted.split()) <= set(metrics)
+    assert (metrics["kind"], metrics["setting"], metrics["seed"]) == ("nodes", "transductive", 0)
+    assert metrics["original"] == metrics["sizes"]["full"]
+    assert metrics["sizes"]["average"] == {name: metrics[name] for name in ("nodes", "edges", "bytes")}
+    assert set(metrics["distances"]["Fréchet distance"]) == {"average", "random"}
+    assert metrics["evaluation"]["steps"] == 5
     assert (metrics["dataset"], metrics["method"], metrics["nodes"]) == ("digits", "average", 20)
     assert metrics["label_ratio"] == pytest.approx(0.1)
     assert metrics["node_ratio"] == pytest.approx(20 / 1797)
@@ -135,13 +165,13 @@ def test_the_artefact_says_how_it_was_made(finished):
     assert said["command"].startswith("jgd condense")
 
 
-def test_a_finished_run_is_shown_and_other_settings_are_refused(finished, capsys, monkeypatch):
+def test_a_finished_run_is_shown_and_other_settings_are_refused(finished, capsys):
     out, printed, _ = finished
     (out / "checkpoints" / "left").mkdir(parents=True)  # a process was killed before it had tidied up
     before = {p.name: p.read_bytes() for p in out.iterdir() if p.is_file()}
-    monkeypatch.setattr(job, "compare", lambda *_, **__: pytest.fail("computed again"))
     assert main(["condense", *SMALL, "--out", str(out)]) == 0
     told = capsys.readouterr()
+    assert "condensing" not in told.err
     assert "holds this run already: --no-resume computes it again" in told.err
     assert told.out == printed
     assert {p.name: p.read_bytes() for p in out.iterdir()} == before
@@ -173,8 +203,7 @@ def test_a_run_whose_outputs_are_not_its_own_is_computed_again(what, finished, t
     artifact.load(out / "condensed.npz")
 
 
-def test_quiet_and_no_resume(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(job, "_write", lambda out, *_: (out / "metrics.json").touch())
+def test_quiet_and_no_resume(tmp_path, capsys):
     arguments = ["condense", *SMALL, "--quiet"]
     assert main(arguments) == 0
     told = capsys.readouterr()
@@ -189,6 +218,36 @@ def test_quiet_and_no_resume(tmp_path, capsys, monkeypatch):
     assert '"seed": 1' in (out / "experiment.json").read_text()
 
 
+def test_old_names_of_options_and_the_old_command(finished, capsys):
+    """They are the same run, which is therefore shown again."""
+    old = [part.replace("--networks", "--models").replace("--steps", "--epochs") for part in SMALL]
+    graphs = [part.replace("--networks", "--models") for part in SMALL]
+    assert main(["condense", *old, "--out", str(finished[0])]) == 0
+    told = capsys.readouterr()
+    assert told.out == finished[1]
+    hints = ["jgd: note: --models is --networks now", "jgd: note: --epochs is --steps now"]
+    assert told.err.splitlines()[:2] == hints
+    assert "holds this run already" in told.err
+    assert main(["condense-graphs", *graphs, "--out", str(finished[0]), "--quiet"]) == 0
+    told = capsys.readouterr()
+    assert told.out == finished[1]
+    assert told.err == (
+        "jgd: note: `jgd condense-graphs` is `jgd condense` now; settings of a method are given by "
+        "--set NAME=VALUE\n"
+    )
+    assert main(["condense", "--help"]) == 0
+    assert not re.search("--models|--epochs", capsys.readouterr().out)
+    assert main([]) == 0
+    assert "condense-graphs" not in capsys.readouterr().out
+
+
+def test_a_command_runs_the_default_experiment_with_what_was_given(finished):
+    said = json.loads((finished[0] / "experiment.json").read_text())["experiment"]
+    usual = json.loads(json.dumps(default_experiment("digits", "average", nodes=20).settings()))
+    changed = {name: said[name] for name in usual if said[name] != usual[name]}
+    assert changed == {"networks": ["mlp"], "seeds": 2, "baselines": ["random"], "config.steps": 5}
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path, capsys):
     (tmp_path / "mine" / "checkpoints").mkdir(parents=True)
     for more in ([], ["--no-resume"]):
@@ -197,59 +256,46 @@ def test_a_foreign_folder_is_left_alone(tmp_path, capsys):
     assert (tmp_path / "mine" / "checkpoints").is_dir()
 
 
-def test_an_interrupted_run_goes_on(tmp_path, config, capsys, monkeypatch):
-    compare = job.compare
-
-    def interrupted(recipe, task, *, key, loop, **_):
-        recipe(key, task, loop=loop)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(job, "compare", interrupted)
+def test_an_interrupted_run_goes_on(tmp_path, config, capsys):
+    Path("stop later").touch()
     assert main(["run", str(config), "--out", "out"]) == 130
     told = capsys.readouterr().err
-    assert told.splitlines()[-1] == "jgd: interrupted: the same command goes on from the last checkpoint"
-    assert (tmp_path / "out" / "checkpoints" / "head" / "stage.json").exists()
+    assert told.splitlines()[-1] == "jgd: interrupted: the same command continues from the last checkpoint"
+    stage = tmp_path / "out" / "checkpoints" / "head" / "stage.json"
+    before = stage.read_bytes(), (tmp_path / "out" / "log.jsonl").read_bytes()
     assert not (tmp_path / "out" / "metrics.json").exists()
 
-    loops = []
-
-    def spied(recipe, task, *, key, loop, **kw):
-        # the interruption above used the key itself: so does this one, to find its checkpoints
-        def same_key(_, task, loop):
-            loops.append(loop)
-            return recipe(key, task, loop=loop)
-
-        return compare(same_key, task, key=key, loop=loop, **kw)
-
-    monkeypatch.setattr(job, "compare", spied)
+    Path("stop later").unlink()
     assert main(["run", str(config), "--out", "out"]) == 0
     assert "going on with the interrupted run" in capsys.readouterr().err
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["resumed"] is True
     assert not (tmp_path / "out" / "checkpoints").exists()
-    assert (tmp_path / "out" / "log.jsonl").exists()
+    assert (tmp_path / "out" / "log.jsonl").read_bytes() == before[1]  # no step ran twice
+    assert main(["run", str(config), "--out", "whole", "--quiet"]) == 0
+    whole, parts = (artifact.load(tmp_path / name / "condensed.npz") for name in ("whole", "out"))
+    np.testing.assert_array_equal(whole.data.nodes, parts.data.nodes)
 
 
 # --- run ----------------------------------------------------------------------------------------
 
 
-def test_a_config_field_is_overridden(config, capsys, monkeypatch):
-    seen = []
-
-    def conduct(experiment, out, **_):
-        seen.append((experiment, out))
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(job, "conduct", conduct)
-    arguments = "--recipe.label-ratio 0.3 --recipe.structure identity --models gcn sgc --protocol.epochs 7"
+def test_a_config_field_is_overridden(config, capsys):
+    Path("stop").touch()  # the mark in the folder says what would be run
+    arguments = "--recipe.label-ratio 0.3 --recipe.structure identity --networks gcn sgc --config.steps 7"
     assert main(["run", str(config), *arguments.split(), "--out", "there"]) == 130
-    assert main(["run", str(config), "--recipe.nodes", "30"]) == 130
-    (first, out), (second, _) = seen
-    assert isinstance(first.recipe, ClustGDD)
-    assert (first.recipe.label_ratio, first.recipe.structure, first.recipe.hidden) == (0.3, "identity", 8)
-    assert first.models == ("gcn", "sgc")
-    assert first.protocol == Protocol(epochs=7, hidden=64, select_every=5)
-    assert out == Path("there")
-    assert (second.recipe.nodes, second.recipe.label_ratio) == (30, None)
+    assert main(["run", str(config), "--recipe.nodes", "30", "--out", "other"]) == 130
+    first, second = (
+        json.loads(Path(name, "experiment.json").read_text())["experiment"] for name in ("there", "other")
+    )
+    assert first["recipe"] == "Mine"
+    assert [first[f"recipe.{name}"] for name in ("label_ratio", "structure", "hidden")] == [
+        0.3,
+        "identity",
+        8,
+    ]
+    assert first["networks"] == ["gcn", "sgc"]
+    assert [first[f"config.{name}"] for name in ("steps", "hidden", "select_every")] == [7, 64, 5]
+    assert (second["recipe.nodes"], second["recipe.label_ratio"]) == (30, None)
     capsys.readouterr()
 
 
@@ -259,7 +305,7 @@ def test_help_of_a_config_lists_fields_with_defaults(config, capsys):
     assert "--recipe.head-steps INT" in told
     assert "(default: 4)" in told
     assert "--recipe.features {smoothed,raw,sgc}" in told
-    assert "--protocol.learning-rate FLOAT" in told
+    assert "--config.learning-rate FLOAT" in told
     assert "share of the edges in a class view" in told
 
 
@@ -269,70 +315,49 @@ def test_the_configs_in_the_repository_can_be_parsed(path, capsys):
     assert "--recipe.label-ratio" in capsys.readouterr().out
 
 
-def test_the_digits_config_is_the_default_of_condense(monkeypatch):
-    seen = []
-
-    def conduct(experiment, out, **_):
-        seen.append(experiment)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(job, "conduct", conduct)
-    assert main(["run", str(CONFIGS / "digits.py")]) == 130
-    assert main(["condense"]) == 130
-    assert seen[0] == seen[1] == default_experiment()
-
-
 def test_default_experiments_use_official_settings():
     cora = default_experiment("cora", nodes=35)
     assert (cora.recipe.nodes, cora.recipe.label_ratio) == (35, None)
     assert default_experiment("cora", label_ratio=0.25).recipe.keep_edges == 0.06
     assert default_experiment("cora").recipe == ClustGDD(label_ratio=0.5)
-    assert default_experiment("cora").protocol == Protocol()
+    assert default_experiment("cora").config == EvalConfig()
 
 
 def test_names_of_methods():
-    assert {method_name(m.recipe()): name for name, m in METHODS.items()} == {n: n for n in METHODS}
+    assert [method_name(METHODS[name].make()) for name in METHODS] == list(METHODS)
     assert method_name(Average(hops=2, nodes=7)) == "average-sgc"
     assert method_name(Average(hops=1)) == "average"
     assert method_name(KCenter(hidden=3)) == "k-center"
-    assert set(BASELINES) <= set(METHODS)
+    for kind in KINDS:
+        assert set(KINDS[kind].make().baselines) <= set(METHODS.of_kind(kind))
 
 
 # --- evaluate and export ------------------------------------------------------------------------
 
 
 def test_evaluate(finished, tmp_path, capsys):
-    out = finished[0]
-    arguments = [
-        "--models",
-        "mlp",
-        "--seeds",
-        "2",
-        "--epochs",
-        "3",
-        "--full",
-        "--json",
-        "scores.json",
-        "--quiet",
-    ]
-    assert main(["evaluate", str(out / "condensed.npz"), *arguments]) == 0
+    file = finished[0] / "condensed.npz"
+    arguments = "--networks mlp --seeds 2 --steps 5 --full --json scores.json --quiet"
+    assert main(["evaluate", str(file), *arguments.split()]) == 0
     told = capsys.readouterr()
     assert told.err == ""
-    assert re.search(
-        r"^mlp +\d+\.\d ± \d+\.\d +\d+\.\d +\d+\.\d ± \d+\.\d +\d+\.\d +\d+\.\d %$", told.out, re.M
-    )
+    assert told.out.startswith(f"{file}: 20 condensed examples of digits\n")
     scores = json.loads((tmp_path / "scores.json").read_text())
+    for name in ("condensed", "full"):
+        one = scores[name]["mlp"]
+        text = f"{100 * one['test_mean']:.1f} ± {100 * one['test_std']:.1f}"
+        assert re.search(rf"^{name} +{re.escape(text)}$", told.out, re.M)
     assert scores["condensed"]["mlp"]["seeds"] == 2
     assert scores["full"]["mlp"]["test_mean"] > 0
-    assert scores["dataset"] == "digits"
+    assert (scores["dataset"], scores["method"], scores["nodes"]) == ("digits", "average", 20)
 
 
 def test_evaluate_mistakes(finished, tmp_path, capsys):
     good = finished[0] / "condensed.npz"
     assert "there is no file" in _mistake(capsys, "evaluate", "nothing.npz")
-    assert "did you mean mlp?" in _mistake(capsys, "evaluate", good, "--models", "mpl")
-    told = _mistake(capsys, "evaluate", good, "--dataset", "sbm", "--models", "mlp")
-    assert "its nodes have 64 features, those of sbm 32" in told
+    assert "did you mean mlp?" in _mistake(capsys, "evaluate", good, "--networks", "mpl")
+    told = _mistake(capsys, "evaluate", good, "--dataset", "sbm", "--networks", "mlp")
+    assert "has 64 features, task 'sbm' has 32" in told
     assert "seeds must be at least 1" in _mistake(capsys, "evaluate", good, "--seeds", 0)
     assert "is a file" in _mistake(capsys, "evaluate", good, "--json", good / "x.json")
     (tmp_path / "bad.npz").write_bytes(good.read_bytes()[:3000])
@@ -341,52 +366,52 @@ def test_evaluate_mistakes(finished, tmp_path, capsys):
 
 # --- compare ------------------------------------------------------------------------------------
 
-FEW = ["--methods", "random", "average-sgc", "--label-ratios", "0.1", "0.2", "--models", "mlp"]
-FEW += ["--seeds=1", "--epochs=3", "--out", "few"]
+FEW = ["--methods", "random", "average-sgc", "--sizes", "0.1", "0.2", "--networks", "mlp"]
+FEW += ["--seeds=1", "--repeats=1", "--steps=5", "--out", "few"]
 
 
-def test_compare(capsys, monkeypatch):
+def test_compare(capsys):
     assert main(["compare", "digits", *FEW]) == 0
     told = capsys.readouterr()
     assert sorted(p.name for p in Path("few").iterdir()) == ["cells", "metrics.json", "report.html"]
-    lines = told.out.splitlines()
-    assert lines[0] == "digits: 2 methods, 4 sets"
-    assert re.split(r"\s{2,}", lines[2].strip()) == ["ratio", "nodes", "size", "mlp %", "seconds", "sets"]
-    assert [line.split("  ")[0] for line in lines[4:9]] == [
-        "full graph",
-        *["random"] * 2,
-        *["average-sgc"] * 2,
-    ]
-    assert max(map(len, lines)) <= 80
-    assert lines[-1] == "written to few: report.html, metrics.json, cells"
+    headline, table, notes, place = told.out.rstrip("\n").split("\n\n")
+    assert re.match(r"Networks trained on [24]0 nodes that \S+ made of 1,797 reach", headline)
+    lines = table.splitlines()
+    columns = ["Ratio", "Nodes", "Edges", "Size", "MLP %", "Seconds"]
+    assert re.split(r"\s{2,}", lines[0].strip()) == columns
+    rows = [re.split(r"\s{2,}", line)[:3] for line in lines[2:]]
+    assert rows[1:] == [[name, ratio, n] for ratio, n in (("0.1", "20"), ("0.2", "40")) for name in FEW[1:3]]
+    assert rows[0] == ["full graph", "–", "1,797"]
+    assert max(map(len, told.out.splitlines())) <= 80
+    assert notes.startswith("Scores: mean ± standard deviation over the networks of all sets")
+    assert place == "written to few: report.html, metrics.json, cells"
     assert "4 of 4: average-sgc at 0.2, seed 0" in told.err
     metrics = json.loads(Path("few/metrics.json").read_text())
-    assert [(r["method"], r["nodes"]) for r in metrics["rows"]] == [
-        ("random", 20.0),
-        ("random", 40.0),
-        ("average-sgc", 20.0),
-        ("average-sgc", 40.0),
+    assert [(r["method"], r["label_ratio"], r["nodes"]) for r in metrics["rows"]] == [
+        ("random", 0.1, 20.0),
+        ("random", 0.2, 40.0),
+        ("average-sgc", 0.1, 20.0),
+        ("average-sgc", 0.2, 40.0),
     ]
     assert metrics["command"].startswith("jgd compare digits --methods random")
-    assert metrics["protocol"]["epochs"] == 3
-    # Again, with one method more, but only that one is made.
-    import jgd.protocols.sweep as sweep
-
-    made, original = [], sweep._cell
-    monkeypatch.setattr(
-        sweep, "_cell", lambda r, t, cell, *rest: (made.append(cell), original(r, t, cell, *rest))[1]
-    )
-    more = [*FEW[:3], "average", *FEW[3:], "--quiet"]
+    assert (metrics["evaluation"]["steps"], metrics["seed"]) == (5, 0)
+    # Again, under old names, with one method more: only that one is made.
+    old = [part.replace("--sizes", "--label-ratios").replace("--networks", "--models") for part in FEW]
+    more = [*old[:3], "average", *old[3:]]
     assert main(["compare", "digits", *more]) == 0
     told = capsys.readouterr()
-    assert told.err == ""
     assert "average-sgc" in told.out
-    assert {cell.method for cell in made} == {"average"}
+    hints, lines = told.err.splitlines()[:2], told.err.splitlines()[2:]
+    assert hints == [
+        f"jgd: note: {name} now" for name in ("--label-ratios is --sizes", "--models is --networks")
+    ]
+    made = [line.split(": ")[1] for line in lines]
+    assert made == ["average at 0.1, seed 0", "average at 0.2, seed 0"]
     small = artifact.load("few/cells/average-0.2-seed0.npz")
     assert len(small.targets) == 40
     # Other settings are refused, and so are folders of something else.
-    told = _mistake(capsys, "compare", "digits", *FEW, "--epochs=4", leaves=["few"])
-    assert "with other protocol: choose another folder" in told
+    told = _mistake(capsys, "compare", "digits", *FEW, "--steps=6", leaves=["few"])
+    assert "with other config: choose another folder" in told
     Path("few/experiment.json").write_text("{}")
     assert "a run of something else" in _mistake(capsys, "compare", "digits", *FEW, leaves=["few"])
 
@@ -396,20 +421,28 @@ def test_compare(capsys, monkeypatch):
     [
         ("digts", "did you mean digits"),
         ("--methods randm", "did you mean random"),
+        ("--methods mirage", "no method for nodes is called 'mirage'"),
         ("--methods", "at least one method"),
         ("--methods random random", "named twice"),
-        ("--label-ratios", "one label ratio"),
-        ("--label-ratios 2", "label_ratio must be in (0, 1], got 2"),
-        ("--label-ratios 0.01", "choose between 10 and 200"),
-        ("--models gcm", "did you mean"),
+        ("--sizes", "at least one size"),
+        ("--sizes 2", "label_ratio must be in (0, 1], got 2"),
+        ("--sizes 0.01", "choose between 10 and 200"),
+        ("--networks gcm", "did you mean"),
         ("--seeds 0", "seeds must be at least 1"),
-        ("--networks 0", "networks must be at least 1"),
+        ("--repeats 0", "repeats must be at least 1"),
         ("--out /dev/null/run", "/dev/null is a file"),
     ],
 )
-def test_mistakes_of_compare(argv, told, capsys, monkeypatch):
-    monkeypatch.setattr("jgd.protocols.sweep.evaluate", lambda *_, **__: pytest.fail("nothing may run"))
+def test_mistakes_of_compare(argv, told, capsys):
     assert told in _mistake(capsys, "compare", *argv.split())
+
+
+def test_networks_of_compare_were_a_number(capsys):
+    """They are names now; a number means repeats, with a hint."""
+    assert main(["compare", "--networks", "0"]) == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "jgd: note: --networks N is --repeats now"
+    assert second == "jgd: repeats must be at least 1, got 0"
 
 
 # --- import -------------------------------------------------------------------------------------
@@ -436,8 +469,8 @@ def test_import(finished, capsys, tmp_path):
     assert f"{2 * a.sum()} edges" in told
     assert "order of GCond's budget" in told
     assert artifact.load("other.npz").provenance["method"] == "theirs"
-    assert main(["evaluate", "other.npz", "--models", "mlp", "--seeds=1", "--epochs=2", "--quiet"]) == 0
-    assert "other.npz: 20 nodes for the 1797 of digits" in capsys.readouterr().out
+    assert main(["evaluate", "other.npz", "--networks", "mlp", "--seeds=1", "--steps=5", "--quiet"]) == 0
+    assert "other.npz: 20 condensed examples of digits" in capsys.readouterr().out
 
 
 def test_mistakes_of_import(capsys):
@@ -508,7 +541,14 @@ def test_export_mistakes(finished, capsys, monkeypatch):
         ("condens", "did you mean condense?"),
         ("condense digts", "did you mean digits"),
         ("condense nothing-like-this", "known are cora"),
-        ("condense tu:MUTAG", "set of graphs"),
+        ("condense --steps=0", "steps must be at least 1"),
+        ("condense digits --method mirage", "no method for nodes is called 'mirage'"),
+        ("condense digits-images --method gcond", "no method for arrays is called 'gcond'"),
+        ("condense digits-images --networks gcn", "gcn does not read images"),
+        ("condense digits-images --method herding --per-class 0", "per_class must be at least 1"),
+        ("condense digits-images --setting inductive", "--setting is for graphs with classes of nodes"),
+        ("condense --method gcond --set stepps=3", "no setting of GCond is called 'stepps'"),
+        ("condense --set hidden", "a setting is written NAME=VALUE"),
         ("condense --label-ratio 1.5", "label_ratio must be in (0, 1], got 1.5"),
         ("condense --label-ratio 0", "label_ratio must be in (0, 1], got 0"),
         ("condense --label-ratio 0.01", "choose between 10 and 200"),
@@ -516,13 +556,13 @@ def test_export_mistakes(finished, capsys, monkeypatch):
         ("condense --nodes -3", "choose between 10 and 200"),
         ("condense --nodes 20 --label-ratio 0.1", "not by both"),
         ("condense --nodes many", "--nodes"),
-        ("condense --models gcn mpl", "no model is called 'mpl': did you mean mlp?"),
-        ("condense --models gcn gcn", "named twice"),
-        ("condense --models", "at least one model"),
+        ("condense --networks gcn mpl", "no network is called 'mpl': did you mean mlp?"),
+        ("condense --networks gcn gcn", "named twice"),
+        ("condense --networks", "at least one network"),
         ("condense --baselines randm", "did you mean random"),
         ("condense --method clustgd", "did you mean clustgdd"),
         ("condense --seeds 0", "seeds must be at least 1"),
-        ("condense --epochs 0", "epochs must be at least 1"),
+        ("condense --steps 0", "steps must be at least 1"),
         ("condense --seed -1", "seed must not be negative"),
         ("condense --setting other", "'transductive', 'inductive'"),
         ("condense --lable-ratio 0.1", "--label-ratio"),
@@ -534,14 +574,10 @@ def test_export_mistakes(finished, capsys, monkeypatch):
         ("run nothing.py", "no config file nothing.py"),
         ("evaluate", "FILE"),
         ("datasets now", "now"),
+        ("methods clustgd", "did you mean clustgdd"),
     ],
 )
-def test_a_mistake_is_one_line_and_leaves_nothing(argv, told, capsys, monkeypatch):
-    monkeypatch.setattr(job, "compare", lambda *_, **__: pytest.fail("nothing may run"))
-    if "MUTAG" in argv:  # whether its files are here or not
-        from jgd.data import GraphTask
-
-        monkeypatch.setattr(job, "load_with_notes", lambda name: (object.__new__(GraphTask), []))
+def test_a_mistake_is_one_line_and_leaves_nothing(argv, told, capsys):
     assert told in _mistake(capsys, *argv.split())
 
 
@@ -581,7 +617,7 @@ def test_mistakes_in_a_config(text, told, tmp_path, capsys):
         ("--recipe.nodes 20 --recipe.label-ratio 0.2", "not both"),
         ("--recipe.lable-ratio 0.2", "did you mean --recipe.label-ratio?"),
         ("--recipe.structure round", "'clusters', 'identity'"),
-        ("--protocol.hidden 0", "hidden must be at least 1"),
+        ("--config.hidden 0", "hidden must be at least 1"),
     ],
 )
 def test_mistakes_in_an_override(argv, told, config, capsys):
@@ -612,15 +648,11 @@ def test_help_of_each_command(command, capsys):
     assert "usage: jgd " + command in told.out
 
 
-def test_help_names_what_there_is(capsys):
-    names = re.search(r"models: (.*?)\n      seeds", Condense.__doc__ or "", re.S)
-    assert names
-    assert all(re.search(rf"\b{name}\b", names.group(1)) for name in NETWORKS)
-    assert all(re.search(rf"\b{name}\b", Compare.__doc__ or "") for name in NETWORKS)
-    for text in (Condense.__doc__, Experiment.__doc__):
-        assert ", ".join(BASELINES) in (text or "")
+def test_help_of_condense_has_defaults_and_no_old_names(capsys):
     assert main(["condense", "--help"]) == 0
-    assert "(default: digits)" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "(default: digits)" in told
+    assert "{None}" not in told
 
 
 def test_datasets_and_methods(capsys):
@@ -629,7 +661,18 @@ def test_datasets_and_methods(capsys):
     assert re.search(r"^digits +node +1797 +10 +yes ", told, re.M)
     assert main(["methods"]) == 0
     told = capsys.readouterr().out
-    assert all(re.search(rf"^{name} ", told, re.M) for name in (*METHODS, *OBJECTIVES))
+    assert all(re.search(rf"^{re.escape(n)} ", told, re.M) for n in (*METHODS, *OBJECTIVES, *NETWORKS))
+    assert max(map(len, told.splitlines())) <= 80
+
+
+def test_settings_of_a_method(capsys):
+    assert main(["methods", "clustgdd"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("clustgdd: ")
+    recipe = METHODS["clustgdd"].make()
+    for f in fields(recipe):
+        assert re.search(rf"^{f.name} +{re.escape(str(getattr(recipe, f.name)))} *$", told, re.M)
+    assert "--method clustgdd --set NAME=VALUE" in told
     assert max(map(len, told.splitlines())) <= 80
 
 
@@ -673,9 +716,9 @@ def test_the_entry_point(tmp_path):
     start = [str(program)] if program.exists() else [sys.executable, "-m", "jgd.cli.main"]
     command = [
         *start,
-        *["condense", "digits", "--method", "random", "--nodes", "10", "--baselines", "--models", "sgc"],
+        *["condense", "digits", "--method", "random", "--nodes", "10", "--baselines", "--networks", "sgc"],
     ]
-    command += ["--seeds", "1", "--epochs", "1", "--out", "run"]
+    command += ["--seeds", "1", "--steps", "5", "--out", "run"]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == 0, done.stderr
     assert "written to run" in done.stdout

@@ -18,6 +18,8 @@ def test_detect(tmp_path, capsys):
         strict, tolerant = scores["strict"][0], scores["tolerant"][0]
         assert 0 < strict["f1"] <= tolerant["f1"] <= 1
     assert found["clustering 5 %"]["nodes"] < 200
+    assert told.startswith("The highest F1 here is ")
+    assert told.endswith(f"\n\nwritten to {out}: report.html, metrics.json\n")
     assert main(["detect", "--seeds", "1", "--quiet", "--out", str(out)]) == 0
     assert capsys.readouterr().out == told  # with its seconds: nothing is trained again
 

@@ -19,17 +19,23 @@ def _elsewhere(tmp_path, monkeypatch):
 def test_distill(tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:  # interrupted while it writes, when all students are trained
-        patch.setattr("jgd.report.write_student_report", _interrupt)
+        patch.setattr("jgd.report.Comparison.save", _interrupt)
         assert main([*SMALL, "--out", str(out)]) == 130
     assert (out / "checkpoints" / "distill-kd").is_dir()
-    assert "goes on" in capsys.readouterr().err
+    assert "the same command continues from the last checkpoint" in capsys.readouterr().err
 
     assert main([*SMALL, "--seed", "1", "--out", str(out)]) == 2
     assert "seed 0, now 1" in capsys.readouterr().err
 
     assert main([*SMALL, "--out", str(out)]) == 0
     told = capsys.readouterr().out
-    assert "mlp-8 on 100 of the 1000 that mlp-16 has seen" in " ".join(told.split())
+    text = " ".join(told.split())
+    assert text.startswith("Students trained by ")
+    assert "Students: mlp-8, 2 for each objective, trained on 100 examples. " in text
+    assert "Teacher: mlp-16, trained on 1,000." in text
+    assert "Accuracy %" in text
+    assert told.endswith(f"\n\nwritten to {out}: report.html, metrics.json, teacher.npz, students/\n")
+    assert max(map(len, told.splitlines()[:-1])) <= 100
     found = json.loads((out / "metrics.json").read_text())
     assert [row["name"] for row in found["rows"]] == ["teacher", "ce", "kd"]
     for row in found["rows"][1:]:
@@ -56,7 +62,7 @@ def _interrupt(*args, **settings):
     [
         ("--objectives kdd", "did you mean"),
         ("--objectives kd kd", "each once"),
-        ("--teacher mlp", "no network is called 'mlp'"),
+        ("--teacher mlp", "mlp does not read images"),
         ("--student transformer-8-1", "does not read images"),
         ("--steps 0", "steps must be at least 1"),
         ("--rate 0", "rate must be positive"),

@@ -14,14 +14,15 @@ import pytest
 from jgd.cli.main import main
 from jgd.data import artifact
 
-# The commands of README's section on data of one's own, exactly.
+# Every kind of data of one's own.
 EXAMPLES = """\
 jgd describe papers/
-jgd condense papers/ --undirected --nodes 6 --method average --baselines random --epochs 100
-jgd condense-graphs molecules.pt --graphs-per-class 2 --method random-graphs --baselines --steps 50
+jgd condense papers/ --undirected --nodes 6 --method average --baselines random --steps 100
+jgd condense molecules.pt --per-class 2 --method random-graphs --baselines --steps 50
+jgd condense flowers.csv --label-column species --standardize --per-class 3 --method random --baselines
 jgd distill flowers.csv --label-column species --standardize --batch 16 --steps 100 --objectives kd
 """
-QUICK = ["--models", "mlp", "--seeds=1", "--epochs=2"]
+QUICK = ["--seeds=1", "--steps=5"]
 
 
 def write_papers(rng):
@@ -79,7 +80,7 @@ def here(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """The folder in which the examples ran, and the exit code and print of each."""
-    folder = tmp_path_factory.mktemp("readme")
+    folder = tmp_path_factory.mktemp("examples")
     results = {}
     with contextlib.chdir(folder):
         write_all()
@@ -100,14 +101,15 @@ def mistake(capsys, *argv):
     return told.err
 
 
-def test_the_examples_of_the_readme_run(ran):
+def test_the_examples_run(ran):
     folder, results = ran
     for line, (code, printed) in results.items():
         assert code == 0, line
         assert printed, line
     assert sorted(p.name for p in (folder / "runs").iterdir()) == [
         "distill-flowers-seed0",
-        "molecules-random-graphs-seed0",
+        "flowers-random-3each-seed0",
+        "molecules-random-graphs-2each-seed0",
         "papers-average-6nodes-seed0",
     ]
     metrics = json.loads((folder / "runs/distill-flowers-seed0/metrics.json").read_text())
@@ -183,7 +185,7 @@ def test_evaluate_finds_the_data_again_and_changed_data_are_noticed(ran, monkeyp
     assert len(record["checksum"]) == 64
     assert main(["evaluate", small, *QUICK]) == 0
     told = capsys.readouterr().err
-    assert "undirected, as asked for" in told
+    assert "undirected, as requested" in told
     assert "other data" not in told
     nodes = Path("papers/nodes.csv")
     nodes.write_text(nodes.read_text().replace(",A", ",B", 1))
@@ -197,21 +199,49 @@ def test_evaluate_finds_the_data_again_and_changed_data_are_noticed(ran, monkeyp
     Path("moved").rename("papers")
 
 
-def test_compare_names_its_folder_by_the_data(here, monkeypatch, capsys):
-    def stop(methods, task, *_, folder, **__):
-        raise ValueError(f"{task.name} of {task.num_nodes} in {folder}")
+@pytest.mark.parametrize(
+    ("name", "count", "options"),
+    [
+        ("molecules-random-graphs-2each-seed0", 4, ["--dataset", "molecules.pt"]),
+        ("flowers-random-3each-seed0", 9, ["--dataset", "flowers.csv", "--label-column", "species"]),
+    ],
+)
+def test_evaluate_sets_of_graphs_and_tables(name, count, options, ran, monkeypatch, capsys):
+    """From the file alone, which knows its data and how they were read, and with data that are named."""
+    monkeypatch.chdir(ran[0])
+    small = f"runs/{name}/condensed.npz"
+    scaled = ["--standardize"] if "flowers.csv" in options else []
+    printed = []
+    for more in ([], [*options, *scaled]):
+        assert main(["evaluate", small, *QUICK, *more, "--quiet"]) == 0
+        told = capsys.readouterr()
+        assert told.err == ""
+        assert told.out.startswith(f"{small}: {count} condensed examples of ")
+        printed.append(told.out.partition("\n")[2])
+    assert printed[0] == printed[1]
 
-    monkeypatch.setattr("jgd.protocols.sweep.compare_methods", stop)
-    told = mistake(capsys, "compare", "papers/", "--methods", "random", "--label-ratios", "0.5", "--quiet")
-    assert "papers of 40 in runs/compare-papers-seed0/cells" in told
+
+def test_compare_names_its_folder_by_the_data(here, capsys):
+    argv = "compare papers/ --methods random --sizes 0.5 --seeds 1 --quiet --networks sgc"
+    assert main([*argv.split(), *QUICK]) == 0
+    assert "written to runs/compare-papers-seed0: report.html" in capsys.readouterr().out
+    assert sorted(p.name for p in Path("runs/compare-papers-seed0/cells").iterdir()) == [
+        "full-1.json",
+        "random-0.5-seed0.json",
+        "random-0.5-seed0.npz",
+        "sweep.json",
+    ]
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["condense", "molecules.pt"], "molecules.pt is a set of graphs: `jgd condense-graphs molecules.pt`"),
-        (["condense", "flowers.csv", "--label-column=species"], "flowers.csv is no graph: `jgd distill"),
-        (["condense-graphs", "papers"], "papers is one graph: `jgd condense papers`"),
+        (["condense", "molecules.pt", "--method=clustgdd", "--quiet"], "no method for graphs is called"),
+        (["condense", "flowers.csv", "--label-column=species", "--method=gcond", "--quiet"], "for arrays"),
+        (["condense", "flowers.csv"], "flowers.csv has no column label or y or class or target"),
+        (["condense", "papers", "--method=mirage", "--quiet"], "no method for nodes is called 'mirage'"),
+        (["condense", "molecules.pt", "--setting=inductive", "--quiet"], "--setting is for graphs with"),
+        (["compare", "molecules.pt", "--sizes", "1.5", "--quiet"], "graphs_per_class must be a whole number"),
         (["distill", "papers"], "papers is made of graphs"),
         (["condense", "nowhere.csv"], "there is no file or folder nowhere.csv"),
         (["condense", "nowhere"], "no dataset is called 'nowhere', and no file or folder is"),

@@ -41,11 +41,11 @@ def test_distill_writes_the_networks_that_it_scores(run):
     found = json.loads((run / "metrics.json").read_text())
     teacher = jgd.load_model(run / "teacher.npz")
     np.testing.assert_allclose(
-        jgd.protocols.classified(teacher, task).accuracy, found["rows"][0]["accuracy"], rtol=1e-5
+        jgd.distill.scores.classified(teacher, task).accuracy, found["rows"][0]["accuracy"], rtol=1e-5
     )
     for row in found["rows"][1:]:
         students = jgd.load_model(run / "students" / f"{row['name']}.npz")
-        scores = jgd.protocols.classified(students, task, teacher=teacher)
+        scores = jgd.distill.scores.classified(students, task, teacher=teacher)
         np.testing.assert_allclose(scores.accuracy, row["accuracy"], rtol=1e-5)
         np.testing.assert_allclose(scores.nll, row["nll"], rtol=1e-4)
     said = read_header(run / "students" / "kd.npz")["provenance"]
@@ -126,7 +126,7 @@ def test_predict_the_nodes_of_a_graph(capsys, tmp_path):
         ("net.npz nan.npy", "NaN or infinity, first in row 1"),
         ("net.npz two.npz", "holds a, b: name the features x"),
         ("net.npz rows.csv --out found.txt", "--out ends in .csv or .npz"),
-        ("two.npz rows.csv", "no saved network|has no header"),
+        ("two.npz rows.csv", "not a saved network|has no header"),
         ("net.npz digits-images", "reads inputs of shape [B, 4]"),
         ("scaled.npz rows.csv", "trained on standardized numbers"),
     ],

@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 import jgd
-import jgd.cli.job as job
 from jgd.cli.main import main
 from jgd.files import lock
 
-SMALL = ["--method=average", "--baselines", "--models", "sgc", "--seeds=1", "--epochs=1", "--nodes=20"]
+SMALL = ["--method=average", "--baselines", "--networks", "sgc", "--seeds=1", "--steps=5", "--nodes=20"]
 LONG = "a" * 5000
 
 
@@ -72,7 +71,7 @@ def test_compare_leaves_folders_of_other_commands_alone(capsys):
         ("compare --seed 4294967296", "seed must be less than 2**32"),
         ("distill --seed -1", "seed must not be negative"),
         ("detect --seed -1", "seed must not be negative"),
-        ("condense-graphs tu:MUTAG --seed -1", "seed must not be negative"),
+        ("condense tu:MUTAG --seed -1", "seed must not be negative"),
         ("evaluate x.npz --seed 100000000000000000000", "seed must be less than 2**32"),
         (f"condense {LONG}", "no dataset is called"),
         (f"condense --out {LONG}", "File name too long"),
@@ -96,12 +95,27 @@ def test_a_folder_where_a_file_is_expected(capsys):
     assert "log.jsonl is not a file" in refused(capsys, "condense", *SMALL, "--quiet", "--out", "run")
 
 
-def test_a_full_disk_is_one_line(capsys, monkeypatch):
-    def full(*args, **kwargs):
+FULL = """
+from dataclasses import dataclass
+
+from jgd.evaluation.experiment import Experiment
+
+
+@dataclass(frozen=True)
+class Full:
+    label_ratio: float = 0.1
+
+    def __call__(self, key, task, loop=None):
         raise OSError(28, "No space left on device", "run/x")
 
-    monkeypatch.setattr(job, "compare", full)
-    assert refused(capsys, "condense", *SMALL, "--quiet", "--out", "run").endswith(
+
+config = Experiment(recipe=Full())
+"""
+
+
+def test_a_full_disk_is_one_line(capsys):
+    Path("full.py").write_text(FULL)
+    assert refused(capsys, "run", "full.py", "--quiet", "--out", "run").endswith(
         "run/x: No space left on device\n"
     )
 
@@ -134,6 +148,6 @@ def test_terminated():
     child.send_signal(signal.SIGTERM)
     _, told = child.communicate(timeout=300)
     assert child.returncode == 143
-    assert told.splitlines()[-1:] == ["jgd: terminated: the same command goes on from the last checkpoint"]
+    assert told.splitlines()[-1:] == ["jgd: terminated: the same command continues from the last checkpoint"]
     assert "Traceback" not in told
     assert not Path("run/.lock").exists()

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from jgd.condense.bilevel import Matching, fresh, frozen, match
-from jgd.condense.gcond import gradient_matching
+from jgd.condense.bilevel import MatchContext, Matching, fresh, frozen, match, pool
+from jgd.condense.matching import gradient_matching
 from jgd.condense.synthesizers import node_set, pge, seen
 from jgd.core import Bound, Examples, ensemble, from_linen, in_memory
 from jgd.graph import EXPORT_CHECKS, identity
@@ -30,10 +30,10 @@ DATA = Matching(START, REAL)
 MODEL = from_linen(SGC(num_classes=2))
 
 
-def pull_to_the_middle(net, small, parts, data, batch, *, key, t):
+def pull_to_the_middle(ctx):
     """A loss that also reads the network, so that its training shows."""
-    weight = jnp.mean(net.params["Linear_0"]["kernel"] ** 2)
-    return jnp.mean((small.inputs[1] - jnp.mean(data.real.inputs[1], 0)) ** 2) + weight, {"weight": weight}
+    weight = jnp.mean(ctx.net.params["Linear_0"]["kernel"] ** 2)
+    return jnp.mean((ctx.small.inputs[1] - jnp.mean(ctx.real.inputs[1], 0)) ** 2) + weight, {"weight": weight}
 
 
 def test_against_a_loop_by_hand():
@@ -44,7 +44,7 @@ def test_against_a_loop_by_hand():
     state = alg.init(KEY, DATA, None)
     for t in range(2):
         key = jax.random.fold_in(KEY, t)
-        parts, fixed, opt_state = state
+        parts, fixed, opt_state, _ = state
         params, inner_state = MODEL.init(
             jax.random.split(key, 3)[0], *seen(synth.render(parts, fixed)).inputs
         )
@@ -64,7 +64,7 @@ def test_against_a_loop_by_hand():
 
             def value(p, net=net, fixed=fixed):
                 small = seen(synth.render(p, fixed))
-                return pull_to_the_middle(net, small, p, DATA, None, key=None, t=None)[0]
+                return pull_to_the_middle(MatchContext(net, small, p, REAL))[0]
 
             loss, grads = jax.value_and_grad(value)(parts)
             losses.append(loss)
@@ -76,15 +76,91 @@ def test_against_a_loop_by_hand():
     assert len(np.unique(np.round(losses, 5))) == 3  # the network did learn in between
 
 
+@pytest.mark.parametrize(("outer", "inner"), [(1, 1), (2, 3)])
+def test_a_pool_against_a_loop_by_hand(outer, inner):
+    """One of three networks in each epoch is matched, trained and put back, or replaced when it is old."""
+    k, oldest, epochs = 3, 4, 12
+    net_tx, tx = optax.adam(0.1), by_part(x=optax.sgd(0.5))
+    synth = node_set()
+    networks = pool(MODEL, net_tx, k, oldest)
+    alg = match(synth, pull_to_the_middle, tx, networks=networks, outer=outer, inner=inner, see=seen)
+    state = alg.init(KEY, DATA, None)
+    nets = [jax.tree.map(lambda x, i=i: x[i], state.networks) for i in range(k)]
+    assert [int(net.age) for net in nets] == [0, 1, 2]
+    first = [net.params["Linear_0"]["kernel"] for net in nets]
+    assert len({float(w[0, 0]) for w in first}) == k  # all are random
+    parts, opt_state = state.parts, state.opt_state
+    step, used, replaced = jax.jit(alg.step), [], 0
+
+    def value(p, net):
+        return pull_to_the_middle(MatchContext(net, seen(synth.render(p, state.fixed)), p, REAL))[0]
+
+    def cross(p, small):
+        return mean(cross_entropy(MODEL.apply(p, {}, *small.inputs)[0].logits, small.targets))
+
+    slope, trained = jax.jit(jax.grad(lambda p, w: value(p, Bound(w, {}, MODEL)))), jax.jit(jax.grad(cross))
+    for t in range(epochs):
+        key = jax.random.fold_in(KEY, t)
+        state, _ = step(key, jnp.asarray(t), state, DATA, None)
+        moved = [
+            i
+            for i in range(k)
+            if not np.array_equal(
+                state.networks.params["Linear_0"]["kernel"][i], nets[i].params["Linear_0"]["kernel"]
+            )
+        ]
+        assert len(moved) == 1  # the others stay as they are
+        (at,) = moved
+        used.append(at)
+        params, net_state = nets[at].params, nets[at].opt_state
+        for _ in range(outer):
+            updates, opt_state = tx.update(slope(parts, params), opt_state, parts)
+            parts = optax.apply_updates(parts, updates)
+            small = seen(synth.render(parts, state.fixed))
+            for _ in range(inner):
+                updates, net_state = net_tx.update(trained(params, small), net_state, params)
+                params = optax.apply_updates(params, updates)
+        age = int(nets[at].age) + outer * inner
+        found = jax.tree.map(lambda x, at=at: x[at], state.networks)
+        if age >= oldest:
+            replaced += 1
+            assert int(found.age) == 0
+            new = found.params["Linear_0"]["kernel"]
+            assert np.abs(new - params["Linear_0"]["kernel"]).max() > 0.01
+            assert all(np.abs(leaf).max() == 0 for leaf in jax.tree.leaves(found.opt_state))
+        else:
+            assert int(found.age) == age
+            close(found.params["Linear_0"]["kernel"], params["Linear_0"]["kernel"], rtol=1e-4, atol=1e-5)
+        close(state.parts["x"], parts["x"], rtol=1e-4, atol=1e-5)
+        nets[at] = found
+    assert set(used) == set(range(k))
+    assert replaced > 1
+
+
+def test_a_pool_resumes_and_maps():
+    """What it carries is state of the loop."""
+    networks = pool(MODEL, optax.adam(0.1), 2, 3)
+    tx = by_part(x=optax.sgd(0.5))
+    alg = match(node_set(), gradient_matching(2), tx, networks=networks, inner=1, see=seen)
+    several = ensemble(alg, 2)
+    state = several.init(KEY, DATA, None)
+    assert state.networks.age.shape == (2, 2)
+    jax.export.export(jax.jit(several.step), platforms=("cpu", "cuda", "tpu"), disabled_checks=EXPORT_CHECKS)(
+        KEY, jnp.asarray(0), state, DATA, None
+    )
+    with pytest.raises(ValueError, match="at least one network"):
+        pool(MODEL, optax.adam(0.1), 0, 3)
+
+
 def test_a_frozen_network_stays():
     net = Bound(*MODEL.init(KEY, *REAL.inputs), MODEL)
     data = DATA._replace(real={"teacher": net})
 
-    def loss(net, small, parts, data, batch, *, key, t):
-        return mean(cross_entropy(net(*small.inputs).logits, small.targets)), {}
+    def loss(ctx):
+        return mean(cross_entropy(ctx.net(*ctx.small.inputs).logits, ctx.small.targets)), {}
 
     alg = match(
-        node_set(), loss, by_part(x=optax.adam(0.1)), networks=frozen(lambda d: d.real["teacher"]), see=seen
+        node_set(), loss, by_part(x=optax.adam(0.1)), networks=frozen(lambda real: real["teacher"]), see=seen
     )
     small = in_memory("s", alg, KEY, data, 50)["small"]
     before = mean(cross_entropy(net(identity(6), *START.inputs).logits, START.targets))
@@ -94,9 +170,9 @@ def test_a_frozen_network_stays():
 def test_without_networks_and_with_direct_use_of_a_part():
     """A loss may read parts that no example shows, such as a learning rate."""
 
-    def loss(net, small, parts, data, batch, *, key, t):
-        assert net is None
-        return (parts["lr"] - 0.25) ** 2 + jnp.sum(small.inputs[1] ** 2), {}
+    def loss(ctx):
+        assert ctx.net is None
+        return (ctx.parts["lr"] - 0.25) ** 2 + jnp.sum(ctx.small.inputs[1] ** 2), {}
 
     alg = match(node_set(learning_rate=1.0), loss, by_part(lr=optax.sgd(0.5), x=optax.sgd(0.1)))
     product = in_memory("s", alg, KEY, DATA, 1)
@@ -112,7 +188,7 @@ def test_identity_point():
 
         def value(x, loss=loss):
             small = Examples((identity(20), x), REAL.targets)
-            return loss(net, small, {}, DATA, None, key=KEY, t=0)[0]
+            return loss(MatchContext(net, small, {}, REAL, None, KEY, 0))[0]
 
         found, grad = jax.value_and_grad(value)(REAL.inputs[1])
         assert abs(found) < 1e-4

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from sklearn.preprocessing import PolynomialFeatures
 
-from jgd.condense.cgc import (
+from jgd.condense import METHODS
+from jgd.condense._cgc import (
     CGC,
     CGCX,
     OFFICIAL,
     OFFICIAL_X,
     confidence,
     cosine_graph,
-    official,
     partition,
     smooth_features,
     spectral_rows,
@@ -224,11 +224,13 @@ def test_every_setting(recipe):
 
 def test_official_settings():
     assert len(OFFICIAL) == len(OFFICIAL_X) == 15
-    assert official("cora") == CGC()
-    assert official("cora", structure="identity") == CGCX()
-    assert official("citeseer", 0.9) == CGC(0.9, threshold=0.75, alpha=2.0, temperature=0.5, augment=0.5)
-    assert official("flickr", 0.01, structure="identity") == CGCX(0.01, temperature=0.005, augment=0.6)
-    assert official("elsewhere", nodes=30) == CGC(None, 30)
+    assert METHODS.official("cgc", "cora") == CGC()
+    assert METHODS.official("cgc-x", "cora") == CGCX()
+    assert METHODS.official("cgc", "citeseer", label_ratio=0.9) == CGC(
+        0.9, threshold=0.75, alpha=2.0, temperature=0.5, augment=0.5
+    )
+    assert METHODS.official("cgc-x", "flickr", label_ratio=0.01) == CGCX(0.01, temperature=0.005, augment=0.6)
+    assert METHODS.official("cgc", "elsewhere", nodes=30) == CGC(None, 30)
 
 
 def test_errors():

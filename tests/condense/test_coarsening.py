@@ -11,7 +11,7 @@ from condense_toy import INDUCTIVE, TASK, elsewhere, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jgd.condense.coarsening import (
+from jgd.condense._coarsening import (
     AffinityGS,
     AlgebraicJC,
     HeavyEdge,

@@ -13,8 +13,8 @@ from jgd.condense.common import (
     budget,
     condensed_nodes,
     dense_features,
+    normalize_adjacency,
     size_of,
-    symmetric_normalization,
     training_part,
 )
 from jgd.data.generate import contextual_sbm
@@ -100,9 +100,9 @@ def test_symmetric_normalization():
     a = adjacency(TASK.graph)
     loops = a.toarray() + np.eye(40)
     d = loops.sum(1)
-    close(symmetric_normalization(a).toarray(), loops / np.sqrt(d[:, None] * d), rtol=1e-6)
+    close(normalize_adjacency(a).toarray(), loops / np.sqrt(d[:, None] * d), rtol=1e-6)
     close(
-        symmetric_normalization(a).toarray(),
+        normalize_adjacency(a).toarray(),
         operator(TASK.graph, normalize="sym", self_loops=True).todense(),
         rtol=1e-6,
     )

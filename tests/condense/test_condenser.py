@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import jgd
+from jgd.condense.common import nested
 from jgd.data import DataError, NodeTask
 from jgd.graph import from_edges, operator, to_undirected
 from jgd.nn import GAT, GCN, GraphSAGE
@@ -91,6 +92,38 @@ def test_missing_and_single_classes_are_told():
     one = dataclasses.replace(TASK, labels=np.zeros(N, int), num_classes=1)
     with pytest.warns(UserWarning, match="one class"):
         jgd.condense.random(nodes=2)(KEY, one)
+
+
+def test_a_recipe_inside_another_one_does_not_warn():
+    """The outer one has warned of the classes; a size of the inner one is no news."""
+    few = dataclasses.replace(TASK, train=[0, 1, 3, 4])
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        jgd.condense.dm(nodes=2, start="random", epochs=1, hidden=4, select_every=None)(KEY, few)
+    assert [str(w.message).split(" has ")[1][:30] for w in told] == ["no labelled training examples "]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with nested():
+            jgd.condense.random(nodes=2)(KEY, few)
+    with pytest.warns(UserWarning, match="no labelled training examples"):
+        jgd.condense.random(nodes=2)(KEY, few)
+
+
+def test_methods_are_recorded_by_their_name():
+    """That of the catalogue, which may depend on a setting; or that of a class of one's own."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Mine(jgd.condense.Average):
+        """A recipe of a user."""
+
+    for recipe, name in (
+        (jgd.condense.Average(nodes=6), "average"),
+        (jgd.condense.Average(nodes=6, hops=2), "average-sgc"),
+        (jgd.condense.Average(nodes=6, hops=1), "average"),
+        (jgd.condense.KCenter(nodes=6, hidden=4, epochs=2), "k-center"),
+        (Mine(nodes=6), "mine"),
+    ):
+        assert recipe(KEY, TASK).provenance["method"] == name
 
 
 def test_operators_of_condensed_sets():

@@ -8,18 +8,22 @@ import numpy as np
 import pytest
 from graph_toy import TASK, chains, task_of
 
-from jgd.condense.bilevel import Matching
-from jgd.condense.doscond_graphs import DosCondGraphs, drawn_graphs, graph_matching, official
-from jgd.condense.graph_selection import RandomGraphs
-from jgd.condense.learned_graphs import graphs_of, readout, stack, start_graphs, val_graphs
+from jgd.condense import METHODS
+from jgd.condense._doscond_graphs import DosCondGraphs, drawn_graphs, graph_matching
+from jgd.condense.backbones import graphs_of, readout, val_graphs
+from jgd.condense.bilevel import MatchContext
+from jgd.condense.coresets import RandomGraphs
+from jgd.condense.start import stack, start_graphs
 from jgd.condense.synthesizers import dense_graph_set
 from jgd.core import Bound, Examples, InMemory, in_memory
 from jgd.data import DenseGraphs
 from jgd.data.artifact import load, save
-from jgd.graph import EXPORT_CHECKS, select_graphs
-from jgd.nn import all_graphs
-from jgd.protocols.graphs import GraphProtocol, evaluate_graphs, joined
+from jgd.evaluation import KINDS, evaluate
+from jgd.evaluation.kinds.graphs import joined
+from jgd.graph import select_graphs
+from jgd.training import all_graphs
 
+CONFIG = KINDS["graphs"].make().config
 close, equal = np.testing.assert_allclose, np.testing.assert_array_equal
 KEY = jax.random.key(0)
 INDEX = np.flatnonzero(TASK.train)
@@ -214,7 +218,9 @@ def test_nothing_is_left_to_match_where_the_set_is_the_real_one(by_class):
 
     @jax.jit
     def distance(examples, parts, real):
-        return loss(net, examples, parts, Matching(examples, real), None, key=KEY, t=2)[0]
+        return loss(
+            MatchContext(net, examples, parts, real._replace(edges=examples.inputs[0]), None, KEY, 2)
+        )[0]
 
     half = small._replace(inputs=tuple(p[::2] for p in small.inputs), targets=small.targets[::2])
     shifted = half._replace(targets=jnp.asarray(np.arange(len(half.targets)) % 2))
@@ -250,11 +256,11 @@ def test_penalties():
     model = readout("gcn", 2, hidden=4, layers=2)
     net = Bound(*model.init(KEY, *small.inputs), model)
     real, sizes = drawn(4)
-    args = (net, small, parts, Matching(start, real), None)
+    args = (net, small, parts, real._replace(edges=start.inputs[0]), None)
 
     def total(**options):
         loss = graph_matching(2, sizes, **options)
-        return jax.jit(lambda args: loss(*args, key=KEY, t=0)[0])(args)
+        return jax.jit(lambda args: loss(MatchContext(*args, KEY, 0))[0])(args)
 
     plain = total(sparsity=0.0)
     a, x, exists = (np.asarray(p, np.float64) for p in start.inputs)
@@ -297,7 +303,7 @@ def test_result(padding, tmp_path):
     equal(again.data.adj, data.adj)
     save(small, tmp_path / "set")
     equal(load(tmp_path / "set").data.adj, data.adj)
-    score = evaluate_graphs(small, TASK, seeds=2, protocol=GraphProtocol(steps=20, hidden=8))["gin"]
+    score = evaluate(small, TASK, seeds=2, config=replace(CONFIG, steps=20, hidden=8))["gin"]
     assert np.isfinite(score.test).all()
 
 
@@ -317,38 +323,21 @@ def test_matching_teaches_and_matching_shuffled_labels_does_not():
     recipe = DosCondGraphs(
         **QUICK | {"nodes": 6, "steps": 150, "start": "noise", "lr_x": 0.05}, select_every=None
     )
-    protocol = GraphProtocol(steps=100, hidden=16, select="accuracy", pooling="mean")
+    config = replace(CONFIG, steps=100, hidden=16, select="accuracy", pooling="mean")
     real, wrong = (
-        evaluate_graphs(recipe(KEY, t), task, models=("gcn",), seeds=3, protocol=protocol)["gcn"].test
+        evaluate(recipe(KEY, t), task, networks=("gcn",), seeds=3, config=config)["gcn"].seeds()
         for t in (task, shuffled)
     )
     assert real.mean() > 0.85, (real, wrong)
     assert real.mean() > wrong.mean() + 0.2, (real, wrong)
 
 
-def test_one_compilation_for_all_seeds(compilations):
-    RECIPE(KEY, TASK)
-    compilations.clear()
-    RECIPE(jax.random.key(5), TASK)
-    assert compilations["jit(_advance)"] == 0
-
-
-def test_the_step_lowers_for_all_platforms():
-    spy = Spy({})
-    replace(RECIPE, gap=1.0)(KEY, TASK, spy)
-    alg, data = spy.ran
-    state = alg.init(KEY, data, None)
-    jax.export.export(jax.jit(alg.step), platforms=("cpu", "cuda", "tpu"), disabled_checks=EXPORT_CHECKS)(
-        KEY, jnp.asarray(0), state, data, None
-    )
-
-
 def test_official_settings():
-    assert official("NCI1").lr_adj == 1.0
-    assert official("ogbg-molhiv", graphs_per_class=1) == DosCondGraphs(
+    assert METHODS.official("doscond-graphs", "NCI1").lr_adj == 1.0
+    assert METHODS.official("doscond-graphs", "ogbg-molhiv", graphs_per_class=1) == DosCondGraphs(
         graphs_per_class=1, lr_adj=0.01, pooling="sum", gap=1.0
     )
-    assert official("unknown") == DosCondGraphs()
+    assert METHODS.official("doscond-graphs", "unknown") == DosCondGraphs()
 
 
 def test_without_validation_graphs_the_last_set_is_returned():

@@ -1,4 +1,4 @@
-"""Experts: trajectories against the loop driver, windows, both ways to feed a loop, the curriculum."""
+"""Experts: trajectories against the loop driver, segments, both ways to feed a loop, the curriculum."""
 
 import json
 from dataclasses import replace
@@ -13,21 +13,21 @@ from condense_toy import TASK
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jgd.condense.experts import (
-    Lessons,
-    Stretch,
-    Window,
+from jgd.condense._sfgc import gcn, real_nodes
+from jgd.condense.trajectories import (
+    RankedExamples,
+    Segment,
+    Span,
     curriculum,
     difficulty,
     expert,
     pace,
     ranks,
-    several,
     store,
     streamed,
+    train_several,
     trajectory,
 )
-from jgd.condense.sfgc import gcn, real_nodes
 from jgd.core import Algorithm, Driver, Examples, InMemory, from_linen, in_memory, record
 from jgd.graph import adjacency, identity, operator
 from jgd.losses import cross_entropy, mean
@@ -63,7 +63,7 @@ def test_trajectory_equals_the_driver(way):
     """Snapshots are those of `record` in a loop with the same key; the initial network is the first."""
     net, recorded = in_memory("s", record(EXPERT, 1, 8), KEY, REAL, 7)
     for position, step in enumerate(AT):
-        trees(pick(way, position), pick(recorded["student"], step), rtol=1e-5, atol=1e-6)
+        trees(pick(way, position), pick(recorded["model"], step), rtol=1e-5, atol=1e-6)
     trees(pick(way, -1), net.params, rtol=1e-5, atol=1e-6)
     assert np.abs(pick(way, 0)["first"]["kernel"] - pick(way, 1)["first"]["kernel"]).max() > 0
 
@@ -98,7 +98,7 @@ def test_several_are_single_ones():
     single = jax.jit(run)
     alone = [single(k, REAL) for k in keys]
     for at_once in (2, 3):
-        together = jax.jit(several(run, at_once))(keys, REAL)
+        together = jax.jit(train_several(run, at_once))(keys, REAL)
         for i in range(3):
             trees(pick(together, i), alone[i], rtol=1e-5, atol=1e-6)
 
@@ -125,31 +125,31 @@ def test_weights_start_within_the_fan_in():
     assert not np.array_equal(found["bias"], draw(jax.random.key(1))["bias"])
 
 
-# --- stretches ------------------------------------------------------------------------------------
+# --- segments ------------------------------------------------------------------------------------
 
 
-def test_stretch_of_sfgc():
+def test_span_of_sfgc():
     """Starts 0, 10, 20, 30 with equal chances, targets 1200 steps later; eight snapshots and no more."""
-    stretch = Stretch(1200, 40, every=10)
-    assert stretch.at == (0, 10, 20, 30, 1200, 1210, 1220, 1230)
+    span = Span(1200, 40, every=10)
+    assert span.at == (0, 10, 20, 30, 1200, 1210, 1220, 1230)
     keys = jax.random.split(KEY, 4000)
-    pairs = np.asarray(jax.vmap(lambda k: stretch.draw(k, 5))(keys))
+    pairs = np.asarray(jax.vmap(lambda k: span.draw(k, 5))(keys))
     np.testing.assert_array_equal(pairs[:, 1], pairs[:, 0] + 4)
     counts = np.bincount(pairs[:, 0], minlength=4)
     assert len(counts) == 4
     assert np.abs(counts / 4000 - 0.25).max() < 0.03
 
 
-def test_stretch_expands():
+def test_span_expands():
     """GEOM: in step t a start lies before min(s_0 + t, s_max), rounded down."""
-    stretch = Stretch(70, 35, first=5, least=2, every=10, end=200)
-    assert stretch.at == (0, 10, 20, 30, 70, 80, 90, 100, 200)
+    span = Span(70, 35, first=5, least=2, every=10, end=200)
+    assert span.at == (0, 10, 20, 30, 70, 80, 90, 100, 200)
     keys = jax.random.split(KEY, 300)
     for t, highest in ((0, 0), (5, 0), (6, 1), (15, 1), (16, 2), (26, 3), (1000, 3)):
-        starts = np.asarray(jax.vmap(lambda k, t=t: stretch.draw(k, t))(keys))[:, 0]
+        starts = np.asarray(jax.vmap(lambda k, t=t: span.draw(k, t))(keys))[:, 0]
         assert starts.min() == 0
         assert starts.max() == highest, t
-    late = Stretch(3, 9, least=4, every=2)  # overlapping starts and targets share snapshots
+    late = Span(3, 9, least=4, every=2)  # overlapping starts and targets share snapshots
     assert late.at == (4, 6, 7, 8, 9, 11)
     assert {tuple(p) for p in np.asarray(jax.vmap(lambda k: late.draw(k, 0))(keys)).tolist()} == {
         (0, 2),
@@ -169,9 +169,9 @@ def test_stretch_expands():
         ({"end": 99}, "ends at step 99, before its last target at step 139"),
     ],
 )
-def test_impossible_stretches(changes, message):
+def test_impossible_segments(changes, message):
     with pytest.raises(ValueError, match=message):
-        Stretch(**{"length": 100, "most": 40, **changes})
+        Span(**{"length": 100, "most": 40, **changes})
 
 
 # --- feeding a loop -------------------------------------------------------------------------------
@@ -184,21 +184,21 @@ def watch():
         return jnp.zeros(())
 
     def step(key, t, state, data, batch):
-        seen = {n: getattr(batch, n)["first"]["kernel"] for n in Window._fields}
+        seen = {n: getattr(batch, n)["first"]["kernel"] for n in Segment._fields}
         return state + jnp.sum(seen["target"] - seen["start"]), {**seen, "loss": jnp.zeros(())}
 
     return Algorithm(init, step, lambda state, data: state)
 
 
-STRETCH = Stretch(3, 4, every=2, end=9)
-GROUPS = streamed(watch(), trajectory(EXPERT, STRETCH.at), STRETCH, group=2, every=5, get=lambda data: data)
+SPAN = Span(3, 4, every=2, end=9)
+GROUPS = streamed(watch(), trajectory(EXPERT, SPAN.at), SPAN, group=2, every=5, get=lambda data: data)
 
 
-WAY = jax.jit(trajectory(EXPERT, STRETCH.at))
+WAY = jax.jit(trajectory(EXPERT, SPAN.at))
 
 
-def test_streamed_windows():
-    """Members take turns, a new group comes in time, and windows are stretches of one member's way."""
+def test_streamed_segments():
+    """Members take turns, a new group comes in time, and segments are segments of one member's trajectory."""
     loop = InMemory({})
     loop("s", GROUPS, KEY, REAL, 12)
     rows = loop.history["s"]
@@ -211,7 +211,7 @@ def test_streamed_windows():
 
     for t in range(12):
         snapshots = np.asarray(WAY(member(t), REAL)["first"]["kernel"])
-        at = STRETCH.at
+        at = SPAN.at
         close(rows["last"][t], snapshots[-1], rtol=1e-4, atol=1e-6)
         fits = [s for s in (0, 2) if np.allclose(rows["start"][t], snapshots[at.index(s)], atol=1e-6)]
         assert len(fits) == 1, t
@@ -244,18 +244,18 @@ def test_streamed_resumes(tmp_path):
 
 
 def test_impossible_streams():
-    way = trajectory(EXPERT, STRETCH.at)
+    way = trajectory(EXPERT, SPAN.at)
     with pytest.raises(ValueError, match="group and every"):
-        streamed(watch(), way, STRETCH, group=0, every=5)
+        streamed(watch(), way, SPAN, group=0, every=5)
     sink = record(watch(), 1, 2, sink=lambda tree, first: None)
     with pytest.raises(ValueError, match="on the host"):
-        streamed(sink, way, STRETCH, group=1, every=5)
+        streamed(sink, way, SPAN, group=1, every=5)
 
 
 @pytest.fixture(scope="module")
 def shelf(tmp_path_factory):
     folder = tmp_path_factory.mktemp("experts")
-    return store(folder, KEY, REAL, EXPERT, STRETCH.at, count=5, group=2, note="small")
+    return store(folder, KEY, REAL, EXPERT, SPAN.at, count=5, group=2, note="small")
 
 
 def test_store(shelf):
@@ -265,18 +265,18 @@ def test_store(shelf):
         for position in (0, 2, -1):
             trees(shelf.read(number, position), pick(expected, position), rtol=1e-5, atol=1e-6)
     before = {p.name: p.stat().st_mtime_ns for p in shelf.folder.iterdir()}
-    again = store(shelf.folder, KEY, REAL, EXPERT, STRETCH.at[1:3], count=5, group=3, note="small")
+    again = store(shelf.folder, KEY, REAL, EXPERT, SPAN.at[1:3], count=5, group=3, note="small")
     assert {p.name: p.stat().st_mtime_ns for p in shelf.folder.iterdir()} == before
-    assert again.at == STRETCH.at  # what is there, though less was asked for
+    assert again.at == SPAN.at  # what is there, though less was asked for
 
 
 def test_store_goes_on_after_an_interruption(shelf, tmp_path):
     """What is missing is trained, and nothing else; half-written files do not count."""
-    first = store(tmp_path, KEY, REAL, EXPERT, STRETCH.at, count=3, group=2, note="small")
+    first = store(tmp_path, KEY, REAL, EXPERT, SPAN.at, count=3, group=2, note="small")
     first._file(1).unlink()
     (tmp_path / ".expert-00001.npy.x.part").write_bytes(b"half")
     kept = first._file(0).stat().st_mtime_ns
-    store(tmp_path, KEY, REAL, EXPERT, STRETCH.at, count=5, group=2, note="small")
+    store(tmp_path, KEY, REAL, EXPERT, SPAN.at, count=5, group=2, note="small")
     assert first._file(0).stat().st_mtime_ns == kept
     for number in range(5):
         trees(first.read(number, 1), shelf.read(number, 1), rtol=1e-5, atol=1e-6)
@@ -291,31 +291,31 @@ def test_store_refuses_others(shelf):
         ({"count": 0}, "at least 1"),
     ):
         with pytest.raises((ValueError, TypeError), match=message):
-            store(shelf.folder, KEY, REAL, EXPERT, STRETCH.at, **{**common, **changes})
+            store(shelf.folder, KEY, REAL, EXPERT, SPAN.at, **{**common, **changes})
     with pytest.raises(ValueError, match="other key, at"):
         store(shelf.folder, jax.random.key(1), REAL, EXPERT, (0, 77), **common)
     other = REAL._replace(targets=REAL.targets[::-1])
     with pytest.raises(ValueError, match="other data"):
-        store(shelf.folder, KEY, other, EXPERT, STRETCH.at, **common)
+        store(shelf.folder, KEY, other, EXPERT, SPAN.at, **common)
     with pytest.raises(ValueError, match=r"no snapshots at steps \[11\]"):
-        shelf.windows(Stretch(11, 1), KEY)
+        shelf.segments(Span(11, 1), KEY)
 
 
 @pytest.mark.parametrize(("precision", "error", "size"), [("bfloat16", 2**-8, 2), ("float16", 2**-10, 2)])
 def test_store_in_half_precision(shelf, tmp_path, precision, error, size):
-    half = store(tmp_path, KEY, REAL, EXPERT, STRETCH.at, count=1, group=1, precision=precision, note="small")
+    half = store(tmp_path, KEY, REAL, EXPERT, SPAN.at, count=1, group=1, precision=precision, note="small")
     whole = shelf.read(0, 2)
     got = half.read(0, 2)
     assert all(x.dtype == np.float32 for x in jax.tree.leaves(got))
     trees(got, whole, rtol=error, atol=1e-5)
-    numbers = sum(x.size for x in jax.tree.leaves(whole)) * len(STRETCH.at)
+    numbers = sum(x.size for x in jax.tree.leaves(whole)) * len(SPAN.at)
     assert half._file(0).stat().st_size < size * numbers + 200
     assert json.loads((tmp_path / "experts.json").read_text())["precision"] == precision
 
 
-def test_stored_windows(shelf):
-    """A stream of the step number alone: every expert once in each round, stretches of one way."""
-    stream = shelf.windows(STRETCH, KEY)
+def test_stored_segments(shelf):
+    """A stream of the step number alone: every expert once in each round, segments of one trajectory."""
+    stream = shelf.segments(SPAN, KEY)
     lasts = {shelf.read(i, -1)["first"]["kernel"].tobytes(): i for i in range(5)}
     order = []
     for t in range(10):
@@ -323,7 +323,7 @@ def test_stored_windows(shelf):
         trees(window, stream.batch_at(t))
         number = lasts[window.last["first"]["kernel"].tobytes()]
         order.append(number)
-        at = STRETCH.at
+        at = SPAN.at
         starts = [
             s for s in (0, 2) if np.array_equal(window.start["bias"], shelf.read(number, at.index(s))["bias"])
         ]
@@ -405,7 +405,7 @@ def test_curriculum_takes_the_easiest():
     """One step sees floor(g(t) n) examples, those of lowest rank; at the end it is plain training."""
     count = len(REAL.targets)
     rank = np.random.default_rng(0).permutation(count).astype(np.int32)
-    data = Lessons(REAL, jnp.asarray(rank))
+    data = RankedExamples(REAL, jnp.asarray(rank))
     alg = curriculum(MODEL, optax.sgd(0.4), pace("linear", 0.25, 8))
     state = jax.jit(alg.init)(KEY, data, None)
     step, plain = jax.jit(alg.step), jax.jit(EXPERT.step)
@@ -415,7 +415,7 @@ def test_curriculum_takes_the_easiest():
         trees(
             step(KEY, t, state, data, None)[0].params, plain(KEY, t, state, part, None)[0].params, rtol=1e-5
         )
-    weightless = Lessons(REAL._replace(weights=REAL.weights.at[rank < 5].set(0)), jnp.asarray(rank))
+    weightless = RankedExamples(REAL._replace(weights=REAL.weights.at[rank < 5].set(0)), jnp.asarray(rank))
     assert np.isfinite(step(KEY, 0, state, weightless, None)[1]["loss"])
 
 

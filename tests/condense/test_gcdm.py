@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from condense_toy import INDUCTIVE, TASK, elsewhere, same
+from condense_toy import TASK, same
 
-from jgd.condense.bilevel import Matching
-from jgd.condense.gcdm import DM, GCDM, GCDMX, OFFICIAL, _algorithm, distribution_matching, matched
-from jgd.condense.learned import backbone, real_examples, start_from
+from jgd.condense._gcdm import DM, GCDM, GCDMX, OFFICIAL, distribution_matching
+from jgd.condense.backbones import backbone, real_examples
+from jgd.condense.bilevel import MatchContext, fresh
+from jgd.condense.start import start_from
 from jgd.condense.synthesizers import pge
 from jgd.core import Examples, bind, in_memory
-from jgd.graph import EXPORT_CHECKS, adjacency, identity
+from jgd.graph import adjacency, identity
 
 close = np.testing.assert_allclose
 KEY = jax.random.key(0)
@@ -45,7 +46,7 @@ def net_of(name, width):
 
 
 def distance(net, small, real):
-    value, _ = LOSS(net, small, {}, Matching(small, real), None, key=KEY, t=0)
+    value, _ = LOSS(MatchContext(net, small, {}, real, None, KEY, 0))
     return float(value)
 
 
@@ -96,12 +97,12 @@ def test_inner_steps(rng):
     x, y = f32(rng.standard_normal((12, 5))), jnp.arange(12) % 3
     real = Examples((identity(12), x), y)
     small = Examples((identity(3), f32(rng.standard_normal((3, 5)))), jnp.arange(3))
-    networks = matched(backbone("gcn", 3, 16), LOSS, optax.adam(0.01))
+    networks = fresh(backbone("gcn", 3, 16), optax.adam(0.01), LOSS)
     assert networks.update is not None
-    net, state = networks.init(KEY, small, Matching(small, real))
+    net, state = networks.draw(KEY, (), small, real)
     before = distance(net, small, real)
     for _ in range(3):
-        net, state = networks.update(net, state, small)
+        net, state = networks.update(net, state, MatchContext(net, small, {}, real))
     assert distance(net, small, real) < before
 
 
@@ -175,33 +176,7 @@ def test_turns():
     assert np.abs(second.data.nodes - start).max() > 1e-3
 
 
-def test_what_it_sees():
-    """Inductive: nothing but the training nodes."""
-    recipe = replace(SMALL, select_every=None)
-    changed = elsewhere(INDUCTIVE, INDUCTIVE.train)
-    same(recipe(KEY, INDUCTIVE), recipe(KEY, changed))
-
-
 def test_refuses():
     for wrong in ({"epochs": 0}, {"inner": -1}, {"hidden": 0}, {"patience": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             GCDM(**wrong)
-
-
-def test_export():
-    """One epoch lowers for every platform."""
-    settings = replace(SMALL, label_ratio=None, nodes=None, start="noise", epochs=1)
-    alg = _algorithm(settings, 3, select=False)
-    start = Examples((jnp.ones((9, 6)),), jnp.arange(9) % 3)
-    data = Matching(start, real_examples("gcn", TASK))
-    state = jax.eval_shape(lambda k: alg.init(k, data, None), KEY)
-    leaves, tree = jax.tree.flatten((state, data))
-
-    def step(raw, *leaves):
-        state, data = tree.unflatten(leaves)
-        return jax.tree.leaves(alg.step(jax.random.wrap_key_data(raw), jnp.int32(0), state, data, None))
-
-    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    raw = jax.eval_shape(jax.random.key_data, KEY)
-    export = jax.export.export(jax.jit(step), platforms=("cpu", "cuda", "tpu"), disabled_checks=EXPORT_CHECKS)
-    assert export(raw, *shapes).platforms == ("cpu", "cuda", "tpu")

@@ -8,27 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from condense_toy import INDUCTIVE, TASK, elsewhere, same
+from condense_toy import TASK, same
 
 import jgd
-from jgd.condense.bilevel import Matching, fresh, match
+from jgd.condense._gcond import DosCond, DosCondX, GCond, GCondX
+from jgd.condense.backbones import backbone, real_examples
+from jgd.condense.bilevel import MatchContext, Matching, fresh, match
 from jgd.condense.common import budget
-from jgd.condense.gcond import (
-    DosCond,
-    DosCondX,
-    GCond,
-    GCondX,
-    exact_gradients,
-    gradient_matching,
-    sampled_gradients,
-    smoothness,
-)
-from jgd.condense.learned import backbone, real_examples, start_from
+from jgd.condense.matching import exact_gradients, gradient_matching, sampled_gradients, smoothness
+from jgd.condense.start import start_from
 from jgd.condense.synthesizers import node_set, seen
 from jgd.core import Bound, Examples, InMemory, in_memory
 from jgd.graph import DenseOperator, identity
 from jgd.optim import by_part
-from jgd.protocols import Protocol
 
 close = np.testing.assert_allclose
 KEY = jax.random.key(0)
@@ -76,24 +68,6 @@ def test_result(name):
     same(recipe(KEY, TASK), small)
 
 
-@pytest.mark.parametrize("recipe", [RECIPES["gcond-x"], RECIPES["doscond"]])
-def test_inductive_condensing_sees_training_and_validation_nodes_only(recipe):
-    """Training nodes to learn from, and validation nodes, on a graph of their own, to select by."""
-    small = recipe(KEY, INDUCTIVE)
-    hidden = elsewhere(INDUCTIVE, np.asarray(INDUCTIVE.train) | np.asarray(INDUCTIVE.val))
-    between = (
-        np.asarray(INDUCTIVE.train)[hidden.graph.senders]
-        != np.asarray(INDUCTIVE.train)[hidden.graph.receivers]
-    )
-    keep = ~between
-    graph = hidden.graph._replace(
-        senders=hidden.graph.senders[keep],
-        receivers=hidden.graph.receivers[keep],
-        n_edge=np.asarray([keep.sum()], np.int32),
-    )
-    same(recipe(KEY, replace(hidden, graph=graph)), small)
-
-
 def test_turns():
     """In the turns of the generator the features rest."""
     base = replace(RECIPES["gcond"], epochs=4, turns=(4, 4), select_every=None)
@@ -117,11 +91,10 @@ def test_sampled_gradients_are_exact_where_everything_is_drawn_and_unbiased_else
     exact, whole = real_examples("sgc", TASK), real_examples("sgc", TASK, whole=True)
     params, state = model.init(KEY, *exact.inputs)
     net = Bound(jax.tree.map(jnp.zeros_like, params), state, model)
-    start = Examples((), ())
-    truth = exact_gradients(3)(net, Matching(start, exact), KEY)
+    truth = exact_gradients(3)(net, exact, KEY)
     draw = sampled_gradients(3, (3, 3), batch=40)
     keys = jax.random.split(KEY, 100)
-    found = jax.jit(jax.vmap(lambda k: draw(net, Matching(start, whole), k)))(keys)
+    found = jax.jit(jax.vmap(lambda k: draw(net, whole, k)))(keys)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(truth), strict=True):
         error = np.asarray(a).std(0) / np.sqrt(len(keys))
         assert np.all(np.abs(np.asarray(a).mean(0) - b) < 5 * error + 1e-5)
@@ -202,7 +175,7 @@ def test_the_loss_is_the_published_one(rng, distance, smooth):
     )
     rows = Examples((identity(16), jnp.asarray(real_x, jnp.float32)), jnp.asarray(real_y))
     loss = gradient_matching(3, distance, smooth)
-    found = loss(net, small, {}, Matching(small, rows), None, key=KEY, t=0)[0]
+    found = loss(MatchContext(net, small, {}, rows, None, KEY, 0))[0]
     expected = published_loss(x, y, a, real_x, real_y, w, b, distance=distance, smooth=smooth)
     close(found, expected, rtol=1e-4)
 
@@ -214,7 +187,7 @@ def test_a_step_descends_the_published_loss(rng, monkeypatch, recipe, distance):
     sgc = backbone("sgc", 3)
     params = {"Linear_0": {"kernel": jnp.asarray(w, jnp.float32)}, "bias": jnp.zeros(3)}
     known = sgc._replace(init=lambda key, *inputs: (params, {}))
-    module = sys.modules["jgd.condense.gcond"]  # the name in `jgd.condense` is the method
+    module = sys.modules["jgd.condense._gcond"]  # the name in `jgd.condense` is the method
     monkeypatch.setattr(module, "backbone", lambda *args: known)
     one = recipe(nodes=9, epochs=1, backbone="sgc", lr_x=1e-3, select_every=None, hidden=17)
     one = replace(one, **({} if recipe is DosCondX else {"outer": 1, "inner": 0}))
@@ -243,8 +216,8 @@ def test_a_step_descends_the_published_loss(rng, monkeypatch, recipe, distance):
 
 
 def accuracy(small, task):
-    protocol = Protocol(epochs=100, hidden=16, select_every=10)
-    return jgd.evaluate(small, task, seeds=3, protocol=protocol)["gcn"].test_mean
+    config = jgd.EvalConfig(steps=100, hidden=16, select_every=10)
+    return jgd.evaluate(small, task, seeds=3, config=config)["gcn"].test_mean
 
 
 def test_matching_teaches_and_matching_shuffled_labels_does_not():

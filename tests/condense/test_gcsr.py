@@ -6,28 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from condense_toy import INDUCTIVE, TASK, elsewhere, same
+from condense_toy import TASK, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import jgd
-from jgd.condense.bilevel import Matching
-from jgd.condense.experts import Window
-from jgd.condense.gcsr import (
+from jgd.condense import METHODS
+from jgd.condense._gcsr import (
     GCSR,
     OFFICIAL,
     _algorithms,
     class_pairs,
     linear_sgc,
-    official,
     propagated,
     real_rows,
     self_expressive,
     self_expressive_weights,
 )
+from jgd.condense.bilevel import Matching
+from jgd.condense.trajectories import Segment
 from jgd.core import Examples, InMemory
 from jgd.data.generate import contextual_sbm
-from jgd.graph import EXPORT_CHECKS, DenseOperator, adjacency
+from jgd.graph import DenseOperator, adjacency
 
 close = np.testing.assert_allclose
 KEY = jax.random.key(0)
@@ -239,7 +238,7 @@ def test_the_set_is_its_own_closed_form(rng):
     p = jnp.asarray(rng.random((6, 6)), jnp.float32)
     data = Matching(Examples((p, x), jnp.asarray([0, 0, 1, 1, 2, 2])), None)
     model = linear_sgc(3, 8)
-    window = Window(*(model.init(jax.random.key(i), jnp.ones(6), x)[0] for i in range(3)))
+    window = Segment(*(model.init(jax.random.key(i), jnp.ones(6), x)[0] for i in range(3)))
     state = alg.init(KEY, data, None)
     close(state.fixed["adj"]["P"], p)
     q, step = np.eye(6), jax.jit(alg.step)
@@ -254,17 +253,6 @@ def test_the_set_is_its_own_closed_form(rng):
     close(state.fixed["adj"]["P"], p, rtol=1e-3, atol=1e-5)
     close(state.fixed["adj"]["Q"], q, rtol=1e-3, atol=1e-5)
     assert np.abs(np.asarray(state.parts["x"]) - np.asarray(x)).max() > 0.01
-
-
-def test_inductive():
-    small = SMALL(KEY, INDUCTIVE)
-    train, val = np.asarray(INDUCTIVE.train), np.asarray(INDUCTIVE.val)
-    same(small, SMALL(KEY, elsewhere(INDUCTIVE, train | val)))
-
-
-def test_resumed_run(tmp_path, run):
-    same(jgd.run(SMALL, KEY, TASK, out=tmp_path, progress=False), run[0])
-    same(jgd.run(SMALL, KEY, TASK, out=tmp_path, progress=False), run[0])
 
 
 @pytest.mark.parametrize(
@@ -312,35 +300,11 @@ def test_official_settings():
     rows = [line.split() for line in TABLE.strip().splitlines()]
     assert len(rows) == len(OFFICIAL)
     for dataset, ratio, *values in rows:
-        recipe = official(dataset, float(ratio))
+        recipe = METHODS.official("gcsr", dataset, label_ratio=float(ratio))
         for name, value in zip(COLUMNS, values, strict=True):
             assert getattr(recipe, name) == float(value), (dataset, ratio, name)
         assert recipe.gamma == 0.5
-    assert official("unheard-of") == GCSR()
-
-
-def test_lowers_everywhere():
-    alg, teacher = _algorithms(replace(SMALL, nodes=None, label_ratio=None), 3)
-    real = real_rows(TASK)
-    data = Matching(
-        Examples((jnp.eye(4), jnp.asarray(TASK.graph.nodes)[:4]), jnp.asarray([0, 1, 2, 0])), real
-    )
-    params = jax.eval_shape(lambda: linear_sgc(3, 8).init(KEY, *real.inputs)[0])
-
-    def step(raw, state, data, window):
-        return alg.step(jax.random.wrap_key_data(raw), 0, state, data, window)
-
-    def learn(raw, state, data):
-        return teacher.step(jax.random.wrap_key_data(raw), 0, state, data, None)
-
-    raw, platforms = jax.random.key_data(KEY), ("cpu", "cuda", "tpu")
-    state = jax.eval_shape(alg.init, KEY, data, None)
-    for fn, args in (
-        (step, (raw, state, data, Window(params, params, params))),
-        (learn, (raw, jax.eval_shape(teacher.init, KEY, real, None), real)),
-    ):
-        exported = jax.export.export(jax.jit(fn), platforms=platforms, disabled_checks=EXPORT_CHECKS)(*args)
-        assert exported.platforms == platforms
+    assert METHODS.official("gcsr", "unheard-of") == GCSR()
 
 
 # --- ablation -------------------------------------------------------------------------------------

@@ -6,30 +6,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from condense_toy import INDUCTIVE, TASK, elsewhere, same
+from condense_toy import TASK, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jgd.condense.bilevel import Matching
-from jgd.condense.gdem import (
+from jgd.condense import METHODS
+from jgd.condense._gdem import (
     GDEM,
     OFFICIAL,
-    Eigenbasis,
-    _algorithm,
     _classified,
     _loss,
     block_eigenvectors,
     class_alignment,
     eigenbasis,
     eigenbasis_set,
-    official,
     subspace_distance,
 )
+from jgd.condense.bilevel import MatchContext
 from jgd.core import Examples, InMemory, bind, from_linen
 from jgd.data.generate import contextual_sbm
-from jgd.graph import EXPORT_CHECKS, adjacency, identity
+from jgd.graph import adjacency, identity
 from jgd.nn import MLP
-from jgd.protocols.evaluate import condensed_operator
 
 close = np.testing.assert_allclose
 KEY = jax.random.key(0)
@@ -62,7 +59,7 @@ def test_real_eigenbasis_is_a_zero():
     parts, fixed = synth.init(KEY, start)
     small = synth.render(parts, fixed)
     close(small.inputs[0].values, HAT, atol=2e-6)
-    _, terms = _loss(SMALL, 2)(None, small, parts, Matching(start, basis), None, key=KEY, t=0)
+    _, terms = _loss(SMALL, 2)(MatchContext(None, small, parts, basis, None, KEY, 0))
     assert terms["subspaces"] < 1e-7
     assert terms["orthogonality"] < 1e-10
     h = unit(np.stack([(HAT @ np.asarray(x))[WHOLE.labels == c].mean(0) for c in (0, 1)]))
@@ -141,7 +138,7 @@ def test_recipe(run):
     assert small.train == {"structure": "normalized", "targets": "int"}
     a = adjacency(small.data).toarray()
     close(a, a.T, atol=1e-6)
-    close(condensed_operator(small, "sym", True).todense(), a)  # as it is, not normalised again
+    close(small.operator(normalize="sym", self_loops=True).todense(), a)  # as it is, not normalised again
     assert history["match"]["loss"][-1] < 0.8 * history["match"]["loss"][0]
     close(history["match"]["best"][-1], np.nanmax(history["match"]["score"]))
     same(small, SMALL(KEY, TASK))
@@ -177,37 +174,12 @@ def test_turns():
     np.testing.assert_array_equal(a[1], a[2])
 
 
-def test_what_it_sees():
-    """Inductive: nothing but training nodes (and validation nodes, by which the perceptron is selected)."""
-    recipe = replace(SMALL, select_every=None, steps=3, eigenvalues=5)
-    keep = INDUCTIVE.train | INDUCTIVE.val
-    same(recipe(KEY, INDUCTIVE), recipe(KEY, elsewhere(INDUCTIVE, keep)))
-
-
 def test_official():
     for name, ratio in OFFICIAL:
-        assert official(name, ratio).label_ratio == ratio
-    assert official("citeseer", 0.5) == GDEM()
-    assert official("citeseer", 0.9).lr_u == 1e-4
-    assert official("cora", nodes=70) == GDEM(label_ratio=None, nodes=70)
+        assert METHODS.official("gdem", name, label_ratio=ratio).label_ratio == ratio
+    assert METHODS.official("gdem", "citeseer", label_ratio=0.5) == GDEM()
+    assert METHODS.official("gdem", "citeseer", label_ratio=0.9).lr_u == 1e-4
+    assert METHODS.official("gdem", "cora", nodes=70) == GDEM(label_ratio=None, nodes=70)
     for wrong in ({"low": 1.5}, {"steps": 0}, {"alpha": -1.0}, {"eigenvalues": 0}, {"patience": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             GDEM(**wrong)
-
-
-def test_export():
-    """One step lowers for every platform."""
-    alg = _algorithm(replace(SMALL, nodes=None, label_ratio=None), 3, select=False)
-    basis = Eigenbasis(jnp.linspace(0, 1, 9), jnp.ones((9, 6)), jnp.ones((3, 6)))
-    start = Examples(((jnp.eye(9), basis.values), jnp.ones((9, 6))), jnp.arange(9) % 3)
-    data = Matching(start, basis)
-    leaves, tree = jax.tree.flatten((jax.eval_shape(lambda k: alg.init(k, data, None), KEY), data))
-
-    def step(raw, *leaves):
-        state, data = tree.unflatten(leaves)
-        return jax.tree.leaves(alg.step(jax.random.wrap_key_data(raw), jnp.int32(0), state, data, None))
-
-    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    raw = jax.eval_shape(jax.random.key_data, KEY)
-    export = jax.export.export(jax.jit(step), platforms=("cpu", "cuda", "tpu"), disabled_checks=EXPORT_CHECKS)
-    assert export(raw, *shapes).platforms == ("cpu", "cuda", "tpu")

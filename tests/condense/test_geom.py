@@ -6,17 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from condense_toy import INDUCTIVE, TASK, elsewhere, same
+from condense_toy import TASK, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import jgd
+from jgd.condense import METHODS
+from jgd.condense._geom import GEOM, OFFICIAL, _algorithms, predicted, raised, soft_node_set
+from jgd.condense._sfgc import follow, gcn
 from jgd.condense.bilevel import Matching
-from jgd.condense.experts import Lessons, Window, difficulty
-from jgd.condense.geom import GEOM, OFFICIAL, _algorithms, official, predicted, raised, soft_node_set
-from jgd.condense.sfgc import follow, gcn, real_nodes
+from jgd.condense.trajectories import Segment, difficulty
 from jgd.core import Examples, InMemory
-from jgd.graph import EXPORT_CHECKS, adjacency, identity, operator
+from jgd.graph import adjacency, identity, operator
 
 close = np.testing.assert_allclose
 KEY = jax.random.key(0)
@@ -100,7 +100,7 @@ def pieces(rng, recipe):
     def drawn(leaf):
         return jnp.asarray(rng.uniform(-0.5, 0.5, leaf.shape), jnp.float32)
 
-    window = Window(*(jax.tree.map(drawn, like) for _ in range(3)))
+    window = Segment(*(jax.tree.map(drawn, like) for _ in range(3)))
     state = alg.init(KEY, Matching(start, None), None)
     return alg, model, start, window, state
 
@@ -221,17 +221,6 @@ def test_stored_experts(tmp_path):
     assert len(list(tmp_path.glob("expert-*.npy"))) == 4
 
 
-def test_inductive():
-    """Only training nodes have a part; validation nodes would only choose among sets."""
-    recipe = replace(SMALL, select_every=None)
-    same(recipe(KEY, INDUCTIVE), recipe(KEY, elsewhere(INDUCTIVE, np.asarray(INDUCTIVE.train))))
-
-
-def test_resumed_run(tmp_path, run):
-    same(jgd.run(SMALL, KEY, TASK, out=tmp_path, progress=False), run[0])
-    same(jgd.run(SMALL, KEY, TASK, out=tmp_path, progress=False), run[0])
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -277,33 +266,12 @@ def test_official_settings():
     rows = [line.split() for line in TABLE.strip().splitlines()]
     assert len(rows) == len(OFFICIAL)
     for dataset, ratio, *values in rows:
-        recipe = official(dataset, float(ratio))
+        recipe = METHODS.official("geom", dataset, label_ratio=float(ratio))
         for name, value in zip(COLUMNS, values, strict=True):
             got = getattr(recipe, name)
             assert got == (value if isinstance(got, str) else float(value)), (dataset, ratio, name)
         assert recipe.soft_labels == (dataset == "cora")
-    assert official("unheard-of") == GEOM()
-
-
-def test_lowers_everywhere(rng):
-    alg, _, start, window, state = pieces(rng, SMALL)
-    _, teacher, _ = _algorithms(replace(SMALL, nodes=None, label_ratio=None), 3)
-    real = real_nodes(TASK)
-    lessons = Lessons(real, jnp.arange(len(real.targets)))
-
-    def step(raw, state, data, window):
-        return alg.step(jax.random.wrap_key_data(raw), 0, state, data, window)
-
-    def learn(raw, t, state, data):
-        return teacher.step(jax.random.wrap_key_data(raw), t, state, data, None)
-
-    raw, platforms = jax.random.key_data(KEY), ("cpu", "cuda", "tpu")
-    for fn, args in (
-        (step, (raw, state, Matching(start, None), window)),
-        (learn, (raw, jnp.asarray(3), jax.eval_shape(teacher.init, KEY, lessons, None), lessons)),
-    ):
-        exported = jax.export.export(jax.jit(fn), platforms=platforms, disabled_checks=EXPORT_CHECKS)(*args)
-        assert exported.platforms == platforms
+    assert METHODS.official("geom", "unheard-of") == GEOM()
 
 
 # --- ablation -------------------------------------------------------------------------------------
@@ -325,6 +293,6 @@ def test_knowledge_moves_nodes_to_where_the_expert_is_sure(rng):
 def test_bound_of_windows_is_used():
     """A window that has not expanded yet asks for early starts only."""
     early = replace(SMALL, first_start=2, max_start=2, expert_steps=20)
-    assert early.stretch().at == (0, 10, 20)
-    assert SMALL.stretch().at == (0, 2, 4, 10, 12, 14, 20)
-    assert replace(SMALL, knowledge=0.0).stretch().at == (0, 2, 4, 10, 12, 14)
+    assert early.span().at == (0, 10, 20)
+    assert SMALL.span().at == (0, 2, 4, 10, 12, 14, 20)
+    assert replace(SMALL, knowledge=0.0).span().at == (0, 2, 4, 10, 12, 14)

@@ -11,8 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jgd
-from jgd.condense.graph_selection import HerdingGraphs, KCenterGraphs, RandomGraphs, fill, gin_embedding
-from jgd.condense.selection import herding, k_center
+from jgd.condense.coresets import (
+    HerdingGraphs,
+    KCenterGraphs,
+    RandomGraphs,
+    fill,
+    gin_embedding,
+    herding,
+    k_center,
+)
 from jgd.graph import select_graphs
 
 equal = np.testing.assert_array_equal

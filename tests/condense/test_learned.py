@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from condense_toy import TASK
 
-from jgd.condense.learned import _taught, backbone, selected, val_examples
+from jgd.condense.backbones import backbone, val_examples
+from jgd.condense.select import select_on_validation, teaching_accuracy
 from jgd.core import Algorithm, Examples
 from jgd.graph import identity
 
@@ -32,7 +33,7 @@ def passing(orders):
 
 
 class Data:
-    """What `selected` looks at."""
+    """What `select_on_validation` looks at."""
 
     val = val_examples("sgc", TASK)
 
@@ -42,7 +43,7 @@ def test_the_set_that_teaches_best_is_kept(good):
     """Wherever on the way it comes: neither the first, nor the last, nor the worst."""
     half, none = np.asarray([0, 2, 1]), np.asarray([1, 2, 0])
     orders = [RIGHT if t == good else (half if t % 2 else none) for t in range(3)]
-    alg = selected(passing(orders), backbone("sgc", 3), every=1)
+    alg = select_on_validation(passing(orders), backbone("sgc", 3), every=1)
     state = alg.init(KEY, Data, None)
     scores = []
     for t in range(3):
@@ -59,16 +60,16 @@ def test_the_score_is_the_accuracy_on_the_validation_nodes():
     model = backbone("sgc", 3)
     small = Examples((identity(3), jnp.asarray(CENTRES)), jnp.asarray(RIGHT))
     val = val_examples("sgc", TASK)
-    score = float(_taught(model, small, val))
+    score = float(teaching_accuracy(model, small, val))
     assert score > 0.7
     wrong = val._replace(targets=(val.targets + 1) % 3)
-    assert float(_taught(model, small, wrong)) < 0.3
+    assert float(teaching_accuracy(model, small, wrong)) < 0.3
     params, _ = model.init(jax.random.key(0), *small.inputs)
     assert set(params) == {"Linear_0", "bias"}
     turned = small._replace(targets=(small.targets + 1) % 3)
-    np.testing.assert_allclose(float(_taught(model, turned, wrong)), score, atol=0.1)
+    np.testing.assert_allclose(float(teaching_accuracy(model, turned, wrong)), score, atol=0.1)
     hits = np.asarray(val.targets) == 0
     only = val._replace(weights=jnp.asarray(hits, jnp.float32))
     last = small._replace(targets=jnp.zeros(3, jnp.int32))
-    assert float(_taught(model, last, only)) == 1
-    assert float(_taught(model, last, val)) == pytest.approx(hits.mean())
+    assert float(teaching_accuracy(model, last, only)) == 1
+    assert float(teaching_accuracy(model, last, val)) == pytest.approx(hits.mean())

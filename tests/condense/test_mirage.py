@@ -11,21 +11,24 @@ from condense_toy import same
 from graph_toy import TASK, chains, task_of, together
 
 import jgd
-from jgd.condense.mirage import OFFICIAL, STUDENTS, Mirage, forest, official
+from jgd.condense import METHODS
+from jgd.condense._mirage import OFFICIAL, STUDENTS, Mirage, forest
 from jgd.core import from_linen, in_memory
 from jgd.data import artifact
 from jgd.data.generate import contextual_sbm
 from jgd.data.storage import DataError
 from jgd.data.tu import tu
+from jgd.evaluation import KINDS, EvalConfig, evaluate
 from jgd.graph import from_edges, operator, select_graphs
-from jgd.nn import GAT, GCN, GIN, GraphSAGE, Readout, graph_classifier, graph_set, graph_splits
+from jgd.metrics import one_vs_rest_auc
+from jgd.nn import GAT, GCN, GIN, GraphSAGE, Readout
 from jgd.ops import frequent_itemsets, wl_colors
 from jgd.optim import adam_l2
-from jgd.protocols.graphs import GraphProtocol, evaluate_graphs
+from jgd.training import classifier, graph_set, graph_splits
 
 close, equal = np.testing.assert_allclose, np.testing.assert_array_equal
 KEY = jax.random.key(5)
-QUICK = GraphProtocol(steps=60, hidden=16, learning_rate=0.02, select_every=20)
+QUICK = replace(KINDS["graphs"].make().config, steps=60, hidden=16, learning_rate=0.02, select_every=20)
 
 
 def random_graph(seed=0, nodes=14, *, loops=True):
@@ -108,7 +111,7 @@ def test_identical_graphs():
         data, batches = graph_splits(own, test, test, batch_size=8, steps=30, seed=0)
         assert batches is None
         model = from_linen(Readout(GIN(8, 8, 2, dropout=0.0), 2, "mean"))
-        alg = graph_classifier(model, adam_l2(0.02, num_steps=30), select="auc", every=30)
+        alg = classifier(model, adam_l2(0.02, num_steps=30), metric=one_vs_rest_auc, every=30)
         net = in_memory(name, alg, KEY, data, 30)
         trained[name] = np.asarray(net(*data.test.inputs).logits)
     assert abs(trained["graph"]).max() > 0.3
@@ -281,8 +284,8 @@ def test_artifact_and_driver(tmp_path):
     back = artifact.load(artifact.save(small, tmp_path / "small.npz"))
     equal(back.data.nodes, small.data.nodes)
     equal(back.extras["root"], small.extras["root"])
-    score = evaluate_graphs(back, TASK, seeds=1, protocol=QUICK)["gin"]
-    equal(score.auc, evaluate_graphs(small, TASK, seeds=1, protocol=QUICK)["gin"].auc)
+    score = evaluate(back, TASK, seeds=1, config=QUICK)["gin"]["auc"]
+    equal(score.test, evaluate(small, TASK, seeds=1, config=QUICK)["gin"]["auc"].test)
 
 
 def test_impossible_settings():
@@ -318,19 +321,19 @@ def test_impossible_settings():
 
 def test_official_settings():
     for name, settings in OFFICIAL.items():
-        recipe = official(name)
+        recipe = METHODS.official("mirage", name)
         assert all(getattr(recipe, k) == v for k, v in settings.items())
-        GraphProtocol(**STUDENTS[name])
-    assert official("MUTAG") == Mirage()
-    assert official("DD", nodes=100) == Mirage(depth=1, nodes=100)
-    assert official("DD", max_patterns=7).counts == (15, 9)
+        EvalConfig(**STUDENTS[name])
+    assert METHODS.official("mirage", "MUTAG") == Mirage()
+    assert METHODS.official("mirage", "DD", nodes=100) == Mirage(depth=1, nodes=100)
+    assert METHODS.official("mirage", "DD", max_patterns=7).counts == (15, 9)
 
 
 # --- ablations ------------------------------------------------------------------------------------
 
 
 def auc(small, task):
-    return evaluate_graphs(small, task, seeds=3, protocol=QUICK)["gin"].auc
+    return evaluate(small, task, seeds=3, config=QUICK)["gin"]["auc"].test
 
 
 def test_depth_matters():

@@ -1,31 +1,28 @@
 """SFGC: the student against plain descent and float64, the checks of trajectory matching, the recipe."""
 
-import shutil
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from condense_toy import INDUCTIVE, TASK, elsewhere, same
+from condense_toy import TASK, same
 
 import jgd
-from jgd.condense.bilevel import Matching
-from jgd.condense.experts import Window
-from jgd.condense.sfgc import (
+from jgd.condense import METHODS
+from jgd.condense._sfgc import (
     OFFICIAL,
     SFGC,
-    _algorithms,
     follow,
     gcn,
-    official,
-    real_nodes,
     trajectory_matching,
     val_nodes,
 )
+from jgd.condense.bilevel import MatchContext
+from jgd.condense.trajectories import Segment
 from jgd.core import Examples, InMemory
 from jgd.data.generate import contextual_sbm
-from jgd.graph import EXPORT_CHECKS, identity, operator
+from jgd.graph import identity, operator
 from jgd.ops.kernels import gntk_score
 
 close = np.testing.assert_allclose
@@ -140,11 +137,11 @@ def test_finite_differences(rng, rows, width):
     with jax.enable_x64(True):
         model, small, params, target = problem(rng, rows, width, dtype=np.float64)
         matching = trajectory_matching(model, 3)
-        window = Window(params, target, target)
+        window = Segment(params, target, target)
 
         def value(x, rate):
             examples = small._replace(inputs=(identity(rows), x))
-            return matching(None, examples, {"lr": rate}, None, window, key=None, t=0)[0]
+            return matching(MatchContext(None, examples, {"lr": rate}, None, window))[0]
 
         value = jax.jit(value)
         x, h = small.inputs[1], 1e-6
@@ -162,9 +159,8 @@ def test_loss_at_the_ends(rng, kind):
 
     def loss(steps, goal, small=small):
         matching = trajectory_matching(model, steps, kind=kind)
-        return matching(
-            None, small, {"lr": jnp.asarray(0.3)}, None, Window(params, goal, goal), key=None, t=0
-        )[0]
+        ctx = MatchContext(None, small, {"lr": jnp.asarray(0.3)}, None, Segment(params, goal, goal))
+        return matching(ctx)[0]
 
     close(loss(0, target), 1, rtol=1e-6)
     reached = follow(model, params, small, 0.3, 1)
@@ -182,7 +178,7 @@ def test_loss_at_the_ends(rng, kind):
 def test_loss_by_hand(rng):
     """The ratio of distances, of all parameters together."""
     model, small, params, target = problem(rng, 4, 6)
-    window = Window(params, target, target)
+    window = Segment(params, target, target)
     end = by_hand(
         np.asarray(small.inputs[1], np.float64), np.eye(3)[np.asarray(small.targets)], params, 0.4, 5
     )
@@ -196,7 +192,7 @@ def test_loss_by_hand(rng):
     ratio = np.linalg.norm(flat(end) - flat(target)) / np.linalg.norm(flat(params) - flat(target))
     for kind, power in (("squared", 2), ("norm", 1)):
         matching = trajectory_matching(model, 5, kind=kind, learning_rate=0.4)
-        close(matching(None, small, {}, None, window, key=None, t=0)[0], ratio**power, rtol=1e-4)
+        close(matching(MatchContext(None, small, {}, None, window))[0], ratio**power, rtol=1e-4)
 
 
 # --- the recipe -----------------------------------------------------------------------------------
@@ -221,19 +217,6 @@ def test_result(run):
     close(history["best"][-1], np.nanmax(history["score"]))
 
 
-def test_same_key_same_result(run, compilations):
-    same(SMALL(KEY, TASK), run[0])
-    assert not compilations.get("jit(_advance)", 0)
-    other = SMALL(jax.random.key(1), TASK)
-    assert not np.array_equal(other.data.nodes, run[0].data.nodes)
-
-
-def test_resumed_run(tmp_path, run):
-    same(jgd.run(SMALL, KEY, TASK, out=tmp_path, progress=False), run[0])
-    shutil.rmtree(tmp_path / "checkpoints" / "match")
-    same(jgd.run(SMALL, KEY, TASK, out=tmp_path, progress=False), run[0])
-
-
 def test_stored_experts(tmp_path, run):
     """The first run fills the folder, the second finds it, and both are equal to the bit."""
     recipe = replace(SMALL, store=str(tmp_path / "experts"))
@@ -245,15 +228,6 @@ def test_stored_experts(tmp_path, run):
     assert not np.array_equal(first.data.nodes, run[0].data.nodes)
     with pytest.raises(ValueError, match="other note"):
         replace(recipe, expert_lr=0.1)(KEY, TASK)
-
-
-def test_inductive():
-    """Test nodes have no part; validation nodes only choose."""
-    small = SMALL(KEY, INDUCTIVE)
-    train, val = np.asarray(INDUCTIVE.train), np.asarray(INDUCTIVE.val)
-    same(small, SMALL(KEY, elsewhere(INDUCTIVE, train | val)))
-    last = replace(SMALL, select_every=None)
-    same(last(KEY, INDUCTIVE), last(KEY, elsewhere(INDUCTIVE, train)))
 
 
 def test_labels_of_test_nodes_have_no_part():
@@ -336,39 +310,14 @@ def test_official_settings():
     rows = [line.split() for line in TABLE.strip().splitlines()]
     assert len(rows) == len(OFFICIAL)
     for dataset, ratio, *values in rows:
-        recipe = official(dataset, float(ratio))
+        recipe = METHODS.official("sfgc", dataset, label_ratio=float(ratio))
         for name, value in zip(COLUMNS, values, strict=True):
             got = getattr(recipe, name)
             assert got == (value if isinstance(got, str) else float(value)), (dataset, ratio, name)
         assert recipe.every == (100 if dataset == "cora" else 10)
-    assert official("cora").stretch().at == (0, 100, 200, 300, 1200, 1300, 1400, 1500)
-    assert official("unheard-of") == SFGC()
-    assert official("citeseer", nodes=60).expert_decay == 5e-4
-
-
-def test_lowers_everywhere():
-    """The matching step and an expert's step, for all platforms at once."""
-    alg, teacher = _algorithms(replace(SMALL, nodes=None, label_ratio=None), 3)
-    real = real_nodes(TASK)
-    x = jnp.asarray(TASK.graph.nodes)[:4]
-    data = Matching(Examples((x,), jnp.asarray([0, 1, 2, 0])), real)
-    params = jax.eval_shape(lambda: gcn(3, 8).init(KEY, *real.inputs)[0])
-    window = Window(params, params, params)
-
-    def step(raw, state, data, window):
-        return alg.step(jax.random.wrap_key_data(raw), 0, state, data, window)
-
-    def learn(raw, state, data):
-        return teacher.step(jax.random.wrap_key_data(raw), 0, state, data, None)
-
-    raw = jax.random.key_data(KEY)
-    platforms = ("cpu", "cuda", "tpu")
-    for fn, args in (
-        (step, (raw, jax.eval_shape(alg.init, KEY, data, None), data, window)),
-        (learn, (raw, jax.eval_shape(teacher.init, KEY, real, None), real)),
-    ):
-        exported = jax.export.export(jax.jit(fn), platforms=platforms, disabled_checks=EXPORT_CHECKS)(*args)
-        assert exported.platforms == platforms
+    assert METHODS.official("sfgc", "cora").span().at == (0, 100, 200, 300, 1200, 1300, 1400, 1500)
+    assert METHODS.official("sfgc", "unheard-of") == SFGC()
+    assert METHODS.official("sfgc", "citeseer", nodes=60).expert_decay == 5e-4
 
 
 # --- ablation -------------------------------------------------------------------------------------
@@ -410,14 +359,14 @@ def test_matching_puts_the_edges_into_the_features(noisy):
     labels, train = np.asarray(noisy.labels).copy(), np.asarray(noisy.train)
     labels[train] = rng.permutation(labels[train])
     wrong = replace(noisy, labels=labels)
-    protocol = jgd.Protocol(epochs=100, hidden=32, select_every=5)
+    config = jgd.EvalConfig(steps=100, hidden=32, select_every=5)
     sets = {}
     for seed in range(2):
         key = jax.random.key(seed)
         sets[f"matched {seed}"] = recipe(key, noisy)
         sets[f"start {seed}"] = replace(recipe, steps=1, lr_x=0.0)(key, noisy)
         sets[f"shuffled {seed}"] = recipe(key, wrong)
-    scores = jgd.evaluate(sets, noisy, seeds=2, protocol=protocol)
+    scores = jgd.evaluate(sets, noisy, seeds=2, config=config)
     found = {k: v["gcn"].test_mean for k, v in scores.items()}
     for seed in range(2):
         assert found[f"matched {seed}"] > found[f"start {seed}"] + 0.05, found

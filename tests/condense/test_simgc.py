@@ -6,20 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from condense_toy import INDUCTIVE, TASK, elsewhere, same
+from condense_toy import TASK, same
 
-from jgd.condense.bilevel import Matching
-from jgd.condense.simgc import (
+from jgd.condense._simgc import (
     OFFICIAL,
     Real,
     SimGC,
-    _algorithm,
     _loss,
     class_statistics,
     neighbour_similarity,
 )
+from jgd.condense.bilevel import MatchContext
 from jgd.core import Examples, InMemory, bind, from_linen
-from jgd.graph import EXPORT_CHECKS, DenseOperator, adjacency, identity
+from jgd.graph import DenseOperator, adjacency, identity
 from jgd.nn import MLP
 
 close = np.testing.assert_allclose
@@ -75,7 +74,7 @@ def test_loss_by_hand(rng):
     small = Examples(
         (DenseOperator(jnp.asarray(a, jnp.float32)), jnp.asarray(x, jnp.float32)), jnp.asarray(y)
     )
-    value, terms = _loss(SMALL, c)(teacher, small, {}, Matching(small, real), None, key=KEY, t=0)
+    value, terms = _loss(SMALL, c)(MatchContext(teacher, small, {}, real))
 
     a = np.where(a >= 0.01, a, 0)
     x = x * factor
@@ -109,7 +108,7 @@ def test_alignment_is_zero_at_the_real_graph():
     teacher = bind(model, *model.init(KEY, identity(1), jnp.zeros((1, x.shape[1]))))
     real = Real(teacher, jnp.asarray(1.0), *statistics, jnp.ones(3, bool))
     small = Examples((DenseOperator(a), jnp.asarray(x)), jnp.asarray(TASK.labels))
-    _, terms = _loss(SMALL, 3)(teacher, small, {}, Matching(small, real), None, key=KEY, t=0)
+    _, terms = _loss(SMALL, 3)(MatchContext(teacher, small, {}, real))
     assert terms["alignment"] < 1e-6
 
 
@@ -140,33 +139,7 @@ def test_scale():
     close(theirs.data.nodes * 8, ours.data.nodes, rtol=1e-4, atol=1e-4)
 
 
-def test_what_it_sees():
-    """Inductive: nothing but the training nodes (the teacher is selected by validation nodes)."""
-    recipe = replace(SMALL, select_every=None, steps=6)
-    keep = INDUCTIVE.train | INDUCTIVE.val
-    same(recipe(KEY, INDUCTIVE), recipe(KEY, elsewhere(INDUCTIVE, keep)))
-
-
 def test_refuses():
     for wrong in ({"steps": 0}, {"align": -1.0}, {"scale": 0.0}, {"teacher_hidden": 0}, {"patience": 0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             SimGC(**wrong)
-
-
-def test_export():
-    """One step lowers for every platform."""
-    alg = _algorithm(replace(SMALL, nodes=None, label_ratio=None), 3, select=False)
-    model = from_linen(MLP(3, 8, dropout=0.0))
-    teacher = bind(model, *model.init(KEY, identity(1), jnp.zeros((1, 6))))
-    real = Real(teacher, jnp.ones(()), jnp.zeros((3, 18)), jnp.ones((3, 18)), jnp.ones(3, bool))
-    data = Matching(Examples((jnp.ones(()), jnp.ones((9, 6))), jnp.arange(9) % 3), real)
-    leaves, tree = jax.tree.flatten((jax.eval_shape(lambda k: alg.init(k, data, None), KEY), data))
-
-    def step(raw, *leaves):
-        state, data = tree.unflatten(leaves)
-        return jax.tree.leaves(alg.step(jax.random.wrap_key_data(raw), jnp.int32(0), state, data, None))
-
-    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    raw = jax.eval_shape(jax.random.key_data, KEY)
-    export = jax.export.export(jax.jit(step), platforms=("cpu", "cuda", "tpu"), disabled_checks=EXPORT_CHECKS)
-    assert export(raw, *shapes).platforms == ("cpu", "cuda", "tpu")

@@ -9,12 +9,11 @@ import pytest
 from condense_toy import INDUCTIVE, TASK, elsewhere, same
 
 import jgd
-from jgd.condense.bilevel import Matching
-from jgd.condense.selection import Random
-from jgd.condense.sntk import GCSNTK, OFFICIAL, Kernel, _algorithm, sntk_accuracy, sntk_predict
-from jgd.core import Examples, InMemory
+from jgd.condense._sntk import GCSNTK, OFFICIAL, sntk_accuracy, sntk_predict
+from jgd.condense.coresets import Random
+from jgd.core import InMemory
 from jgd.data import artifact
-from jgd.graph import EXPORT_CHECKS, adjacency, identity, operator
+from jgd.graph import adjacency, identity, operator
 from jgd.ops.kernels import graph_ntk
 
 close = np.testing.assert_allclose
@@ -90,9 +89,11 @@ def test_is_for_its_own_kernel(run, tmp_path):
     """It says so, `evaluate` scores it by that kernel, and it survives being stored."""
     small, _ = run
     assert small.train["predictor"] == "sntk"
-    found = jgd.evaluate({"own": small, "other": Random(nodes=9)(KEY, TASK)}, TASK, models=("mlp",), seeds=1)
+    found = jgd.evaluate(
+        {"own": small, "other": Random(nodes=9)(KEY, TASK)}, TASK, networks=("mlp",), seeds=1
+    )
     close(found["own"]["mlp"].test_mean, sntk_accuracy(small, TASK), rtol=1e-6)
-    assert list(found) == ["own", "other"]
+    assert found.axes["set"] == ("own", "other")
     loaded = artifact.load(artifact.save(small, tmp_path / "small.npz"))
     assert sntk_accuracy(loaded, TASK) == sntk_accuracy(small, TASK)
     with pytest.raises(ValueError, match="GCSNTK"):
@@ -136,21 +137,3 @@ def test_refuses():
             GCSNTK(**wrong)
     for settings in OFFICIAL.values():
         GCSNTK(**settings)
-
-
-def test_export(run):
-    """One step lowers for every platform: Cholesky and all."""
-    _, loop = run
-    alg = _algorithm(Kernel(2, 2, 1.0), 3, 0.01, None, None)
-    data = Matching(loop.data.start, loop.data.real)
-    assert isinstance(data.start, Examples)
-    leaves, tree = jax.tree.flatten((jax.eval_shape(lambda k: alg.init(k, data, None), KEY), data))
-
-    def step(raw, *leaves):
-        state, data = tree.unflatten(leaves)
-        return jax.tree.leaves(alg.step(jax.random.wrap_key_data(raw), jnp.int32(0), state, data, None))
-
-    shapes = [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves]
-    raw = jax.eval_shape(jax.random.key_data, KEY)
-    export = jax.export.export(jax.jit(step), platforms=("cpu", "cuda", "tpu"), disabled_checks=EXPORT_CHECKS)
-    assert export(raw, *shapes).platforms == ("cpu", "cuda", "tpu")

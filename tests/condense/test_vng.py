@@ -9,8 +9,8 @@ from condense_toy import INDUCTIVE, TASK, elsewhere, same
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jgd.condense.common import symmetric_normalization
-from jgd.condense.vng import VNG, layer_outputs, virtual_propagation, weighted_kmeans
+from jgd.condense._vng import VNG, layer_outputs, virtual_propagation, weighted_kmeans
+from jgd.condense.common import normalize_adjacency
 from jgd.graph import adjacency
 
 close = np.testing.assert_allclose
@@ -75,7 +75,7 @@ def test_result(small, outputs):
     """X', A' and y' by brute force from the clusters."""
     assign, index = small.extras["assign"], np.flatnonzero(TASK.train)
     assert (assign[~TASK.train] == -1).all()
-    a_hat = symmetric_normalization(adjacency(TASK.graph)).toarray()
+    a_hat = normalize_adjacency(adjacency(TASK.graph)).toarray()
     weights = a_hat[np.ix_(index, index)].sum(0)
     e = np.zeros((8, len(index)))
     e[assign[index], np.arange(len(index))] = weights
@@ -95,7 +95,7 @@ def test_result(small, outputs):
 def test_propagation_imitates_the_network(small, outputs):
     """A' maps the clusters' outputs to what they receive far better than no propagation does."""
     index = np.flatnonzero(TASK.train)
-    a_hat = symmetric_normalization(adjacency(TASK.graph)).toarray()
+    a_hat = normalize_adjacency(adjacency(TASK.graph)).toarray()
     weights = a_hat[np.ix_(index, index)].sum(0)
     e = np.zeros((8, len(index)))
     e[small.extras["assign"][index], np.arange(len(index))] = weights

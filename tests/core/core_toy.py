@@ -38,14 +38,14 @@ NOISY = from_linen(Noisy())
 
 
 def mse(ctx):
-    return jnp.mean((ctx.outputs["student"].logits - ctx.batch.targets) ** 2)
+    return jnp.mean((ctx.outputs["model"].logits - ctx.batch.targets) ** 2)
 
 
 def _jitter(key, t, data, batch):
     """Every key counts, and costs little to compile."""
     batch = data if batch is None else batch
     x = batch.inputs[0]
-    return batch, {"student": (x + 0.1 * jax.random.normal(key, x.shape),)}
+    return batch, {"model": (x + 0.1 * jax.random.normal(key, x.shape),)}
 
 
 JITTERED = train(LINEAR, objective(mse), optax.adam(1e-2), prepare=_jitter)

@@ -44,7 +44,7 @@ class Plain:
 
 
 def loss(temperature, weight=1.0):
-    return lambda ctx: weight * jnp.mean(ctx.outputs["student"].logits / temperature)
+    return lambda ctx: weight * jnp.mean(ctx.outputs["model"].logits / temperature)
 
 
 def scaled(x):

@@ -37,7 +37,7 @@ class Linen(nn.Module):
         h = nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM, name="norm")(x)
         drop = not train or not self.has_rng("dropout")
         y = nn.Dropout(self.rate)(h, deterministic=drop)
-        return Outputs(logits=y, embedding=h, taps={"input": x}) if self.wrap else y
+        return Outputs(y, embedding=h, taps={"input": x}) if self.wrap else y
 
 
 class Sampling(nn.Module):
@@ -54,7 +54,7 @@ class Nnx(nnx.Module):
 
     def __call__(self, x):
         h = self.norm(self.dense(x))
-        return Outputs(logits=self.drop(h), embedding=h)
+        return Outputs(self.drop(h), embedding=h)
 
 
 def normalised(x):
@@ -238,6 +238,175 @@ def test_linen_modules_are_told_what_they_ask_for():
     np.testing.assert_array_equal(model.apply({}, {}, X, key=jax.random.key(0))[0].logits, X)
     dropped = model.apply({}, {}, X, key=jax.random.key(0), train=True)[0].logits
     assert 0.2 < np.mean(np.asarray(dropped) == 0) < 0.8
+
+
+# --- intermediate values of foreign modules --------------------------------------------------------
+
+
+class Block(nn.Module):
+    width: int
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        x = nn.BatchNorm(use_running_average=not train, momentum=MOMENTUM)(nn.Dense(self.width)(x))
+        self.sow("intermediates", "before", x)
+        return nn.Dropout(0.5, deterministic=not (train and self.has_rng("dropout")))(nn.relu(x))
+
+
+class Foreign(nn.Module):
+    """Returns an array and knows nothing of taps; a branch that costs much hangs on the first block."""
+
+    @nn.compact
+    def __call__(self, x, train=False):
+        shared = nn.Dense(4)
+        x = shared(shared(Block(4)(x, train=train)))
+        side = Block(64)(x, train=train)
+        return nn.Dense(2)(x) + 0 * side.shape[0]
+
+
+TAPS = {
+    "first": "Block_0",
+    "inner": "Block_0/Dense_0",
+    "sown": "Block_0/before",
+    "twice": "Dense_0",
+    "side": "Block_1",
+}
+
+
+def forward(params, x):
+    """The module in NumPy, in evaluation."""
+
+    def dense(p, x):
+        return x @ np.asarray(p["kernel"], np.float64) + np.asarray(p["bias"], np.float64)
+
+    inner = dense(params["Block_0"]["Dense_0"], np.asarray(x, np.float64))
+    sown = inner / np.sqrt(1 + 1e-5)
+    first = np.maximum(sown, 0)
+    once = dense(params["Dense_0"], first)
+    twice = dense(params["Dense_0"], once)
+    side = np.maximum(dense(params["Block_1"]["Dense_0"], twice) / np.sqrt(1 + 1e-5), 0)
+    taps = {"first": first, "inner": inner, "sown": sown, "twice": (once, twice), "side": side}
+    return dense(params["Dense_1"], twice), taps
+
+
+def close(found, expected):
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+
+
+def test_taps_of_a_linen_module():
+    model, plain, x = from_linen(Foreign(), taps=TAPS), from_linen(Foreign()), X[:, :4]
+    params, state = jax.jit(model.init)(jax.random.key(0), x)
+    same = plain.init(jax.random.key(0), x)
+    jax.tree.map(np.testing.assert_array_equal, (params, state), same)
+    for apply in (model.apply, jax.jit(model.apply)):
+        outputs, after = apply(params, state, x)
+        close((outputs.value, dict(outputs.taps)), forward(params, x))
+    assert model.apply(params, state, x)[1] is state
+
+    key = jax.random.key(1)  # what is not tapped stays as it is: dropout, batch statistics
+    outputs, after = model.apply(params, state, x, key=key, train=True)
+    expected, later = plain.apply(params, state, x, key=key, train=True)
+    np.testing.assert_array_equal(outputs.value, expected.value)
+    jax.tree.map(np.testing.assert_array_equal, after, later)
+    inner = forward(params, x)[1]["inner"]
+    np.testing.assert_allclose(outputs.taps["sown"], normalised(inner), atol=1e-4)
+    kept = np.asarray(outputs.taps["first"]) != 0
+    np.testing.assert_allclose(outputs.taps["first"][kept], 2 * normalised(inner)[kept], atol=1e-4)
+
+
+def test_gradients_and_batches_of_taps():
+    model, x = from_linen(Foreign(), taps=TAPS), X[:, :4]
+    params, state = model.init(jax.random.key(0), x)
+    grads = jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, state, x)[0].taps["first"])))(params)
+    active = forward(params, x)[1]["first"] > 0
+    np.testing.assert_allclose(
+        grads["Block_0"]["Dense_0"]["kernel"], x.T @ active / np.sqrt(1 + 1e-5), rtol=1e-4, atol=1e-5
+    )
+    assert not np.any(grads["Dense_1"]["kernel"])
+    keys = jax.random.split(jax.random.key(0), 3)
+    many = jax.vmap(lambda k: model.apply(*model.init(k, x), x)[0].taps["side"])(keys)
+    np.testing.assert_allclose(
+        many[2], forward(model.init(keys[2], x)[0], x)[1]["side"], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_taps_that_are_not_read_cost_nothing():
+    x = X[:, :4]
+    params, state = from_linen(Foreign()).init(jax.random.key(0), x)
+
+    def flops(model, read):
+        run = jax.jit(lambda p, x: read(model.apply(p, state, x)[0]))
+        return run.lower(params, x).compile().cost_analysis()["flops"]
+
+    tapped = from_linen(Foreign(), taps=TAPS)
+    assert flops(tapped, lambda out: out.value) == flops(from_linen(Foreign()), lambda out: out.value)
+    assert flops(tapped, lambda out: out.taps["side"]) > flops(tapped, lambda out: out.value)
+
+
+class Layers(nnx.Module):
+    def __init__(self, rngs):
+        self.encoder = nnx.Sequential(nnx.Linear(5, 4, rngs=rngs), nnx.relu, nnx.Linear(4, 3, rngs=rngs))
+        self.head = nnx.Linear(3, 3, rngs=rngs)
+        self.norm = nnx.BatchNorm(3, momentum=MOMENTUM, rngs=rngs)
+        self.unused = nnx.Linear(3, 3, rngs=rngs)
+
+    def __call__(self, x):
+        return self.norm(self.head(self.head(self.encoder(x))))
+
+
+def test_taps_of_an_nnx_module():
+    taps = {"hidden": "encoder/layers/2", "first": "encoder.layers.0", "head": "head"}
+    model, plain = from_nnx(Layers, taps=taps), from_nnx(Layers)
+    params, state = jax.jit(model.init)(jax.random.key(0), X)
+
+    def dense(p, x):
+        return x @ np.asarray(p["kernel"][...], np.float64) + np.asarray(p["bias"][...], np.float64)
+
+    first = dense(params["encoder"]["layers"][0], X)
+    hidden = dense(params["encoder"]["layers"][2], np.maximum(first, 0))
+    once = dense(params["head"], hidden)
+    twice = dense(params["head"], once)
+    for apply in (model.apply, jax.jit(model.apply)):
+        outputs, _ = apply(params, state, X)
+        close(dict(outputs.taps), {"hidden": hidden, "first": first, "head": (once, twice)})
+        close(outputs.value, twice / np.sqrt(1 + 1e-5))
+    outputs, after = model.apply(params, state, X, train=True)
+    expected, later = plain.apply(params, state, X, train=True)
+    np.testing.assert_array_equal(outputs.value, expected.value)
+    jax.tree.map(np.testing.assert_array_equal, after, later)
+    grads = jax.grad(lambda p: jnp.sum(model.apply(p, state, X)[0].taps["hidden"]))(params)
+    expected = np.maximum(first, 0).T @ np.ones((16, 3))
+    np.testing.assert_allclose(grads["encoder"]["layers"][2]["kernel"][...], expected, rtol=1e-4, atol=1e-5)
+    many = jax.vmap(lambda k: model.apply(*model.init(k, X), X)[0].taps["hidden"])(
+        jax.random.split(jax.random.key(0), 3)
+    )
+    assert many.shape == (3, 16, 3)
+
+
+def test_equal_taps_share_their_functions():
+    reverse = dict(reversed(TAPS.items()))
+    assert from_linen(Foreign(), taps=TAPS) is from_linen(Foreign(), taps=reverse)
+    assert from_linen(Foreign(), taps=TAPS) is not from_linen(Foreign(), taps={"first": "Block_0"})
+    assert from_linen(Foreign(), taps={}) is from_linen(Foreign())
+    assert from_nnx(Layers, taps={"a": "head"}) is from_nnx(Layers, taps={"a": "head"})
+    assert from_nnx(Layers, taps={"a": "head"}) is not from_nnx(Layers)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (from_linen(Foreign(), taps={"a": "Block_9"}), "tap 'a': the network has no 'Block_9', but Block_"),
+        (from_linen(Foreign(), taps={"a": "Block_0/Dense"}), "no 'Block_0/Dense', but Block_0/Dense_0"),
+        (from_linen(Linen(), taps={"input": "norm"}), "a tap of this name already"),
+        (from_nnx(Layers, taps={"a": "encoder/layers/3"}), "no 'encoder/layers/3', but encoder/layers/"),
+        (from_nnx(Layers, taps={"a": "unused"}), "does not call 'unused'"),
+    ],
+)
+def test_taps_that_are_not_there(model, message):
+    params, state = model.init(jax.random.key(0), X)
+    with pytest.raises(ValueError, match=message) as caught:
+        model.apply(params, state, X)
+    assert "\n" not in str(caught.value)
 
 
 # --- bound networks as functions and as data --------------------------------------------------------

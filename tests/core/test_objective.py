@@ -21,15 +21,15 @@ from jgd.core import (
     weighted,
 )
 
-CTX = Context({"student": Outputs(jnp.asarray([1.0, 2.0]))}, {}, {}, batch=None)
+CTX = Context({"model": Outputs(jnp.asarray([1.0, 2.0]))}, {}, {}, batch=None)
 
 
 def total(ctx):
-    return ctx.outputs["student"].logits.sum()
+    return ctx.outputs["model"].logits.sum()
 
 
 def squares(ctx):
-    return (ctx.outputs["student"].logits ** 2).sum()
+    return (ctx.outputs["model"].logits ** 2).sum()
 
 
 def apply(loss, params, state, step=0, key=None):
@@ -104,7 +104,7 @@ def test_a_term_named_loss_does_not_hide_the_total():
         train(LINEAR, weighted(loss=(0.5, mse)), sgd()), jax.random.key(0), DATA, num_steps=1
     )
     state, _ = python_loop(train(LINEAR, mse_objective(), sgd()), jax.random.key(0), DATA, num_steps=0)
-    out = LINEAR.apply(state.params["student"], {}, X)[0].logits
+    out = LINEAR.apply(state.params["model"], {}, X)[0].logits
     value = np.mean((np.asarray(out) - Y) ** 2)
     np.testing.assert_allclose(rows[0]["loss"], 0.5 * value, rtol=1e-5)
 
@@ -119,12 +119,12 @@ def test_parameters_and_state_of_an_objective_are_trained():
     data = Examples((X,), wide, index=np.arange(len(X)))
 
     def init(key, ctx):
-        logits = ctx.outputs["student"].logits
+        logits = ctx.outputs["model"].logits
         adaptor = jax.random.normal(key, (logits.shape[1], ctx.batch.targets.shape[1])) * 0.5
         return adaptor, jnp.zeros((len(X), logits.shape[1]))
 
     def apply(adaptor, memory, ctx, *, key, step):
-        logits = ctx.outputs["student"].logits
+        logits = ctx.outputs["model"].logits
         fit = jnp.mean((logits @ adaptor - ctx.batch.targets) ** 2)
         stay = jnp.mean((logits - memory[ctx.batch.index]) ** 2)
         memory = memory.at[ctx.batch.index].set(jax.lax.stop_gradient(logits))
@@ -134,7 +134,7 @@ def test_parameters_and_state_of_an_objective_are_trained():
     state, rows = python_loop(alg, jax.random.key(0), data, num_steps=4)
     start, _ = python_loop(alg, jax.random.key(0), data, num_steps=0)
 
-    dense = start.params["student"]["out"]  # the same in NumPy, with gradients by hand
+    dense = start.params["model"]["out"]  # the same in NumPy, with gradients by hand
     w, b, a = (np.asarray(v, np.float64) for v in (dense["kernel"], dense["bias"], start.params["objective"]))
     memory = np.zeros((len(X), 2))
     fits = []
@@ -147,7 +147,7 @@ def test_parameters_and_state_of_an_objective_are_trained():
         d_a = h.T @ d_out
         memory = h
         w, b, a = w - 0.1 * X.T @ d_h, b - 0.1 * d_h.sum(0), a - 0.1 * d_a
-    got = state.params["student"]["out"]
+    got = state.params["model"]["out"]
     same((got["kernel"], got["bias"], state.params["objective"]), (w, b, a), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(state.state["objective"], memory, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose([r["fit"] for r in rows], fits, rtol=1e-4)
@@ -177,7 +177,7 @@ def test_the_step_reaches_a_schedule():
 # --- slips --------------------------------------------------------------------------------------
 
 
-def makes_objective(player="student") -> Objective:
+def makes_objective(player="model") -> Objective:
     return objective(total)
 
 
@@ -224,10 +224,10 @@ def test_slips_are_told_in_one_line(slip):
 
 NOT_A_NUMBER = {
     "one for each": (
-        lambda ctx: ctx.outputs["student"].logits,
+        lambda ctx: ctx.outputs["model"].logits,
         r"shape \(2,\), a loss has shape \(\): average it",
     ),
-    "one in a list": (lambda ctx: ctx.outputs["student"].logits[:1], r"shape \(1,\)"),
+    "one in a list": (lambda ctx: ctx.outputs["model"].logits[:1], r"shape \(1,\)"),
     "objective": (lambda ctx: objective(total), "returned an objective"),
     "nothing": (lambda ctx: None, "must return one number, got NoneType"),
     "several": (lambda ctx: (1.0, {}), "must return one number|shape"),
@@ -252,15 +252,16 @@ def test_a_loss_is_one_number(what):
 def test_a_loop_says_that_its_loss_is_no_number():
     per_row = Objective(
         lambda key, ctx: ((), ()),
-        lambda params, state, ctx, *, key, step: (jnp.sum(ctx.outputs["student"].logits, -1), state, {}),
+        lambda params, state, ctx, *, key, step: (jnp.sum(ctx.outputs["model"].logits, -1), state, {}),
     )
     with pytest.raises(ValueError, match=rf"the objective returned an array of shape \({len(X)},\)"):
         python_loop(train(LINEAR, per_row, sgd()), jax.random.key(0), DATA, num_steps=1)
     several = alternate(
-        {"a": Player(lambda key, data, batch: (jnp.ones(3), ()), lambda p, s, *_, **__: (p, s, {}), sgd())},
-        cycle(a=1),
+        {name: Player(LINEAR, per_row, sgd()) for name in ("model", "other")}, cycle(model=1, other=1)
     )
-    with pytest.raises(ValueError, match=r"the loss of player 'a' returned an array of shape \(3,\)"):
+    with pytest.raises(
+        ValueError, match=rf"the objective of 'model' returned an array of shape \({len(X)},\)"
+    ):
         python_loop(several, jax.random.key(0), DATA, num_steps=1)
 
 

@@ -131,11 +131,11 @@ def test_keep_best_state_holds_no_buffer_twice():
 
 def test_ema_closed_form():
     state, _ = python_loop(ema(FIT, 0.8), KEY, DATA, 5)
-    tracks = [params["student"] for params in trajectory()[:6]]
+    tracks = [params["model"] for params in trajectory()[:6]]
     weights = [0.8**5] + [0.2 * 0.8 ** (5 - n) for n in range(1, 6)]
     expected = jax.tree.map(lambda *p: sum(w * x for w, x in zip(weights, p, strict=True)), *tracks)
     same(ema(FIT, 0.8).result(state, DATA).params, expected, rtol=1e-5, atol=1e-6)
-    same(state.inner.params["student"], tracks[-1], rtol=1e-6)
+    same(state.inner.params["model"], tracks[-1], rtol=1e-6)
 
     warm = ema(FIT, lambda t: jnp.where(t < 3, 0.0, 1.0))  # follows for three steps, then stays
     state, _ = python_loop(warm, KEY, DATA, 5)
@@ -313,7 +313,7 @@ def test_record_inside_other_transforms():
     recorded = record(FIT, 2, 2, sink=lambda tree, first: calls.append((tree, first)))
     _, rest = in_memory("s", ensemble(recorded, 3), KEY, DATA, 4)
     assert [first for _, first in calls] == [0]
-    assert calls[0][0]["student"]["out"]["kernel"].shape == (3, 2, 3, 2)
+    assert calls[0][0]["model"]["out"]["kernel"].shape == (3, 2, 3, 2)
     alone = record(FIT, 2, 3)
     for i in range(3):
         _, kept = single(alone, KEY, i, 3, DATA, 4)
@@ -328,7 +328,7 @@ def test_record_inside_other_transforms():
 
     in_memory("s", sweep(make, lr=np.asarray([0.1, 0.2])), KEY, DATA, 3)
     assert [first for _, first in calls] == [0, 2]
-    assert calls[0][0]["student"]["out"]["kernel"].shape == (2, 2, 3, 2)
+    assert calls[0][0]["model"]["out"]["kernel"].shape == (2, 2, 3, 2)
 
     calls.clear()
     in_memory("s", keep_best(recorded, lambda product, data: 0.0), KEY, DATA, 2)

@@ -245,7 +245,7 @@ def official():
     return types.SimpleNamespace(
         planetoid=write_planetoid,
         split=write_split,
-        geom_gcn=write_geom_gcn,
+        webkb=write_geom_gcn,
         tu=write_tu,
         cpf=write_cpf,
         idx=idx,
@@ -253,7 +253,7 @@ def official():
         tar=write_tar,
         cifar=write_cifar,
         picture=picture,
-        jpegs=write_jpegs,
+        cifar10_jpeg=write_jpegs,
         sst2=write_sst2,
         tweets=write_tweets,
     )

@@ -11,9 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from jgd.data import Condensed, DataError, DenseGraphs
+from jgd.data import Condensed, DataError, DenseGraphs, checksum
 from jgd.data.artifact import VERSION, load, save
-from jgd.data.checksum import checksum
 from jgd.graph import from_edges, sparse_features
 
 

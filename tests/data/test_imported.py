@@ -112,7 +112,7 @@ def test_tensors_parameters_views_and_containers(tmp_path):
         (Call(os.system, "touch hacked"), "system, which is not plain data"),
         (tensor("0", X, stride=(5, 2)), "reaches number 33 of a storage of 30"),
         (tensor("0", X, stride=(5, -1)), "makes no sense"),
-        (tensor("0", X, count=31), "says 31"),
+        (tensor("0", X, count=31), "states 31"),
         (tensor("../version", X), "no storage of numbers"),
         (tensor("1", X), "cannot be read"),
         (["text"], "holds a list, expected an array"),

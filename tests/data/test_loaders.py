@@ -54,7 +54,7 @@ def test_planetoid_other_splits(data_root, official):
 
 @pytest.mark.parametrize("name", ["texas", "squirrel", "film"])
 def test_geom_gcn_format(data_root, official, network, name):
-    official.geom_gcn(data_root, name)
+    official.webkb(data_root, name)
     task = webkb(name, normalize=None)
     validate(task.graph)
     assert pairs(task.graph) == [(0, 1), (1, 2), (3, 3), (4, 0)]
@@ -167,18 +167,18 @@ def test_cpf_refuses_code_in_strings(data_root, official, evil):
 
 
 LOADERS = {
-    "planetoid": (lambda: planetoid("cora"), "planetoid"),
-    "geom_gcn": (lambda: webkb("texas"), "geom_gcn"),
-    "tu": (lambda: tu("TOY"), "tu"),
-    "cpf": (lambda: cpf("cora", train_per_class=1, val_per_class=1), "cpf"),
+    "planetoid": lambda: planetoid("cora"),
+    "webkb": lambda: webkb("texas"),
+    "tu": lambda: tu("TOY"),
+    "cpf": lambda: cpf("cora", train_per_class=1, val_per_class=1),
 }
 
 
 @pytest.mark.parametrize("kind", LOADERS)
 @pytest.mark.parametrize("damage", ["empty", "garbage", "truncated"])
 def test_damaged_files(data_root, official, kind, damage):
-    load, writer = LOADERS[kind]
-    getattr(official, writer)(data_root)
+    load = LOADERS[kind]
+    getattr(official, kind)(data_root)
     load()
     for path in [p for p in data_root.rglob("*") if p.is_file()]:
         content = path.read_bytes()
@@ -197,14 +197,14 @@ def test_damaged_files(data_root, official, kind, damage):
     ("kind", "file"),
     [
         ("planetoid", "ind.cora.x"),
-        ("geom_gcn", "out1_graph_edges.txt"),
+        ("webkb", "out1_graph_edges.txt"),
         ("tu", "TOY.zip"),
         ("cpf", "cpf/cora.npz"),
     ],
 )
 def test_missing_files(data_root, network, kind, file):
     with pytest.raises(DataError) as error:
-        LOADERS[kind][0]()
+        LOADERS[kind]()
     for part in (file, network[0], "https://", "JGD_DATA_DIR"):
         assert part in str(error.value)
 

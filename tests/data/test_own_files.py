@@ -305,7 +305,7 @@ def test_planetoid_and_tu_folders(data_root, official):
     assert task.train.sum() == 4
     again = read(data_root / "planetoid", split=(0.5, 0.25, 0.25))
     assert again.task.train.sum() == 5
-    assert "as asked for" in again.notes[-1]
+    assert "as requested" in again.notes[-1]
     official.tu(data_root, "TOY")
     task = jgd.load(data_root / "tu" / "TOY")
     assert (task.num_graphs, task.class_names) == (20, (-1, 3))
@@ -515,7 +515,7 @@ def test_splits_are_made_of_what_is_missing():
     assert "val made out of the training rows" in said
     whole, said = complete_splits(labels, {"train": train, "val": ~train, "test": None}, (0.5, 0.0, 0.5))
     assert whole["val"] is None
-    assert "as asked for" in said
+    assert "as requested" in said
     for fractions in ((0.5, 0.5), (0.0, 0.5, 0.5), (0.6, 0.6, 0.2), (1.2, -0.4, 0.2)):
         with pytest.raises(ValueError, match=r"a split (is|needs)"):
             complete_splits(labels, {}, fractions)
@@ -774,7 +774,7 @@ SPARSE = {"x": ARRAYS["x"], "y": ARRAYS["y"], "adj_indices": np.asarray([1, 2])}
         ({**ARRAYS, "y": np.arange(3)}, "labels has shape"),
         ({**ARRAYS, "train_mask": np.arange(9)}, "nodes"),
         ({**ARRAYS, "x": np.asarray([["a"]] * 4)}, "features are of type"),
-        ({**ARRAYS, "x": np.asarray([[1, np.nan]] * 4)}, "first in row 0: fill them in, or say missing="),
+        ({**ARRAYS, "x": np.asarray([[1, np.nan]] * 4)}, "first in row 0: fill them in, or set missing="),
         ({**SPARSE, "adj_indptr": np.asarray([0, 2, 1, 2, 2])}, "adj_indptr must rise from 0 to 2"),
         ({**SPARSE, "adj_indptr": np.asarray([0, 1, 1, 2, 9])}, "adj_indptr must rise from 0 to 2"),
         ({**SPARSE, "adj_indptr": np.asarray([0.0, 1, 1, 2, 2])}, "adj_indptr is float64"),

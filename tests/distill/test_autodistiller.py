@@ -63,7 +63,7 @@ def test_objectives_are_what_the_pipeline_says():
         Outputs(jax.random.normal(k, (8, 3)), jax.random.normal(k, (8, w))) for k, w in ((k1, 4), (k2, 6))
     )
     y = jnp.arange(8) % 3
-    ctx = Context({"student": s, "teacher": t}, {}, {}, Examples((), y))
+    ctx = Context({"model": s, "teacher": t}, {}, {}, Examples((), y))
 
     def value(p, **settings):
         goal = auto.objective_of(p, **settings)

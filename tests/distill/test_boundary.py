@@ -14,10 +14,10 @@ from jgd.data.generate import contextual_sbm
 from jgd.data.tasks import ArrayTask
 from jgd.distill import crop_flip, generations, lelp, mixup, offline, predict, scratch, supervised, term
 from jgd.distill.data import as_teacher, examples
+from jgd.distill.scores import classified, logits_on, scores
+from jgd.evaluation import compare_students
 from jgd.nn import GCN, Perceptron
 from jgd.nn.saved import save
-from jgd.protocols import classified, compare_students, scores
-from jgd.protocols.classifiers import logits_on
 
 KEY = jax.random.key(0)
 KD = weighted(kd=(1.0, term(losses.kd)))
@@ -47,12 +47,13 @@ def test_outputs_that_are_known_teach_as_their_network_does(tmp_path):
     logits = np.asarray(out.logits)
     np.save(tmp_path / "logits.npy", logits)
     np.savez(tmp_path / "only.npz", anything=logits)
+    np.savez(tmp_path / "value.npz", value=logits, layer1=logits)
     np.savez(tmp_path / "named.npz", logits=logits, embedding=np.asarray(out.embedding), layer1=logits)
     expected = go(teacher=teacher)
     for known in (
         logits, jnp.asarray(logits), logits.tolist(), Outputs(logits), tmp_path / "logits.npy",
-        str(tmp_path / "only.npz"), tmp_path / "named.npz", save(teacher, tmp_path / "net.npz"),
-        lambda x: teacher(x).logits,
+        str(tmp_path / "only.npz"), tmp_path / "named.npz", tmp_path / "value.npz",
+        save(teacher, tmp_path / "net.npz"), lambda x: teacher(x).logits,
     ):  # fmt: skip
         assert distance(expected.params, go(teacher=known).params) < 1e-5
 
@@ -76,7 +77,7 @@ def test_known_embeddings_teach_too():
 def test_known_outputs_of_nodes_and_on_validation_examples():
     task = contextual_sbm(num_nodes=60, num_classes=3, num_features=6, mean_degree=6, signal=2.0)
     logits = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
-    student = offline(GCN(3, hidden=8, dropout=0.0), logits, term(losses.kd, everywhere=True), TX, steps=150)(
+    student = offline(GCN(3, hidden=8, dropout=0.0), logits, term(losses.kd, on="all"), TX, steps=150)(
         KEY, task
     )
     fit = losses.kd(predict(student, task).logits, jnp.asarray(logits)).mean()
@@ -87,7 +88,7 @@ def test_known_outputs_of_nodes_and_on_validation_examples():
 
     def alike(ctx):
         jax.debug.callback(lambda known: seen.append(np.asarray(known)), ctx.outputs["teacher"].logits)
-        return -losses.mean(losses.kd(ctx.outputs["student"].logits, ctx.outputs["teacher"].logits))
+        return -losses.mean(losses.kd(ctx.outputs["model"].logits, ctx.outputs["teacher"].logits))
 
     task = changed(y=None, num_classes=3)
     teacher = random_teacher()
@@ -108,9 +109,8 @@ def test_known_outputs_score_beside_a_student():
     one, other = (classified(random_teacher(seed=1), TASK, teacher=t) for t in (teacher, logits))
     np.testing.assert_allclose(one.divergence, other.divergence, rtol=1e-5)
     found = compare_students({"KD": KD}, NET, logits, TASK, TX, seeds=2, key=0, **SHORT)
-    np.testing.assert_allclose(
-        found.teacher.accuracy, np.mean(logits[50:].argmax(1) == TASK.y[50:]), rtol=1e-6
-    )
+    right = np.mean(logits[50:].argmax(1) == TASK.y[50:])
+    np.testing.assert_allclose(found.rows[0]["accuracy"], right, rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_an_nnx_module_learns_and_teaches():
     assert classified(student, TASK).accuracy > 0.8
     np.testing.assert_array_equal(module.head.kernel[...], before)  # the module stays as it was
     assert distance(go(teacher=module).params, go(teacher=lambda x: module(x)).params) < 1e-5
-    with pytest.raises(ValueError, match="2 seeds of 'student' would start equal"):
+    with pytest.raises(ValueError, match="2 seeds of 'model' would start equal"):
         scratch(module, TX, seeds=2)
     several = scratch(from_nnx(Net), TX, seeds=2, **SHORT)(KEY, TASK)
     assert classified(several, TASK).accuracy.shape == (2,)
@@ -235,7 +235,7 @@ def test_pixels_are_scaled_alike_everywhere():
 @pytest.mark.parametrize("width", [2, 4])
 def test_a_student_of_another_width_is_refused_before_it_trains(width, monkeypatch):
     monkeypatch.setattr("jgd.distill.schedule._cached", None)  # nothing to train with
-    with pytest.raises(ValueError, match=f"the student has {width} outputs, 'blobs' has 3 classes"):
+    with pytest.raises(ValueError, match=f"the model has {width} outputs, 'blobs' has 3 classes"):
         scratch(Perceptron(width, (8,)), TX, **SHORT)(KEY, TASK)
 
 
@@ -318,7 +318,7 @@ def test_numbers_are_selected_by_the_objective_or_a_metric():
     assert error(best) < 0.2 * error(last)
 
     def metric(ctx):
-        return -jnp.mean((ctx.outputs["student"].logits[:, 0] - ctx.batch.targets) ** 2)
+        return -jnp.mean((ctx.outputs["model"].logits[:, 0] - ctx.batch.targets) ** 2)
 
     several = scratch(
         Perceptron(1, (8,)), tx, goal, steps=80, batch=20, select_every=5, metric=metric, seeds=2
@@ -326,8 +326,8 @@ def test_numbers_are_selected_by_the_objective_or_a_metric():
     assert scores(several, task).mse.shape == (2,)
     assert float(scores(several, task).mse.max()) < 0.2 * error(last)
     for wrong, message in (
-        (lambda ctx: ctx.outputs["student"].logits, r"one number, got an array of shape \[10, 1\]"),
-        (lambda ctx: ctx.outputs["nobody"], "names a player 'nobody', the players are student"),
+        (lambda ctx: ctx.outputs["model"].logits, r"one number, got an array of shape \[10, 1\]"),
+        (lambda ctx: ctx.outputs["nobody"], "names a player 'nobody', the players are model"),
     ):
         with pytest.raises(ValueError, match=message):
             scratch(Perceptron(1, (8,)), TX, goal, select_every=5, metric=wrong, **SHORT)(KEY, task)
@@ -350,12 +350,12 @@ def test_targets_that_are_no_classes_have_scores_of_their_own():
     found = scores(net, several)
     hit, true = np.asarray(net(x).logits)[50:] > 0, x[50:] > 1
     np.testing.assert_allclose(found.micro_f1, 2 * (hit & true).sum() / (hit.sum() + true.sum()), rtol=1e-6)
-    with pytest.raises(ValueError, match="the student has 3 outputs, 'blobs' has 4 classes"):
+    with pytest.raises(ValueError, match="the model has 3 outputs, 'blobs' has 4 classes"):
         scratch(NET, TX, supervised(squares), **SHORT)(KEY, several)
     soft = changed(y=np.asarray(jax.nn.softmax(2 * jnp.eye(3)[TASK.y])))
     assert soft.target_kind == "probabilities"
     net = random_teacher()
     np.testing.assert_allclose(classified(net, soft).nll, classified(net, TASK).nll, rtol=1e-5)
     two = numbers(y=x[:, :2])
-    with pytest.raises(ValueError, match="the student has 1 outputs, 'blobs' has 2 columns of targets"):
+    with pytest.raises(ValueError, match="the model has 1 outputs, 'blobs' has 2 columns of targets"):
         scratch(Perceptron(1, (8,)), TX, supervised(squares), **SHORT)(KEY, two)

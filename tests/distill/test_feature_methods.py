@@ -36,7 +36,7 @@ def outputs(seed, widths=(3, 4, 5), sizes=(4, 4, 2, 2), embedding=5):
 
 def context(student, teacher, *, weights=None, call=None, data=None, inputs=()):
     return Context(
-        {"student": student, "teacher": teacher},
+        {"model": student, "teacher": teacher},
         call or {},
         {},
         Examples(inputs, jnp.arange(ROWS) % 3, weights),
@@ -119,7 +119,7 @@ def test_no_gradient_reaches_the_teacher_and_all_reach_the_student():
 
     own, grads = jax.jit(jax.grad(losses_of, argnums=(0, 1)))(params, ctx.outputs)
     assert all(np.all(np.asarray(g) == 0) for g in jax.tree.leaves(grads["teacher"]))
-    assert all(np.any(np.asarray(grads["student"].taps[n]) != 0) for n in f.STAGES)
+    assert all(np.any(np.asarray(grads["model"].taps[n]) != 0) for n in f.STAGES)
     for name in ("fitnet", "cc", "neighbours", "vid", "ofd", "review"):
         for leaf in jax.tree.leaves(own[name]):  # also of the map of the teacher, and of the variances
             assert np.any(np.asarray(leaf) != 0), name
@@ -526,7 +526,7 @@ def test_a_step_lowers_for_every_platform(teacher):
 
     def prepare(key, t, data, batch):
         some = take(data.train, jnp.arange(8))
-        return some, dict.fromkeys(("student", "teacher"), some.inputs)
+        return some, dict.fromkeys(("model", "teacher"), some.inputs)
 
     alg = train(from_linen(SLIM), more, TX, prepare=prepare, frozen=lambda data: data.teachers)
     state = jax.eval_shape(lambda: alg.init(KEY, data, None))

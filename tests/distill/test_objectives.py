@@ -40,7 +40,7 @@ def context(student, teacher, *, data=None, index=None, targets=None, weights=No
     rows = student.logits.shape[0]
     targets = jnp.arange(rows) % 3 if targets is None else targets
     return Context(
-        {"student": student, "teacher": teacher}, {}, {}, Examples((), targets, weights, index), data
+        {"model": student, "teacher": teacher}, {}, {}, Examples((), targets, weights, index), data
     )
 
 
@@ -102,7 +102,7 @@ def test_dkd_warms_up():
 
 def test_the_temperature_of_ctkd_climbs_where_its_gradient_is_reversed():
     """Descending the objective must raise the loss in the temperature, once the reversal is whole."""
-    s, t = (x._replace(logits=20 * x.logits) for x in (outputs(0), outputs(1)))
+    s, t = (x._replace(value=20 * x.logits) for x in (outputs(0), outputs(1)))
     ctx = context(s, t)
     objective = logits.ctkd(hard=0.0, soft=1.0, ramp_steps=10)
 
@@ -130,7 +130,7 @@ def test_bd_kd_separates_student_and_teacher():
     objective = logits.bd_kd()
 
     def total(s_logits, t_logits):
-        ctx = context(s._replace(logits=s_logits), t._replace(logits=t_logits))
+        ctx = context(s._replace(value=s_logits), t._replace(value=t_logits))
         return value(objective, ctx)[0]
 
     def student(s_logits):
@@ -170,10 +170,10 @@ def test_an_ensemble_needs_two():
 
 
 WEIGHED = {
-    "kdcl mean": logits.kdcl(("student", "teacher"), ensemble="mean"),
-    "kdcl best": logits.kdcl(("student", "teacher"), ensemble="best"),
-    "kdcl linear": logits.kdcl(("student", "teacher"), ensemble="linear"),
-    "kdcl min": logits.kdcl(("student", "teacher"), ensemble="min"),
+    "kdcl mean": logits.kdcl(("model", "teacher"), ensemble="mean"),
+    "kdcl best": logits.kdcl(("model", "teacher"), ensemble="best"),
+    "kdcl linear": logits.kdcl(("model", "teacher"), ensemble="linear"),
+    "kdcl min": logits.kdcl(("model", "teacher"), ensemble="min"),
     "ctkd": logits.ctkd(),
     "bd_kd": logits.bd_kd(),
     "dist": logits.dist(),
@@ -202,7 +202,7 @@ def test_examples_of_weight_zero_have_no_say(name):
         return value(objective, context(s, t, targets=y, weights=weights))[0]
 
     np.testing.assert_allclose(run(changed(s), changed(t), targets), run(s, t, y), rtol=1e-5)
-    other = t._replace(logits=t.logits.at[1].multiply(-2), embedding=t.embedding.at[1].multiply(-2))
+    other = t._replace(value=t.logits.at[1].multiply(-2), embedding=t.embedding.at[1].multiply(-2))
     assert abs(float(run(s, other, y)) - float(run(s, t, y))) > 1e-6
 
 
@@ -244,7 +244,7 @@ def test_banks_keep_the_share_of_the_past_that_momentum_says(momentum):
     objective = crd.crd(dim=8, negatives=5, momentum=momentum)
     params, state = objective.init(KEY, ctx)
     later = objective.apply(params, state, ctx, key=KEY, step=0)[1][0]
-    for p, x, old, new in zip(params, ("student", "teacher"), state[0], later, strict=True):
+    for p, x, old, new in zip(params, ("model", "teacher"), state[0], later, strict=True):
         e, past = embedded(p, ctx.outputs[x].embedding), np.asarray(old, np.float64)[index]
         moved = momentum * past + (1 - momentum) * e
         moved /= np.linalg.norm(moved, axis=1, keepdims=True)
@@ -268,10 +268,10 @@ def test_negatives_are_drawn_evenly_from_all_other_classes():
 
 def test_crd_of_one_class_is_not_a_number():
     ctx = crd_context(outputs(0), outputs(1), jnp.arange(12))
-    targets = jnp.zeros_like(ctx.data.train.targets)
-    ctx = ctx._replace(data=ctx.data._replace(train=ctx.data.train._replace(targets=targets)))
+    targets = jnp.zeros_like(ctx.examples.train.targets)
+    ctx = ctx._replace(examples=ctx.examples._replace(train=ctx.examples.train._replace(targets=targets)))
     assert np.isnan(value(crd.crd(negatives=3), ctx)[0])
-    unlabelled = ctx._replace(data=ctx.data._replace(train=ctx.data.train._replace(targets=None)))
+    unlabelled = ctx._replace(examples=ctx.examples._replace(train=ctx.examples.train._replace(targets=None)))
     assert np.isfinite(value(crd.crd(negatives=3), unlabelled)[0])
 
 
@@ -294,7 +294,7 @@ def test_one_negative_is_the_two_term_formula():
     drawn = np.asarray(crd.draw_others(KEY, by_class, index, 1))[:, 0]
     assert (labels[drawn] != labels[:12]).all()
     total = 0.0
-    for side, (x, bank) in enumerate((("student", banks[1]), ("teacher", banks[0]))):
+    for side, (x, bank) in enumerate((("model", banks[1]), ("teacher", banks[0]))):
         e, bank = embedded(params[side], ctx.outputs[x].embedding), np.asarray(bank, np.float64)
         pos = np.exp((e * bank[:12]).sum(1) / 0.5 - float(norms[side]))
         neg = np.exp((e * bank[drawn]).sum(1) / 0.5 - float(norms[side]))
@@ -311,7 +311,7 @@ def test_crd_needs_an_index_and_all_examples():
     with pytest.raises(ValueError, match="index"):
         objective.apply(params, state, blind, key=KEY, step=0)
     with pytest.raises(ValueError, match="all training examples"):
-        objective.init(KEY, ctx._replace(data=None))
+        objective.init(KEY, ctx._replace(examples=None))
 
 
 # --- MI-α ---------------------------------------------------------------------------------------
@@ -455,6 +455,6 @@ def test_students_learn_with(name):
 
 
 def test_bd_kd_trains_both():
-    found = online({"student": NET, "teacher": TALL}, logits.bd_kd(), TX, steps=120, batch=20)(KEY, blobs())
+    found = online({"model": NET, "teacher": TALL}, logits.bd_kd(), TX, steps=120, batch=20)(KEY, blobs())
     for net in found.values():
         assert np.mean(np.argmax(net(TASK.x).logits, -1) == TASK.y) > 0.85

@@ -26,7 +26,7 @@ def bound(net):
 
 
 def value(out, step, **settings):
-    ctx = Context({"student": out}, {}, {}, Examples((X,), Y))
+    ctx = Context({"model": out}, {}, {}, Examples((X,), Y))
     objective = one.one(**settings)
     params, state = objective.init(KEY, ctx)
     loss, _, metrics = objective.apply(params, state, ctx, key=KEY, step=jnp.asarray(step))

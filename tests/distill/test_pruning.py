@@ -248,7 +248,7 @@ def test_wrong_labels_are_hard(seen):
         pruning.centroid_distance(pruning.labelled(NOISY).inputs[0], y),
     ):
         assert set(pruning.keep(score, 3 / 40)) == WRONG
-    assert {"logits", "embedding"} <= {n for n, v in seen.outputs._asdict().items() if v is not None}
+    assert {"value", "embedding"} <= {n for n, v in seen.outputs._asdict().items() if v is not None}
     assert seen.outputs.logits.shape == (4, 40, 3)
     assert seen.forgetting.shape == (4, 40)
     # They are never learned where most of them were held out or outvoted.

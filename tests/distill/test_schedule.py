@@ -197,10 +197,12 @@ def test_assistants_end_with_the_student():
 
 def test_a_start_is_where_training_starts():
     begin = random_teacher(NET, seed=1)
-    net = offline(NET, random_teacher(), SOFT, optax.sgd(0.0), steps=2, batch=8, start={"student": begin})(
+    net = offline(NET, random_teacher(), SOFT, optax.sgd(0.0), steps=2, batch=8, start={"model": begin})(
         KEY, TASK
     )
     assert distance(net.params, begin.params) == 0
+    with pytest.raises(ValueError, match=r'the players are \[\'model\'\]: write start=\{"model": net\}'):
+        scratch(NET, TX, start={"student": begin})
 
 
 def test_selection_returns_the_best_on_validation():
@@ -248,7 +250,7 @@ def test_graph_networks_teach_graph_networks_and_perceptrons():
     task = contextual_sbm(num_nodes=60, num_classes=3, num_features=6, mean_degree=6, signal=2.0)
     tx = optax.adam(0.02)
     teacher = scratch(GCN(3, hidden=8), tx, steps=60)(KEY, task)
-    objective = term(soft, everywhere=True)
+    objective = term(soft, on="all")
     student = offline(MLP(3, hidden=32, dropout=0.0), teacher, objective, tx, steps=150)(KEY, task)
     a = inputs_of(teacher.model, task)
     agree = np.mean(np.argmax(student(*a).logits, -1) == np.argmax(teacher(*a).logits, -1))
@@ -282,7 +284,7 @@ def test_impossible_data_are_refused():
 
 
 def test_an_objective_for_others_says_who_there_is():
-    with pytest.raises(ValueError, match="names a player 'student', the players are peer0, peer1"):
+    with pytest.raises(ValueError, match="names a player 'model', the players are peer0, peer1"):
         online([NET, TALL], bd_kd(), TX, batch=8, steps=2)(KEY, TASK)
     nets = online([NET, TALL], bd_kd(student="peer0", teacher="peer1"), TX, batch=8, steps=2)(KEY, TASK)
     assert set(nets) == {"peer0", "peer1"}

@@ -64,7 +64,7 @@ def test_what_cannot_be_made(slip):
 
 
 def per_row(ctx):
-    return jnp.sum(ctx.outputs["student"].logits, -1)
+    return jnp.sum(ctx.outputs["model"].logits, -1)
 
 
 def halves(student, teacher):
@@ -80,7 +80,7 @@ RUN = {
         "kd: temperature must be positive, got 0",
     ),
     "one loss for each row": (per_row, r"the loss per_row returned an array of shape \(20,\)"),
-    "no such place": (term(losses.kd, at="stage9"), "no output 'stage9', it has logits"),
+    "no such place": (term(losses.kd, at="stage9"), "no output 'stage9', it has value, logits"),
     "widths": (
         term(losses.hint, at="embedding"),
         r"hint: teacher of shape \(20, 12\) .* student of shape \(20, 8\)",
@@ -106,7 +106,7 @@ def test_what_cannot_run(slip):
 )
 def test_a_teacher_of_other_classes_is_told_with_both_shapes(preset):
     ctx = Context(
-        {"student": Outputs(jnp.ones((6, 3))), "teacher": FOUR}, {}, {}, Examples((), jnp.arange(6) % 3)
+        {"model": Outputs(jnp.ones((6, 3))), "teacher": FOUR}, {}, {}, Examples((), jnp.arange(6) % 3)
     )
     params, state = preset.init(KEY, ctx)
     with pytest.raises(ValueError, match=r"\(6, 4\).*\(6, 3\)") as caught:
@@ -172,17 +172,17 @@ def test_examples_of_unknown_class_are_in_no_mean_of_supervised():
     logits = jax.random.normal(KEY, (4, 3))
     y = jnp.asarray([0, -1, 2, -1])
     for weights in (None, jnp.asarray([2.0, 1, 0.5, 3])):
-        ctx = Context({"student": Outputs(logits)}, {}, {}, Examples((), y, weights))
+        ctx = Context({"model": Outputs(logits)}, {}, {}, Examples((), y, weights))
         kept = np.asarray([0, 2])
         some = Examples((), y[kept], None if weights is None else weights[kept])
-        less = ctx._replace(outputs={"student": Outputs(logits[kept])}, batch=some)
+        less = ctx._replace(outputs={"model": Outputs(logits[kept])}, batch=some)
         both = [supervised().apply((), (), c, key=KEY, step=0)[0] for c in (ctx, less)]
         np.testing.assert_allclose(*both, rtol=1e-6)
 
 
 def test_a_wrong_label_stops_a_training_loop():
     """Inside of a compiled step nothing can be refused: the loss is NaN, and the loop stops at it."""
-    model = offline(NET, TEACHER, supervised(), TX).models["student"]
+    model = offline(NET, TEACHER, supervised(), TX).models["model"]
     data = Examples((jnp.ones((6, 4)),), jnp.asarray([0, 1, 2, 3, 0, 1]))
     alg = train(model, supervised(), TX)
     state = alg.init(KEY, data, None)

@@ -81,7 +81,7 @@ def test_too_small_budgets():
         with pytest.raises(ValueError, match="do not fit"):
             pad(members, budget)
     sparse = members[0]._replace(nodes=sparse_features(members[0].nodes))
-    with pytest.raises(TypeError, match="dense node features"):
+    with pytest.raises(TypeError, match="must be dense"):
         pad([sparse], Budget(64, 64, 2))
 
 

@@ -64,7 +64,7 @@ def test_unsound_graphs(changes, message):
 
 def test_unsound_arguments():
     plain = from_edges.__wrapped__  # unchecked, as where no hook is installed
-    with pytest.raises(ValueError, match="say num_nodes"):
+    with pytest.raises(ValueError, match="needs num_nodes"):
         from_edges(ints([0]), ints([0]))
     with pytest.raises(ValueError, match="no nodes"):
         from_edges(np.zeros(0, int), np.zeros(0, int), num_nodes=0)

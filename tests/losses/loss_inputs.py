@@ -28,7 +28,9 @@ SPECIAL = {
 MAPS = {"attention_transfer", "nst", "hcl", "flow", "fsp", "ickd", "adaptive_average_pool", "patchify"}
 INTEGERS = ("labels", "targets", "tokens", "positive", "indices")
 # Not functions of arrays of examples: they are tested where they are.
-OTHERS = {"Lelp", "Neighbours", "ReliabilityBins", "layer_map", "sample_tokens", "property_preservation"}
+OTHERS = {"Lelp", "METRICS", "Neighbours", "ReliabilityBins", "layer_map", "sample_tokens"} | {
+    "property_preservation"
+}
 # Their targets are tokens to come, clusters, numbers or indicators.
 NO_CLASSES = {"losses.shifted", "metrics.davies_bouldin"} | {
     f"metrics.{n}"

@@ -186,7 +186,7 @@ def test_lists_and_numpy_arrays_are_taken():
         jnp.asarray(s), jnp.asarray(t), temperature=2.0, where=jnp.asarray([True, True, False, True])
     )
     np.testing.assert_allclose(a, b, rtol=1e-6)
-    assert "no array" in refused(losses.kd, s, "teacher")
+    assert "not an array" in refused(losses.kd, s, "teacher")
 
 
 def test_settings_are_one_number_or_one_for_each_example():

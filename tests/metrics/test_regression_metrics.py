@@ -3,25 +3,11 @@ import numpy as np
 import pytest
 from sklearn import metrics as reference
 
-from jgd.metrics import mean_absolute_error, mean_squared_error, micro_f1, multilabel_auc, r2_score
+from jgd.metrics import mean_squared_error, micro_f1, multilabel_auc, r2_score
 
 
 def numbers(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
-
-
-@pytest.mark.parametrize("shape", [(30,), (30, 3)])
-def test_regression_metrics_are_their_definitions(shape):
-    p, t = numbers(*shape), numbers(*shape, seed=1)
-    w = np.arange(30) % 3
-    for ours, theirs in (
-        (mean_squared_error, reference.mean_squared_error),
-        (mean_absolute_error, reference.mean_absolute_error),
-        (r2_score, reference.r2_score),
-    ):
-        np.testing.assert_allclose(ours(jnp.asarray(p), jnp.asarray(t)), theirs(t, p), rtol=1e-5)
-        weighed = ours(jnp.asarray(p), jnp.asarray(t), jnp.asarray(w))
-        np.testing.assert_allclose(weighed, theirs(t, p, sample_weight=w), rtol=1e-4)
 
 
 def test_a_column_of_predictions_and_unknown_targets():

@@ -19,21 +19,9 @@ from jgd.graph import (
     pad,
     sparse_features,
 )
-from jgd.nn import (
-    APPNP,
-    GAT,
-    GCN,
-    GIN,
-    GPRGNN,
-    MLP,
-    SGC,
-    ChebNet,
-    GraphSAGE,
-    Readout,
-    Splits,
-    classifier,
-)
+from jgd.nn import APPNP, GAT, GCN, GIN, GPRGNN, MLP, SGC, ChebNet, GraphSAGE, Readout
 from jgd.optim import adam_l2
+from jgd.training import Splits, classifier
 
 close = np.testing.assert_allclose
 N, F, C, H = 9, 5, 3, 4

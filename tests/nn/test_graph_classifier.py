@@ -9,9 +9,11 @@ from graph_toy import TASK
 
 from jgd.core import from_linen, in_memory
 from jgd.graph import EXPORT_CHECKS, operator, select_graphs
-from jgd.nn import GIN, Readout, graph_classifier, graph_examples, graph_features, graph_set, graph_splits
-from jgd.nn.graph_classifier import schedule
+from jgd.metrics import one_vs_rest_auc
+from jgd.nn import GIN, Readout
 from jgd.optim import adam_l2
+from jgd.training import classifier, graph_examples, graph_features, graph_set, graph_splits
+from jgd.training.examples import schedule
 
 close, equal = np.testing.assert_allclose, np.testing.assert_array_equal
 KEY = jax.random.key(0)
@@ -107,7 +109,7 @@ def test_weights_count_as_copies():
     weights = np.ones(len(twice))
     weights[:3] = 2
     nets = []
-    alg = graph_classifier(MODEL, TX, every=8)
+    alg = classifier(MODEL, TX, every=8)
     for own in (copies, part(TASK.train, weights)):
         data, _ = graph_splits(own, VAL, batch_size=100, steps=8, seed=0)
         nets.append(in_memory("fit", alg, KEY, data, 8))
@@ -118,7 +120,7 @@ def test_weights_count_as_copies():
 def test_export():
     """One step with its batch, for every platform."""
     data, batches = graph_splits(OWN, VAL, batch_size=8, steps=8, seed=0)
-    alg = graph_classifier(MODEL, TX, every=2, select="auc")
+    alg = classifier(MODEL, TX, every=2, metric=one_vs_rest_auc)
     state = alg.init(KEY, data, batches(data, 0))
     leaves, tree = jax.tree.flatten((state, data))
 

@@ -7,9 +7,10 @@ import pytest
 
 from jgd.core import Examples, InMemory, from_linen
 from jgd.graph import DenseOperator, SparseOperator, from_edges, operator, sparse_features
-from jgd.nn import GCN, MLP, Dropout, Linear, Splits, classifier, features_for, split_accuracy
+from jgd.nn import GCN, MLP, Dropout, Linear
 from jgd.nn.layers import _keep
 from jgd.optim import adam_l2
+from jgd.training import Splits, classifier, features_for, score
 
 close = np.testing.assert_allclose
 BAG = (np.random.default_rng(0).random((300, 200)) < 0.05).astype(np.float32)
@@ -117,9 +118,9 @@ def test_classifier_keeps_the_best_on_validation_nodes():
     best, history = fit()
     scores = history["score"]
     assert scores[-1] < scores.max()
-    close(split_accuracy(best, data.val), scores.max())
+    close(score(best, data.val), scores.max())
     close(history["best"], np.maximum.accumulate(scores))
     seldom, history = fit(every=7)
     close(history["score"][6::7], scores[6::7])  # looking does not change the run
     assert np.isfinite(history["score"]).sum() == 5
-    close(split_accuracy(seldom, data.val), scores[6::7].max())
+    close(score(seldom, data.val), scores[6::7].max())

@@ -273,16 +273,16 @@ def test_damaged_and_other_files_are_told_in_one_line(tmp_path):
     refused("there is no file")
     for content in (b"", b"not a zip", whole[: len(whole) // 2]):
         path.write_bytes(content)
-        refused("damaged or no saved network")
+        refused("damaged or not a saved network")
     np.savez(path, x=np.ones(2))
     refused("no header")
     np.savez(path, header=np.ones(2))
-    refused("damaged|no saved network")
+    refused("damaged|not a saved network")
     for change, message in (
         (array_changed, "was changed after it was written"),
         (with_changed("provenance", {"seed": 9}), "was changed after it was written"),
         (with_changed("version", 2), "format version 2, this jgd reads up to 1"),
-        (with_changed("format", "other"), "does not say jgd.model"),
+        (with_changed("format", "other"), "does not name jgd.model"),
         (with_changed("checksum", None), "was changed"),
     ):
         path.write_bytes(whole)

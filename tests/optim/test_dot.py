@@ -64,13 +64,13 @@ def test_momenta_that_grow_without_end_are_refused():
 def test_the_gradients_of_labels_and_teacher_come_apart():
     """Of ``L = a² + s 3 (b + θ)`` in parameters a, b of the network and θ of the objective."""
     params = {
-        "student": {"a": jnp.asarray(2.0), "b": jnp.asarray(1.0)},
+        "model": {"a": jnp.asarray(2.0), "b": jnp.asarray(1.0)},
         "objective": {"share": jnp.ones(()), "terms": jnp.ones(())},
     }
 
     def loss(p):
-        return p["student"]["a"] ** 2 + 3 * p["objective"]["share"] * (
-            p["student"]["b"] + p["objective"]["terms"]
+        return p["model"]["a"] ** 2 + 3 * p["objective"]["share"] * (
+            p["model"]["b"] + p["objective"]["terms"]
         )
 
     seen = {}
@@ -83,11 +83,11 @@ def test_the_gradients_of_labels_and_teacher_come_apart():
     updates, _ = tx.update(jax.grad(loss)(params), tx.init(params), params, grad_fn=jax.grad(loss), value=0.0)
     assert float(updates["objective"]["share"]) == 0  # it stays 1, whatever the optimiser does
     assert jax.tree.map(float, seen["task"]) == {
-        "student": {"a": 4, "b": 0},
+        "model": {"a": 4, "b": 0},
         "objective": {"share": 0, "terms": 0},
     }
     assert jax.tree.map(float, seen["taught"]) == {
-        "student": {"a": 0, "b": 3},
+        "model": {"a": 0, "b": 3},
         "objective": {"share": 0, "terms": 3},
     }
 
@@ -121,4 +121,4 @@ def test_terms_must_be_named():
         split.apart(objective(lambda ctx: 0.0), "kd")
     tx = split.by_source(dot(0.1))
     with pytest.raises(ValueError, match="wrap the objective"):
-        tx.init({"student": jnp.ones(()), "objective": ()})
+        tx.init({"model": jnp.ones(()), "objective": ()})

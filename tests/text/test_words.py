@@ -148,7 +148,7 @@ def test_what_is_refused():
         ppmi_vectors([["a", "b"]], min_count=2)
     with pytest.raises(ValueError, match="window must be at least 1"):
         ppmi_vectors(TOPICS, window=0)
-    with pytest.raises(ValueError, match="no two words"):
+    with pytest.raises(ValueError, match="no document holds two words"):
         skipgram_vectors(jax.random.key(0), [["a"], ["b"]])
     with pytest.raises(ValueError, match="negatives"):
         skipgram_vectors(jax.random.key(0), TOPICS, negatives=0)

@@ -1,4 +1,4 @@
-"""Data of a user's own, by path.
+"""Readers of a user's own data by path, one file a format.
 
 =======================================  ==================================================================
 ``NAME.npz``                             arrays of a graph, of a set of graphs, or of examples: `arrays`
@@ -11,8 +11,8 @@ a folder with ``NAME_A.txt``             a set of graphs in the files of TUDatas
 a folder or archive of class folders     images ``CLASS/FILE.png`` or ``train/CLASS/FILE.png``
 =======================================  ==================================================================
 
-What a file does not say is made and told: splits (60/20/20 %, class by class, seeded), features of nodes that
-have none. Nothing is read without bounds, and no pickle is executed.
+What a file lacks is generated and reported: splits (60/20/20 %, class by class, seeded), features of nodes
+that have none. Nothing is read without bounds, and no pickle is executed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ _PICTURES = (".jpg", ".jpeg", ".png")
 
 
 def looks_like_path(name: str | os.PathLike[str]) -> bool:
-    """Whether a text that is no name of a dataset is meant as a path."""
+    """Return whether a text that is no name of a dataset looks like a path."""
     if not isinstance(name, str):
         return True
     if "\0" in name or not name:
@@ -76,7 +76,7 @@ def _exists(path: Path) -> bool:
 
 
 def short_name(path: str | os.PathLike[str]) -> str:
-    """What data at a path are called: the name without its ending, in characters that suit any file name."""
+    """Return the name of data at a path, without its ending, in characters that suit any file name."""
     name = Path(os.path.abspath(Path(path).expanduser())).name
     for ending in sorted((*_FILES, *_ARCHIVES), key=len, reverse=True):
         if name.lower().endswith(ending):
@@ -86,17 +86,17 @@ def short_name(path: str | os.PathLike[str]) -> str:
 
 
 def read(path: str | os.PathLike[str], **options: Any) -> Found:
-    """Read data of a user's own.
+    """Read a user's own data.
 
     Args:
-      path: a file or folder, see the module.
-      **options: fields of `Options`.
+      path: File or folder, see the module.
+      **options: Fields of `Options`.
 
     Returns:
-      The task, and one line for each thing that was mapped, made or left out.
+      The task, and one line for each thing that was mapped, generated or left out.
 
     Raises:
-      DataError: for what is not there, not known or damaged, and for options that the format does not have.
+      DataError: If the path is missing, of an unknown format or damaged, or the format lacks an option.
     """
     known = [field.name for field in dataclasses.fields(Options)]
     if unknown := [name for name in options if name not in known]:
@@ -123,7 +123,7 @@ def _checked(given: dict[str, Any]) -> Options:
 
 
 def _reader(path: Path) -> tuple[_Reader, tuple[str, ...]]:
-    """How to read a file or folder, and the options of that."""
+    """Choose the reader of a file or folder, and list its options."""
     pictures = (*_COMMON, "size", "grey")
     if path.is_dir():
         if (path / "nodes.csv").is_file() or (path / "edges.csv").is_file():
@@ -153,7 +153,7 @@ def _reader(path: Path) -> tuple[_Reader, tuple[str, ...]]:
 
 
 def _again_split(task: Any, given: dict[str, Any], options: Options, notes: list[str]) -> Found:
-    """The task with the splits that are missing or asked for."""
+    """Add the splits that are missing or requested by the options."""
     labels = np.asarray(task.labels if hasattr(task, "labels") else task.y)
     try:
         masks, made = complete_splits(labels, given, options.split, kind=task.target_kind, seed=options.seed)

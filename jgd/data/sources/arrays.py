@@ -5,9 +5,9 @@
                           CSR matrix ``attr_data``, ``attr_indices``, ``attr_indptr``, ``attr_shape``;
                           examples without edges may have any shape, e.g. images ``[N, H, W, C]``
 ``y``                     ``[N]`` labels, or ``[G]`` of graphs (also ``label``, ``labels``, ``target``,
-                          ``targets``, ``class``, or what the option ``label`` says)
+                          ``targets``, ``class``, or the name in the option ``label``)
 ``edge_index``            ``[2, E]`` sources and targets; or ``senders`` and ``receivers`` ``[E]``; or the
-                          parts of a CSR matrix ``adj_indptr``, ``adj_indices`` and if you like
+                          parts of a CSR matrix ``adj_indptr``, ``adj_indices`` and optionally
                           ``adj_data``, where row i lists the targets of the edges of node i; or a dense
                           ``adj`` ``[N, N]``, ``adj[i, j]`` the weight of the edge from j to i
 ``edge_weight``           ``[E]`` weights (also ``weight``, ``weights``), or none
@@ -15,7 +15,7 @@
 ``train_mask``            ``[N]`` bools, or row numbers as ``train_idx``; also ``val`` and ``test``
 ========================  ==========================================================================
 
-A file without edges holds examples. Arrays of other names are left out, which is told.
+A file without edges holds examples. Arrays of other names are left out, which is reported.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _DENSE = 4 * 2**30  # bytes that sparse features may take as a dense array
 
 
 class _Arrays:
-    """The arrays of a file; remembers which were asked for."""
+    """Arrays of a file, with the names of those that were used."""
 
     def __init__(self, path: Path, arrays: dict[str, np.ndarray]):
         self.path, self.arrays = path, arrays
         self.used: set[str] = set()
 
     def take(self, *names: str) -> np.ndarray | None:
-        """The first array that there is of these names."""
+        """Return the first array of these names that exists."""
         for name in names:
             if name in self.arrays:
                 self.used.add(name)
@@ -61,7 +61,7 @@ class _Arrays:
         return found
 
     def vector(self, name: str, why: str, *, whole: bool = True) -> np.ndarray:
-        """An array of one axis, of whole numbers."""
+        """Return an array of one axis, of whole numbers."""
         array = self.need(name, why)
         if array.ndim != 1 or array.dtype.kind not in ("iu" if whole else "biuf"):
             kind = "whole numbers" if whole else "numbers"
@@ -75,7 +75,7 @@ class _Arrays:
 
 
 def read_arrays(path: Path, name: str, options: Options) -> Found:
-    """A graph, a set of graphs or examples from an ``.npz``, see the module."""
+    """Read a graph, a set of graphs or examples from an ``.npz``, see the module."""
     with hinted():
         held = _Arrays(path, read_npz(path))
     if "header" in held.arrays:
@@ -103,7 +103,7 @@ def read_arrays(path: Path, name: str, options: Options) -> Found:
     if ends is None:
         if x is None:
             raise DataError(f"{path} has neither features nor edges: it holds {', '.join(held.arrays)}")
-        _tell_rest(held, draft)
+        _note_rest(held, draft)
         return array_task(draft, _images(x, draft), size)
     senders, receivers, weights = ends
     if weights is None:
@@ -115,19 +115,19 @@ def read_arrays(path: Path, name: str, options: Options) -> Found:
                 f"{path}: edge_weight is {weights.dtype} {weights.shape}, there are {len(senders)} edges"
             )
         weights = weights.astype(np.float32)
-    _tell_rest(held, draft)
+    _note_rest(held, draft)
     if batch is None:
         return node_task(draft, senders, receivers, size, x=x, edges=weights)
     return _graphs(draft, held, senders, receivers, weights, batch, x, size)
 
 
-def _tell_rest(held: _Arrays, draft: Draft) -> None:
+def _note_rest(held: _Arrays, draft: Draft) -> None:
     if rest := held.rest():
         draft.notes.append(f"arrays left out: {', '.join(rest)}")
 
 
 def masks_in(arrays: dict[str, Any], used: set[str]) -> dict[str, np.ndarray]:
-    """The splits among arrays by name; adds the names of those to ``used``."""
+    """Return the splits among arrays by name; add the names of those to ``used``."""
     found = {}
     for part, names in (("train", ("train",)), ("val", ("val", "valid")), ("test", ("test",))):
         for name in (f"{n}_{ending}" for n in names for ending in ("mask", "idx", "index")):
@@ -139,7 +139,7 @@ def masks_in(arrays: dict[str, Any], used: set[str]) -> dict[str, np.ndarray]:
 
 
 def _edges(held: _Arrays, size: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray | None] | None:
-    """Sources, targets and weights, or None for a file without edges."""
+    """Return sources, targets and weights, or None for a file without edges."""
     path = held.path
     pair = held.take("edge_index")
     if pair is not None:
@@ -147,7 +147,7 @@ def _edges(held: _Arrays, size: int | None) -> tuple[np.ndarray, np.ndarray, np.
             raise DataError(f"{path}: edge_index is {pair.dtype} {pair.shape}, expected integers [2, E]")
         return pair[0], pair[1], None
     if "senders" in held.arrays or "receivers" in held.arrays:
-        held.used |= {"adj"} & set(held.arrays)  # what `jgd export` writes beside them
+        held.used |= {"adj"} & set(held.arrays)  # `jgd export` writes it beside them
         ends = [held.vector(name, "edges") for name in ("senders", "receivers")]
         if len(ends[0]) != len(ends[1]):
             raise DataError(f"{path}: {len(ends[0])} senders, but {len(ends[1])} receivers")
@@ -173,7 +173,7 @@ def _edges(held: _Arrays, size: int | None) -> tuple[np.ndarray, np.ndarray, np.
 
 
 def _rows_of(path: Path, prefix: str, pointers: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """The row of each entry of a CSR matrix, whose row pointers are checked."""
+    """Return the row of each entry of a CSR matrix after checking the row pointers."""
     steps = np.diff(pointers.astype(np.int64))
     if not len(pointers) or pointers[0] != 0 or (steps < 0).any() or pointers[-1] != len(indices):
         raise DataError(
@@ -204,7 +204,7 @@ def _dense(held: _Arrays) -> np.ndarray:
 
 
 def _images(x: np.ndarray, draft: Draft) -> np.ndarray:
-    """Examples of more than one axis, as networks read them."""
+    """Return examples of more than one axis in the form that networks read."""
     if x.ndim <= 2:
         return x
     if x.dtype.kind not in "biuf":
@@ -221,7 +221,7 @@ def _images(x: np.ndarray, draft: Draft) -> np.ndarray:
 
 
 def _graphs(draft: Draft, held: _Arrays, senders, receivers, weights, batch, x, size) -> Found:
-    """A set of graphs whose nodes say which they belong to."""
+    """Make a set of graphs from the number of the graph of each node."""
     path = held.path
     if batch.shape != (size,) or batch.dtype.kind not in "iu":
         raise DataError(f"{path}: batch is {batch.dtype} {batch.shape}, expected an integer for {size} nodes")

@@ -1,4 +1,4 @@
-"""Tasks out of what a reader found: labels, splits, features, and one line for each thing that was done."""
+"""Tasks from the output of a reader: labels, splits, features, and one line for each step."""
 
 from __future__ import annotations
 
@@ -20,7 +20,12 @@ __all__ = ["Found", "Options", "array_task", "graph_task", "node_task", "splits_
 
 
 class Found(NamedTuple):
-    """What a reader made of a file: the task, and what it did to get there, one line each."""
+    """Task that a reader made of a file.
+
+    Attributes:
+      task: The task.
+      notes: One line for each thing that was mapped, generated or left out.
+    """
 
     task: Any
     notes: tuple[str, ...] = ()
@@ -28,22 +33,22 @@ class Found(NamedTuple):
 
 @dataclass(frozen=True)
 class Options:
-    """How data of a user's own are read.
+    """Options of the readers of a user's own data.
 
     Attributes:
-      label: column, attribute or array of the labels; by default the one called label, y, class or target.
-      split: fractions of training, validation and test rows, which replace a split in the file. None keeps
-        that one, and makes what is missing out of 60, 20 and 20 %, class by class; every class has a training
-        row.
-      seed: of a split that is made.
-      undirected: add the reverse of every edge. By default edges are as the file says: in one direction where
-        a table or an array lists them so.
-      missing: ``"refuse"`` empty cells, or ``"impute"``: the mean of the training rows for a number, no
-        indicator for a text.
-      standardize: subtract the mean of each number and divide by its deviation, over the training rows.
-      ignore: columns or attributes to leave out.
-      size: pixels that images are resized to, in each direction.
-      grey: one channel of images instead of three.
+      label: Column, attribute or array of the labels; None for the one called label, y, class or target.
+      split: Fractions of training, validation and test rows, which replace a split in the file. None keeps
+        that one, and draws missing parts by 60, 20 and 20 %, class by class; every class has a training row.
+      seed: Seed of a split that is drawn.
+      undirected: Whether the reverse of every edge is added. By default edges have the directions of the
+        file: one direction where a table or an array lists one.
+      missing: Treatment of empty cells: ``"refuse"``, or ``"impute"``: the mean of the training rows for a
+        number, no indicator for a text.
+      standardize: Whether each number has its mean subtracted and is divided by its standard deviation, both
+        of the training rows.
+      ignore: Columns or attributes to leave out.
+      size: Pixels in each direction that images are resized to.
+      grey: Whether images have one channel instead of three.
     """
 
     label: str | None = None
@@ -59,7 +64,7 @@ class Options:
 
 @dataclass
 class Draft:
-    """What there is of a task: targets, masks, and features as an array or as columns."""
+    """Parts of a task before it is made: name, source, options, targets, masks and notes."""
 
     name: str
     source: str
@@ -70,10 +75,10 @@ class Draft:
 
 
 def splits_of(table: Columns) -> tuple[list[str], dict[str, np.ndarray]]:
-    """The columns that say which split a row is in, and its masks.
+    """Return the columns that state the split of each row, and the masks.
 
-    That is ``split``, which holds train, val (valid, validation), test or nothing, or the columns
-    ``train_mask``, ``val_mask`` and ``test_mask``.
+    The column ``split`` holds train, val (valid, validation), test or nothing; or the columns ``train_mask``,
+    ``val_mask`` and ``test_mask`` hold true or false.
     """
     by_name = {name.lower(): name for name in table.values}
     if "split" in by_name:
@@ -103,7 +108,7 @@ def _parts(table: Columns, name: str) -> dict[str, np.ndarray]:
 
 
 def weights_of(draft: Draft, table: Columns, columns: Sequence[str]) -> np.ndarray | None:
-    """The column ``weight`` of a table of edges; tells which others are left out."""
+    """Return the column ``weight`` of a table of edges; note which others are left out."""
     named = [c for c in columns if c.lower() in ("weight", "edge_weight")]
     others = [c for c in columns if c not in named[:1]]
     if others:
@@ -125,7 +130,7 @@ def weights_of(draft: Draft, table: Columns, columns: Sequence[str]) -> np.ndarr
 
 
 def _settled(draft: Draft, size: int, of: str) -> tuple[Labels, dict[str, Any]]:
-    """Labels and masks in their one form, with the masks made that are missing."""
+    """Bring labels and masks into their one form, and draw the masks that are missing."""
     try:
         labels = as_labels("labels", draft.y, size, None, of=of)
         given = {name: as_mask(name, mask, size, of) for name, mask in draft.masks.items()}
@@ -143,12 +148,12 @@ def _settled(draft: Draft, size: int, of: str) -> tuple[Labels, dict[str, Any]]:
     if made:
         draft.notes.append(made)
     if draft.options.standardize:
-        draft.notes.append("numbers standardised over the training rows, as asked for")
+        draft.notes.append("numbers standardised over the training rows, as requested")
     return labels, masks
 
 
 def _features(draft: Draft, x: Any, train: Any) -> np.ndarray | None:
-    """Float32 features from an array, from columns, or from a list of such blocks."""
+    """Return float32 features from an array, from columns, or from a list of such blocks."""
     if isinstance(x, list):
         found = [_features(draft, block, train) for block in x]
         return np.concatenate([block for block in found if block is not None], 1)
@@ -174,13 +179,13 @@ def _features(draft: Draft, x: Any, train: Any) -> np.ndarray | None:
         row = int(np.argwhere(~np.isfinite(numbers))[0][0])
         raise DataError(
             f"{draft.source}: features hold NaN or numbers beyond float32, first in row {row}: fill them in"
-            + (", or say missing='impute' (--missing impute)" if np.isnan(x).any() else "")
+            + (", or set missing='impute' (--missing impute)" if np.isnan(x).any() else "")
         )
     return standardized(numbers, train) if draft.options.standardize else numbers
 
 
 def _degrees(draft: Draft, receivers: np.ndarray, size: int) -> np.ndarray:
-    """Features of nodes that have none."""
+    """Return features, from degrees, of nodes that have none."""
     draft.notes.append("no features: made two of each node, 1 and log(1 + edges that end there)")
     degree = np.bincount(receivers, minlength=size).astype(np.float32)
     return np.stack([np.ones(size, np.float32), np.log1p(degree)], 1)
@@ -195,12 +200,12 @@ def _graph(draft: Draft, senders: Any, receivers: Any, x: Any, edges: Any, size:
         before = len(np.asarray(graph.senders))
         graph = to_undirected(graph)
         after = len(np.asarray(graph.senders))
-        draft.notes.append(f"undirected, as asked for: {before} edges in the file became {after}, both ways")
+        draft.notes.append(f"undirected, as requested: {before} edges in the file became {after}, both ways")
     return graph
 
 
 def _one_way(senders: np.ndarray, receivers: np.ndarray, size: int) -> bool:
-    """Whether an edge lacks its reverse."""
+    """Return whether an edge lacks its reverse."""
     there, back = (
         np.unique(a.astype(np.int64) * size + b) for a, b in ((senders, receivers), (receivers, senders))
     )
@@ -210,15 +215,15 @@ def _one_way(senders: np.ndarray, receivers: np.ndarray, size: int) -> bool:
 def node_task(
     draft: Draft, senders: Any, receivers: Any, size: int, *, x: Any = None, edges: Any = None
 ) -> Found:
-    """One graph whose nodes have labels.
+    """Make a task of one graph whose nodes have labels.
 
     Args:
-      draft: labels and masks of the nodes.
-      senders: source of each edge.
-      receivers: target of each edge.
-      size: number of nodes.
-      x: features ``[N, F]``, as an array or as columns, or None.
-      edges: weights ``[E]``, a dict of edge data, or None.
+      draft: Labels and masks of the nodes.
+      senders: Source of each edge.
+      receivers: Target of each edge.
+      size: Number of nodes.
+      x: Features ``[N, F]``, as an array or as columns, or None.
+      edges: Weights ``[E]``, a dict of edge data, or None.
     """
     labels, masks = _settled(draft, size, "nodes")
     senders, receivers = np.asarray(senders), np.asarray(receivers)
@@ -247,13 +252,23 @@ def node_task(
 def graph_task(
     draft: Draft, senders: Any, receivers: Any, n_node: Any, n_edge: Any, *, x: Any = None, edges: Any = None
 ) -> Found:
-    """Graphs with a label each, joined: nodes and edges stand graph by graph."""
+    """Make a task of graphs with a label each, joined: nodes and edges are sorted by graph.
+
+    Args:
+      draft: Labels and masks of the graphs.
+      senders: Source of each edge, numbered through all graphs.
+      receivers: Target of each edge.
+      n_node: Number of nodes of each graph.
+      n_edge: Number of edges of each graph.
+      x: Features of all nodes, as an array or as columns, or None.
+      edges: Weights or edge data, or None.
+    """
     n_node, n_edge = np.asarray(n_node, np.int32), np.asarray(n_edge, np.int32)
     labels, masks = _settled(draft, len(n_node), "graphs")
     total = int(n_node.sum())
     if draft.options.undirected:
         owner = np.repeat(np.arange(len(n_node)), n_node)
-        both = _graph(draft, senders, receivers, None, edges, total)  # comes sorted by receiver, so by graph
+        both = _graph(draft, senders, receivers, None, edges, total)  # sorted by receiver, so by graph
         senders, receivers, edges = np.asarray(both.senders), np.asarray(both.receivers), both.edges
         n_edge = np.bincount(owner[receivers], minlength=len(n_node)).astype(np.int32)
     nodes = _features(draft, x, np.repeat(masks["train"], n_node))
@@ -289,7 +304,13 @@ def graph_task(
 
 
 def array_task(draft: Draft, x: Any, size: int) -> Found:
-    """Examples without edges."""
+    """Make a task of examples without edges.
+
+    Args:
+      draft: Labels and masks of the examples.
+      x: Features, as an array or as columns.
+      size: Number of examples.
+    """
     labels, masks = _settled(draft, size, "rows")
     rows = _features(draft, x, masks["train"]) if isinstance(x, Columns) or np.ndim(x) <= 2 else np.asarray(x)
     if rows is None:

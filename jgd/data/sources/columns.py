@@ -1,8 +1,8 @@
-"""Tables of a user's own: columns by name, of numbers or of text, and the features made of them.
+"""Tables of a user: columns by name, of numbers or of text, and their features.
 
-Text is UTF-8 with one header line; commas, semicolons or tabs separate cells, whichever the header has most
-of. A column is of numbers if every cell of it is one. Empty cells and ``NA``, ``NaN``, ``null``, ``None``
-and ``?`` are missing values.
+Text is UTF-8 with one header line; cells are separated by commas, semicolons or tabs, whichever is most
+frequent in the header. A column is numeric if each of its cells is a number. Empty cells and ``NA``, ``NaN``,
+``null``, ``None`` and ``?`` are missing values.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ LABELS = ("label", "y", "class", "target")
 """Names of the column of labels, in any case."""
 
 MISSING = frozenset({"", "na", "n/a", "nan", "null", "none", "?"})
-MOST_TEXTS = 100  # different texts of a column that becomes indicators
-_CHUNK = 4096  # rows that are lists of strings at a time
+MOST_TEXTS = 100  # largest number of different texts of a column that becomes indicators
+_CHUNK = 4096  # rows that are lists of strings at one time
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,10 @@ class Columns:
     """A table.
 
     Attributes:
-      path: of the file, for messages.
-      values: ``{name: [N]}``: float64 with NaN where a number is missing, or objects, each a str or None.
-      where: where a row stands in the file, for messages.
-      size: number of rows.
+      path: Path of the file, for messages.
+      values: Columns ``{name: [N]}``: float64 with NaN where a number is missing, or objects, str or None.
+      where: Function that returns the place of a row in the file, for messages.
+      size: Number of rows.
     """
 
     path: Path
@@ -59,26 +59,26 @@ class Columns:
     size: int
 
     def at(self, row: Any) -> str:
-        """The file and the place of a row in it."""
+        """Return the file and the place of a row in it."""
         return f"{self.path}, {self.where(int(row))}"
 
     def without(self, names: Collection[str]) -> Columns:
-        """The table without some columns."""
+        """Return the table without some columns."""
         rest = {name: column for name, column in self.values.items() if name not in names}
         return Columns(self.path, rest, self.where, self.size)
 
 
-_HINT = "see whether the file is whole"
+_HINT = "check that the file is complete"
 
 
 def reading_own(path: str | os.PathLike[str]) -> AbstractContextManager[None]:
-    """As `jgd.data.storage.reading`, of a file that cannot be downloaded again."""
+    """Return `jgd.data.storage.reading` with advice for a file that cannot be downloaded again."""
     return reading(path, _HINT)
 
 
 @contextmanager
 def hinted() -> Iterator[None]:
-    """The same of readers that have a hint of their own."""
+    """Replace the advice of readers that have their own, see `reading_own`."""
     try:
         yield
     except DataError as error:
@@ -89,10 +89,13 @@ def hinted() -> Iterator[None]:
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
-    """The content of a text file in UTF-8.
+    """Read a text file in UTF-8.
+
+    Args:
+      path: The file.
 
     Raises:
-      DataError: where it is missing, empty, or in another encoding.
+      DataError: If it is missing, empty, or in another encoding.
     """
     with reading_own(path):
         content = Path(path).read_bytes()
@@ -112,13 +115,13 @@ def read_csv(path: str | os.PathLike[str], text: Collection[str] = (), *, empty:
     """Read a table.
 
     Args:
-      path: the file.
-      text: names, in lower case, of columns that are text whatever they hold.
-      empty: whether a header without rows will do.
+      path: The file.
+      text: Names, in lower case, of columns that are always text.
+      empty: Whether a header without rows is allowed.
 
     Raises:
-      DataError: for another encoding, no header or rows, names that appear twice, and rows of another length
-        than the header, all with the line.
+      DataError: If the encoding is another, there is no header or row, a name appears twice, or a row differs
+        from the header in length; the message names the line.
     """
     path = Path(path)
     content = read_text(path)
@@ -126,7 +129,7 @@ def read_csv(path: str | os.PathLike[str], text: Collection[str] = (), *, empty:
     delimiter = max(",;\t", key=header.count)
     with reading_own(path):
         table, mixed = _parse(path, content, delimiter, {name.lower() for name in text}, ())
-        if mixed:  # numbers at first and words later: once more, as text
+        if mixed:  # numbers first and words later: read again as text
             table, _ = _parse(path, content, delimiter, {name.lower() for name in text}, mixed)
     if not table.size and not empty:
         raise DataError(f"{path} has a header, but no rows")
@@ -178,7 +181,7 @@ def _parse(
 
 
 def _rows(path: Path, reader: Any) -> Any:
-    """Lines that are not blank, each with its number."""
+    """Yield lines that are not blank, each with its number."""
     while True:
         line = reader.line_num + 1
         try:
@@ -192,7 +195,7 @@ def _rows(path: Path, reader: Any) -> Any:
 
 
 def is_number(text: str) -> bool:
-    """Whether a cell is a number."""
+    """Return whether a cell is a number."""
     try:
         float(text)
     except ValueError:
@@ -201,7 +204,7 @@ def is_number(text: str) -> bool:
 
 
 def _numbers(cells: Sequence[str]) -> np.ndarray | None:
-    """The cells as float64, or None where one is not a number."""
+    """Convert cells to float64; return None if one is not a number."""
     try:
         return np.asarray(list(map(float, cells)), np.float64)
     except ValueError:
@@ -213,7 +216,7 @@ def _numbers(cells: Sequence[str]) -> np.ndarray | None:
 
 
 def _texts(cells: Sequence[str], known: dict[str, str]) -> np.ndarray:
-    """The cells as an array of str, None where missing; equal texts are one object."""
+    """Convert cells to an array of str, None where missing; equal texts are one object."""
     column = np.empty(len(cells), object)
     for i, cell in enumerate(cells):
         cell = cell.strip()
@@ -222,7 +225,7 @@ def _texts(cells: Sequence[str], known: dict[str, str]) -> np.ndarray:
 
 
 def numbers_or_text(values: Sequence[Any]) -> np.ndarray:
-    """A column from values of JSON or of attributes: numbers and truth values, or texts; None is missing."""
+    """Make a column of values of JSON or attributes: numbers and truth values, or texts; None is missing."""
     column = np.empty(len(values), object)
     column[:] = values
     if all(v is None or isinstance(v, bool | int | float) for v in values):
@@ -237,10 +240,16 @@ def numbers_or_text(values: Sequence[Any]) -> np.ndarray:
 
 
 def find(table: Columns, names: Sequence[str], what: str, option: str = "") -> str:
-    """The column that has one of some names, in any case.
+    """Find the column that has one of some names, in any case.
+
+    Args:
+      table: The table.
+      names: Names in lower case.
+      what: Content of the column, for messages.
+      option: Option that names the column, for messages.
 
     Raises:
-      DataError: where there is none, or several.
+      DataError: If there is none, or several.
     """
     found = [own for name in names for own in table.values if own.lower() == name]
     hint = f"; name it with {option}" if option else ""
@@ -260,14 +269,14 @@ def _some(names: Collection[str], most: int = 8) -> str:
 
 
 def labels_of(table: Columns, label: str | None) -> tuple[str, np.ndarray]:
-    """The column of labels, and its values as `jgd.data.sources.assemble.targets` takes them.
+    """Return the name of the column of labels, and its values.
 
     Args:
-      table: of examples.
-      label: name of the column; None for one of `LABELS`.
+      table: Table of examples.
+      label: Name of the column; None for one of `LABELS`.
 
     Raises:
-      DataError: where it is not there, or not clear.
+      DataError: If there is none, or several.
     """
     if label is None:
         name = find(table, LABELS, "labels", "label= (--label-column)")
@@ -289,21 +298,22 @@ def features(
     train: np.ndarray | None = None,
     scaled: bool = False,
 ) -> np.ndarray | None:
-    """Float32 features of all columns: numbers as they are, texts as indicators of their values.
+    """Return float32 features of all columns: numbers unchanged, texts as indicators of their values.
 
     Args:
-      table: without the columns that mean something else.
-      notes: is told which columns became indicators, and what was imputed.
-      missing: ``"refuse"``, or ``"impute"``: the mean of a number over training rows, no indicator of a text.
-      train: ``[N]`` training rows; all by default.
-      scaled: standardise numbers over the training rows.
+      table: Table without the columns that are no features.
+      notes: List that receives one line for each column that became indicators or was imputed.
+      missing: Missing values: ``"refuse"``, or ``"impute"``: the mean of a number over training rows, no
+        indicator of a text.
+      train: Mask of the training rows ``[N]``; None for all rows.
+      scaled: Whether numbers are standardised over the training rows.
 
     Returns:
       ``[N, F]``, or None for a table without columns.
 
     Raises:
-      DataError: for missing values that are refused, numbers that are not finite in float32, and texts of
-        too many kinds.
+      DataError: If values are missing and refused, numbers are not finite in float32, or a column has too
+        many different texts.
     """
     blocks: list[np.ndarray] = []
     for name, column in table.values.items():
@@ -313,7 +323,7 @@ def features(
             if missing != "impute":
                 raise DataError(
                     f"{table.at(gone.argmax())}: no value of {name} ({int(gone.sum())} are missing): "
-                    "fill them in, or say missing='impute' (--missing impute)"
+                    "fill them in, or set missing='impute' (--missing impute)"
                 )
             how = "no indicator" if text else "the mean of the training rows"
             notes.append(f"{int(gone.sum())} missing values of {name} imputed: {how}")
@@ -345,7 +355,7 @@ def _filled(
 
 
 def standardized(x: np.ndarray, train: np.ndarray | None) -> np.ndarray:
-    """Columns of mean zero and deviation one over the training rows; constant ones become zero."""
+    """Scale columns to mean zero and deviation one over the training rows; constant ones become zero."""
     rows = (x if train is None else x[train]).astype(np.float64)
     deviation = rows.std(0)
     return ((x - rows.mean(0)) / np.where(deviation > 0, deviation, 1)).astype(np.float32)

@@ -1,9 +1,9 @@
-"""Graphs as other programs exchange them: GraphML, and the node-link JSON of NetworkX and D3.
+"""Graphs in exchange formats: GraphML, and the node-link JSON of NetworkX and D3.
 
-Attributes of nodes are what columns of ``nodes.csv`` are (see `jgd.data.sources.tables`): a label, ``split``
-or ``train_mask`` ..., and features; in JSON a feature may be a list of numbers. Of edges ``weight`` is read.
-An undirected edge becomes one in each direction. A document with a DOCTYPE or entities is refused, because
-they can refer to other files and unfold without bound.
+Attributes of nodes have the roles of columns of ``nodes.csv`` (see `jgd.data.sources.tables`): a label,
+``split`` or ``train_mask`` ..., and features; in JSON a feature may be a list of numbers. The ``weight`` of
+edges is read. An undirected edge becomes one in each direction. A document with a DOCTYPE or entities is
+refused, because they can refer to other files and expand without bound.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _task(
     edges: Sequence[_Edge],
     notes: list[str],
 ) -> Found:
-    """A task from nodes with attributes and edges between them."""
+    """Make a task of nodes with attributes and edges between them."""
     number: dict[Any, int] = {}
     for row, node in enumerate(ids):
         if (first := number.setdefault(node, row)) != row:
@@ -83,7 +83,7 @@ def _task(
 def _table(
     path: Path, attributes: Sequence[Mapping[str, Any]], where: Callable[[int], str]
 ) -> tuple[Columns, dict[str, np.ndarray]]:
-    """Attributes as columns, and apart those that are lists of numbers."""
+    """Return attributes as columns, and separately those that are lists of numbers."""
     columns: dict[str, np.ndarray] = {}
     vectors: dict[str, np.ndarray] = {}
     for name in dict.fromkeys(name for node in attributes for name in node):
@@ -107,7 +107,7 @@ def _table(
 
 
 def read_node_link(path: Path, name: str, options: Options) -> Found:
-    """A graph as `networkx.node_link_data` writes it, with edges under ``edges`` or ``links``."""
+    """Read a graph that `networkx.node_link_data` wrote, with edges under ``edges`` or ``links``."""
     text = read_text(path)
     with reading_own(path):
         content = json.loads(text)
@@ -128,13 +128,13 @@ def read_node_link(path: Path, name: str, options: Options) -> Found:
             if not all(isinstance(end, str | int | float) for end in ends):
                 raise DataError(f"{path}, edge {i}: it has no source and target of text or number")
             edges.append(_Edge(ends[0], ends[1], directed, edge.get("weight"), f"edge {i}"))
-        notes = _told(
+        notes = _left_out(
             name for edge in links for name in edge if name not in ("source", "target", "weight", "key")
         )
         return _task(path, name, options, ids, attributes, lambda i: f"node {i}", edges, notes)
 
 
-def _told(names: Any) -> list[str]:
+def _left_out(names: Any) -> list[str]:
     others = list(dict.fromkeys(names))
     return (
         [f"attributes of edges left out: {', '.join(map(str, others))} (only weight is read)"]
@@ -147,14 +147,14 @@ def _told(names: Any) -> list[str]:
 
 
 def read_graphml(path: Path, name: str, options: Options) -> Found:
-    """A graph in GraphML: one graph without ports, hyperedges or graphs inside of nodes."""
+    """Read a graph in GraphML: one graph without ports, hyperedges or graphs inside of nodes."""
     with reading_own(path):
         content = path.read_bytes()
         if not content.strip():
             raise DataError(f"{path} is empty")
         document = _Document(path)
         document.parse(content)
-        notes = _told(document.others)
+        notes = _left_out(document.others)
         lines = document.lines
         return _task(
             path,
@@ -175,7 +175,7 @@ class _Key(NamedTuple):
 
 
 class _Document:
-    """What a GraphML file says, read element by element."""
+    """Content of a GraphML file, read element by element."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -202,8 +202,11 @@ class _Document:
     def parse(self, content: bytes) -> None:
         """Read the document.
 
+        Args:
+          content: Bytes of the file.
+
         Raises:
-          DataError: for what is no GraphML, with the line.
+          DataError: If it is no GraphML; the message names the line.
         """
 
         def refuse(*_: Any) -> Any:

@@ -1,7 +1,7 @@
 """Graphs that PyTorch Geometric saved, read without PyTorch.
 
-``torch.save`` of one ``Data`` with labels of its nodes is a graph; of a list of them, each with one label, a
-set of graphs. The file that an ``InMemoryDataset`` keeps (``processed/data.pt``) may be either.
+A file that ``torch.save`` wrote of one ``Data`` with labels of its nodes is a graph; of a list of them, each
+with one label, a set of graphs. The file of an ``InMemoryDataset`` (``processed/data.pt``) may be either.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["read_pyg"]
 
 
 def read_pyg(path: Path, name: str, options: Options) -> Found:
-    """One ``Data``, or a list of them."""
+    """Read one ``Data``, or a list of them."""
     with hinted():
         content = read_torch(path)
     with reading_own(path):
@@ -35,7 +35,7 @@ def read_pyg(path: Path, name: str, options: Options) -> Found:
 
 
 def _found(path: Path, content: Any) -> SimpleNamespace | list[SimpleNamespace]:
-    """One graph, or several, in any of the forms that are in use."""
+    """Return one graph, or several, from any of the forms in use."""
     if isinstance(content, tuple) and 2 <= len(content) <= 3 and not _is_graph(content[1]):
         data: Any = content[0]  # of an InMemoryDataset, with its class since version 2.4
         slices: Any = content[1]
@@ -58,7 +58,7 @@ def _is_graph(value: Any) -> bool:
 
 
 def _parts(path: Path, whole: Mapping[str, Any], slices: Any) -> list[SimpleNamespace]:
-    """The graphs of a collated dataset: ``slices[name][i]`` is where graph ``i`` begins."""
+    """Split a collated dataset into its graphs: graph ``i`` begins at ``slices[name][i]``."""
     if not isinstance(slices, Mapping) or "edge_index" not in slices:
         raise DataError(f"{path} holds a dataset without the places where its graphs begin")
     count = len(slices["edge_index"]) - 1

@@ -2,27 +2,27 @@
 
 A folder of one graph::
 
-    nodes.csv   id, label, one column a feature, and if you like split
-    edges.csv   source, target, and if you like weight
+    nodes.csv   id, label, one column a feature, optionally split
+    edges.csv   source, target, optionally weight
 
 A folder of a set of graphs has ``graphs.csv`` too::
 
-    graphs.csv  id, label, and if you like split
+    graphs.csv  id, label, optionally split
     nodes.csv   id, graph, one column a feature
-    edges.csv   source, target, and if you like weight
+    edges.csv   source, target, optionally weight
 
-A table of examples, ``NAME.csv``, has a column of labels, one column a feature, and if you like ``split``.
+A table of examples, ``NAME.csv``, has a column of labels, one column a feature, and optionally ``split``.
 
 * Names of columns are read in any case; their order does not matter. ``id`` is any text, each once (in a set
   of graphs, once in each graph; edges of a graph whose ids others have too need a column ``graph``).
-* ``label`` may also be called ``y``, ``class`` or ``target``, or what the option ``label`` says. Words and
-  numbers are classes, numbers with fractions are regression targets; an empty cell is unknown.
-* ``split`` says train, val (valid, validation) or test; a row with an empty cell is in none.
-* Other columns of nodes are features: numbers as they are, texts as one indicator for each value.
+* ``label`` may also be called ``y``, ``class`` or ``target``, or have the name in the option ``label``. Words
+  and numbers are classes, numbers with fractions are regression targets; an empty cell is unknown.
+* ``split`` holds train, val (valid, validation) or test; a row with an empty cell is in none.
+* Other columns of nodes are features: numbers unchanged, texts as one indicator for each value.
 * ``source`` and ``target`` may be called from and to, or src and dst; else they are the first two columns.
   Every line is one edge from source to target: a file that lists an undirected edge once needs the option
   ``undirected``. Columns of edges other than ``weight`` are left out.
-* How cells are written is said in `jgd.data.sources.columns`.
+* `jgd.data.sources.columns` describes how cells are written.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _SOURCES, _TARGETS = ("source", "from", "src"), ("target", "to", "dst")
 
 
 def _dropped(table: Columns, options: Options) -> Columns:
-    """The table without the columns that are to be ignored, which must be there."""
+    """Return the table without the columns that the options ignore."""
     return table.without([name for name in options.ignore if name in table.values])
 
 
@@ -63,7 +63,7 @@ def _check_ignored(options: Options, *tables: Columns) -> None:
 
 
 def read_feature_table(path: Path, name: str, options: Options) -> Found:
-    """A table of examples, see the module."""
+    """Read a table of examples, see the module."""
     table = read_csv(path, text=("split",))
     _check_ignored(options, table)
     table = _dropped(table, options)
@@ -80,7 +80,7 @@ def read_feature_table(path: Path, name: str, options: Options) -> Found:
 
 
 def read_graph_tables(folder: Path, name: str, options: Options) -> Found:
-    """A folder of ``nodes.csv`` and ``edges.csv``, and ``graphs.csv`` of a set; see the module."""
+    """Read a folder of ``nodes.csv`` and ``edges.csv``, and ``graphs.csv`` of a set; see the module."""
     for file in ("nodes.csv", "edges.csv"):
         if not (folder / file).is_file():
             raise DataError(f"{folder / file} is missing: a folder of tables has nodes.csv and edges.csv")
@@ -165,7 +165,7 @@ def _several(folder: Path, name: str, options: Options, nodes: Columns, edges: C
 
 
 def _read_edges(path: Path, several: bool) -> Columns:
-    """Edges, whose two ends are text whatever the columns are called."""
+    """Read edges, whose two ends are text, whatever the names of the columns."""
     graph = ("graph",) if several else ()
     table = read_csv(path, text=(*_SOURCES, *_TARGETS, *graph), empty=True)
     ends, _ = _ends(table)
@@ -175,7 +175,7 @@ def _read_edges(path: Path, several: bool) -> Columns:
 
 
 def _ends(table: Columns) -> tuple[list[str], list[str]]:
-    """The columns of the two ends of an edge, and the others."""
+    """Return the columns of the two ends of an edge, and the others."""
     by_name = {name.lower(): name for name in table.values}
     ends = [next((by_name[n] for n in names if n in by_name), None) for names in (_SOURCES, _TARGETS)]
     columns = list(table.values)
@@ -190,7 +190,7 @@ def _ends(table: Columns) -> tuple[list[str], list[str]]:
 
 
 def _numbered(table: Columns, keys: list, column: str, among: list | None = None) -> dict:
-    """The row of each key; every row must have one of its own."""
+    """Return the row of each key; every row must have its own key."""
     number: dict = {}
     for row, key in enumerate(keys if among is None else among):
         if keys[row] is None:
@@ -201,7 +201,7 @@ def _numbered(table: Columns, keys: list, column: str, among: list | None = None
 
 
 def _looked_up(table: Columns, keys: np.ndarray, number: dict, column: str, other: Path) -> np.ndarray:
-    """The numbers of ids."""
+    """Return the numbers of ids."""
     found = np.asarray([number.get(key, -1) for key in keys.tolist()], np.int64)
     if (found < 0).any():
         row = int((found < 0).argmax())

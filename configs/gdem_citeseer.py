@@ -1,5 +1,0 @@
-"""GDEM on Citeseer, half as many nodes as there are labels, with its official settings."""
-
-from jgd.protocols.experiment import default_experiment
-
-config = default_experiment("citeseer", "gdem", label_ratio=0.5)

@@ -1,0 +1,127 @@
+"""Condensers without learning: means of classes and of clusters within classes, with A' = I.
+
+average       every condensed node of a class is the mean of its training features (``hops=0``), or of the
+              features propagated ``hops`` times, ``Â^hops X``. With two hops this zero-learning baseline
+              reaches most published condensers on Cora and Citeseer; every claim is compared with it.
+clustering    k-means within each class, on the same features; condensed nodes are the means.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from jgd.condense.common import (
+    budget,
+    condensed_nodes,
+    condenser,
+    official,
+    propagated_features,
+    size_of,
+    training_part,
+)
+from jgd.core import Loop, in_memory
+from jgd.data.condensed import Condensed
+from jgd.data.tasks import NodeTask
+from jgd.ops import kmeans
+from jgd.registry import Entry
+
+__all__ = ["Average", "Clustering"]
+
+
+@dataclass(frozen=True)
+class Average:
+    """Means of the classes, repeated to fill the budget.
+
+    Attributes:
+      label_ratio: Condensed nodes for each labelled node.
+      nodes: Number of condensed nodes, instead of the ratio.
+      hops: Propagations before averaging.
+    """
+
+    label_ratio: float | None = 0.5
+    nodes: int | None = None
+    hops: int = 0
+
+    @condenser
+    def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
+        """Condense a task."""
+        del loop
+        shares = budget(task, size_of(task, self.label_ratio, self.nodes))
+        part = training_part(task)
+        x, labels, train = (
+            propagated_features(part, self.hops),
+            np.asarray(part.labels),
+            np.asarray(part.train),
+        )
+        classes = np.repeat(np.arange(task.num_classes), shares)
+        means = {c: x[train & (labels == c)].mean(0) for c in np.unique(classes)}
+        return condensed_nodes(
+            self, key, task, features=np.stack([means[c] for c in classes]), labels=classes
+        )
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Means of k-means clusters within the training nodes of each class.
+
+    Attributes:
+      label_ratio: Condensed nodes for each labelled node.
+      nodes: Number of condensed nodes, instead of the ratio.
+      hops: Propagations before clustering.
+      restarts: Random starts of k-means.
+    """
+
+    label_ratio: float | None = 0.5
+    nodes: int | None = None
+    hops: int = 0
+    restarts: int = 4
+
+    @condenser
+    def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
+        """Condense a task."""
+        del loop
+        shares = budget(task, size_of(task, self.label_ratio, self.nodes))
+        part = training_part(task)
+        x, labels, train = (
+            propagated_features(part, self.hops),
+            np.asarray(part.labels),
+            np.asarray(part.train),
+        )
+        centers = []
+        for c, count in enumerate(shares):
+            if count:
+                members = jnp.asarray(x[train & (labels == c)])
+                k_class = jax.random.fold_in(key, c)
+                centers.append(np.asarray(kmeans(k_class, members, count, restarts=self.restarts).centers))
+        classes = np.repeat(np.arange(task.num_classes), shares)
+        return condensed_nodes(self, key, task, features=np.concatenate(centers), labels=classes)
+
+
+_PROPAGATED = partial(Average, hops=2)
+ENTRIES = (
+    Entry("average", Average, "mean of each class", "", ("nodes",), "none", official(Average)),
+    Entry(
+        "average-sgc",
+        _PROPAGATED,
+        "mean of each class after two propagations",
+        "",
+        ("nodes",),
+        "none",
+        official(_PROPAGATED),
+    ),
+    Entry(
+        "clustering",
+        Clustering,
+        "k-means in each class, without edges",
+        "",
+        ("nodes",),
+        "none",
+        official(Clustering),
+    ),
+)
