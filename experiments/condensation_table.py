@@ -200,7 +200,7 @@ def row(dataset: str, method: str, ratio: float) -> dict[str, Any]:
         "val": val,
         "seconds": seconds,
         "peak_mib": peak,
-        "predictor": first.train.get("predictor", "gcn"),
+        "predictor": first.training.predictor.name if first.training.predictor else "gcn",
         "errors": errors,
     }
 

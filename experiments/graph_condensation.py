@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
 import jgd
-from jgd.condense import METHODS, RandomGraphs
+from jgd.condense import METHODS, Random
 from jgd.data.tu import tu
 from jgd.evaluation import KINDS
 
@@ -39,7 +39,7 @@ NETWORKS = 2
 GRAPHS = 10
 CONFIG = replace(KINDS["graphs"].make().config, steps=300, select="accuracy")
 FILE = measure.RESULTS / "graph_condensation.json"
-RANDOM = "random-graphs"
+RANDOM = "random"
 
 
 class Row(NamedTuple):
@@ -71,7 +71,7 @@ def split(dataset: str, seed: int) -> Any:
 
 def random_nodes(key: Any, task: Any) -> int:
     """Nodes of ten random graphs of each class."""
-    return RandomGraphs(GRAPHS)(key, task).provenance["nodes"]
+    return Random(per_class=GRAPHS)(key, task).provenance["nodes"]
 
 
 def mirage(key: Any, task: Any, dataset: str) -> Any:
@@ -84,7 +84,7 @@ def as_many_nodes(method: Callable[..., Any]) -> Callable[..., Any]:
     """Random graphs with as many nodes as another method's set."""
 
     def make(key, task, dataset):
-        return RandomGraphs(nodes=method(key, task, dataset).provenance["nodes"])(key, task)
+        return Random(nodes=method(key, task, dataset).provenance["nodes"])(key, task)
 
     return make
 
@@ -121,9 +121,9 @@ def plan(dataset: str) -> dict[str, Row]:
     both = ("gin", "gcn")
     rows = {
         "all graphs": Row(lambda key, task, dataset: task, both),
-        RANDOM: Row(given(RANDOM, graphs_per_class=GRAPHS), both),
-        "herding-graphs": Row(given("herding-graphs", graphs_per_class=GRAPHS)),
-        "k-center-graphs": Row(given("k-center-graphs", graphs_per_class=GRAPHS)),
+        RANDOM: Row(given(RANDOM, per_class=GRAPHS), both),
+        "herding": Row(given("herding", per_class=GRAPHS)),
+        "k-center": Row(given("k-center", per_class=GRAPHS)),
         "mirage": Row(mirage, note="nodes of ten random graphs of each class"),
         f"{RANDOM}, nodes of mirage": Row(as_many_nodes(mirage)),
     }
@@ -136,13 +136,11 @@ def plan(dataset: str) -> dict[str, Row]:
         rows |= {name: Row(method), f"{RANDOM}, nodes of {name}": Row(as_many_nodes(method))}
     for name, (changes, keys, note) in ((n, each[dataset]) for n, each in LEARNED.items()):
         networks = both if name == "doscond-graphs" else ("gin",)
-        rows[name] = Row(given(name, graphs_per_class=GRAPHS, **changes), networks, keys, note)
+        rows[name] = Row(given(name, per_class=GRAPHS, **changes), networks, keys, note)
         if name == "kidd" and dataset in UNPADDED:
             changes = {**changes, "padding": "none"}
             note = "; ".join(filter(None, [note, "graphs keep the size that they start with"]))
-            rows[f"{name}, not padded"] = Row(
-                given(name, graphs_per_class=GRAPHS, **changes), networks, keys, note
-            )
+            rows[f"{name}, not padded"] = Row(given(name, per_class=GRAPHS, **changes), networks, keys, note)
     return rows
 
 

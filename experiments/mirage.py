@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
 import jgd
-from jgd.condense import HerdingGraphs, KCenterGraphs, Mirage, RandomGraphs
+from jgd.condense import Herding, KCenter, Mirage, Random
 from jgd.condense.coresets import gin_embedding
 from jgd.core import atomic_write
 from jgd.data.tu import tu
@@ -105,7 +105,7 @@ def budget(support: float) -> int:
 
 def random_sets(support: float) -> list[Any]:
     """Random graphs of NCI1 with as many nodes as Mirage has."""
-    return [RandomGraphs(nodes=budget(support))(jax.random.key(i), nci1()) for i in range(SEEDS)]
+    return [Random(nodes=budget(support))(jax.random.key(i), nci1()) for i in range(SEEDS)]
 
 
 @cache
@@ -157,8 +157,8 @@ def contestants() -> dict[str, dict[str, Any]]:
         "nci1": {
             "mirage": mirage(),
             "random graphs": random(),
-            "herding": lambda: by_embedding(HerdingGraphs),
-            "k-center": lambda: by_embedding(KCenterGraphs),
+            "herding": lambda: by_embedding(Herding),
+            "k-center": lambda: by_embedding(KCenter),
             "all graphs": lambda: whole(nci1()),
             "uniform weights": mirage(weights="uniform"),
             "classes not balanced": mirage(class_balanced=False),
@@ -175,7 +175,7 @@ def contestants() -> dict[str, dict[str, Any]]:
         "mirage, support 30 %": lambda: mutag(Mirage(support=0.3)),
         "all graphs": lambda: mutag(everything),
         "mirage, budget of nodes": lambda: mutag(Mirage(nodes=MUTAG_NODES)),
-        "random graphs, budget of nodes": lambda: mutag(RandomGraphs(nodes=MUTAG_NODES)),
+        "random graphs, budget of nodes": lambda: mutag(Random(nodes=MUTAG_NODES)),
     }
     for network in ("gcn", "gat"):
         tables[f"nci1/{network}"] = {

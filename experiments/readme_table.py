@@ -133,18 +133,15 @@ def line(entry: Entry, command: str, measured: str) -> list[str]:
 
 def table() -> str:
     """The table in Markdown; methods and objectives without a committed result have a dash."""
-    nodes, graphs = METHODS.of_kind("nodes"), METHODS.of_kind("graphs")
-    measured = {row["method"] for row in load("condensation")["rows"] if row["ratio"] == 0.5}
+    nodes = {row["method"] for row in load("condensation")["rows"] if row["ratio"] == 0.5}
+    parts = {"cora": (nodes, of_nodes), "tu:NCI1": (load("graph_condensation")["NCI1"], of_graphs)}
+    kinds = {"nodes": "cora", "graphs": "tu:NCI1"}
     lines = []
     for entry in METHODS.entries():
-        if entry.name in nodes:
-            found = of_nodes(entry.name) if entry.name in measured else NOTHING
-            lines.append(line(entry, f"jgd condense cora --method {entry.name}", found))
-        elif entry.name in graphs:
-            found = of_graphs(entry.name) if entry.name in load("graph_condensation")["NCI1"] else NOTHING
-            lines.append(line(entry, f"jgd condense tu:NCI1 --method {entry.name}", found))
-        else:
-            lines.append(line(entry, f"jgd condense DATASET --method {entry.name}", NOTHING))
+        found = [make(entry.name) for measured, make in parts.values() if entry.name in measured]
+        dataset = next((kinds[kind] for kind in entry.kinds if kind in kinds), "DATASET")
+        command = f"jgd condense {dataset} --method {entry.name}"
+        lines.append(line(entry, command, "; ".join(found) or NOTHING))
     for entry in OBJECTIVES.entries():
         found = of_objective(entry.name) if entry.name in OBJECTIVE_ROWS else NOTHING
         lines.append(line(entry, f"jgd distill --objectives {entry.name}", found))

@@ -20,12 +20,13 @@ one way everywhere: small letters and hyphens.
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-__all__ = ["Catalog", "Entry", "choose"]
+__all__ = ["Catalog", "Choice", "Entry", "choose"]
 
 
 class Entry(NamedTuple):
@@ -52,6 +53,18 @@ class Entry(NamedTuple):
     cost: str = ""
     official: Callable[..., Any] | None = None
     facts: Mapping[str, Any] = MappingProxyType({})
+
+
+class Choice(NamedTuple):
+    """A name of a catalogue, with settings: plain JSON values, so that it can be stored in a file.
+
+    Attributes:
+      name: Name of the entry.
+      settings: Arguments of what it stands for.
+    """
+
+    name: str
+    settings: Mapping[str, Any] = MappingProxyType({})
 
 
 class Catalog:
@@ -127,6 +140,22 @@ class Catalog:
         """
         entry = self[name]
         return entry.make(**settings) if entry.official is None else entry.official(dataset, **settings)
+
+    def build(self, choice: Choice) -> Any:
+        """Return what a name makes with the settings of a choice.
+
+        Args:
+          choice: Name and settings.
+
+        Raises:
+          ValueError: For an unknown name, and for settings that what it stands for does not take.
+        """
+        make = self[choice.name].make
+        try:
+            inspect.signature(make).bind(**choice.settings)
+        except TypeError as error:
+            raise ValueError(f"settings of the {self.what} {choice.name!r}: {error}") from None
+        return make(**choice.settings)
 
     def of_kind(self, kind: str) -> list[str]:
         """Return the names of the entries that are made for a kind of data.

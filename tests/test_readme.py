@@ -132,14 +132,14 @@ def test_objectives(script):
     assert f"their teachers reach {' and '.join(teachers)}" in TEXT
 
 
-NCI1 = ("random-graphs", "herding-graphs", "k-center-graphs", "mirage", "doscond-graphs", "kidd")
+NCI1 = ("random", "herding", "k-center", "mirage", "doscond-graphs", "kidd")
 
 
 def test_condensers_of_sets_of_graphs(script):
     rows, record, mirage = table(), load("graph_condensation")["NCI1"], load("mirage")
     for name in NCI1:
         found, cell = record[name], rows[name][3]
-        assert cell.startswith(f"NCI1 {spread(np.mean(found['gin']['test'], axis=1))}"), name
+        assert f"NCI1 {spread(np.mean(found['gin']['test'], axis=1))}" in cell, name
         assert f"{len(found['nodes'])} sets" in cell
         assert cell.endswith(found["note"]) or "steps" not in found["note"]
 

@@ -5,7 +5,11 @@ from types import ModuleType
 
 import pytest
 
-from jgd.registry import Catalog, Entry
+from jgd.registry import Catalog, Choice, Entry
+
+
+def _settings(**settings):
+    return settings
 
 
 @pytest.fixture
@@ -13,7 +17,10 @@ def catalog(monkeypatch):
     module = ModuleType("toy_entries")
     usual = {"cora": {"size": 3}}
     official = lambda dataset, **settings: dict(**{**usual.get(dataset, {}), **settings})  # noqa: E731
-    module.ENTRIES = (Entry("toy", dict, "A toy."), Entry("toy-x", dict, "Another toy.", official=official))
+    module.ENTRIES = (
+        Entry("toy", _settings, "A toy."),
+        Entry("toy-x", _settings, "Another toy.", official=official),
+    )
     monkeypatch.setitem(sys.modules, "toy_entries", module)
     return Catalog("toy", "", {"toy_entries": ("toy", "toy-x"), "missing_module": ("gone",)})
 
@@ -32,6 +39,13 @@ def test_official_settings_give_way(catalog):
     assert catalog.official("toy-x", "cora") == {"size": 3}
     assert catalog.official("toy-x", "cora", size=5) == {"size": 5}
     assert catalog.official("toy-x", "elsewhere") == catalog.official("toy", "cora") == {}
+
+
+def test_choices_are_built(catalog):
+    assert catalog.build(Choice("toy", {"a": 1})) == {"a": 1}
+    assert catalog.build(Choice("toy")) == {}
+    with pytest.raises(ValueError, match="no toy is called 'tay'"):
+        catalog.build(Choice("tay"))
 
 
 def test_errors_are_clear(catalog):

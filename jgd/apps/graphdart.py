@@ -37,7 +37,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -64,6 +63,7 @@ from jgd.core import (
     objective,
     train,
 )
+from jgd.core.memo import memoized
 from jgd.data.condensed import Condensed
 from jgd.data.system_logs import ProvenanceGraph, events_to_graph
 from jgd.data.tasks import EventLog, NodeTask
@@ -186,7 +186,7 @@ def _loss(ctx: Context) -> Array:
     return mean(cross_entropy(ctx.outputs["model"].logits, ctx.batch.targets), ctx.batch.weights)
 
 
-@lru_cache(maxsize=64)  # equal settings share functions, so that nothing is compiled twice
+@memoized
 def _boosted(settings: _Settings) -> Algorithm:
     """Train one network on the nodes that it has not explained, and keep its state after every round.
 
@@ -387,7 +387,7 @@ class Distilled(NamedTuple):
 
 def _distilled(small: Condensed, task: NodeTask, edges: Edges) -> Distilled:
     """Return a condensed graph with nodes of every kind, and the node that represents each original one."""
-    if small.preprocess or "predictor" in small.train:
+    if small.training.preprocess or small.training.predictor:
         raise ValueError(
             "this condensed set is meant for changed data or its own predictor, not for GraphSAGE"
         )
@@ -397,10 +397,10 @@ def _distilled(small: Condensed, task: NodeTask, edges: Edges) -> Distilled:
     if index is not None:  # in the order of the original, so that all nodes are the original graph
         order = np.argsort(index, kind="stable")
         graph, targets, index = induced_subgraph(graph, order), targets[order], np.asarray(index)[order]
-    if small.train.get("targets") == "logit":
+    if small.training.targets == "logits":
         targets = np.asarray(jax.nn.softmax(targets))
     hard = targets if targets.ndim == 1 else targets.argmax(1)
-    own: Any = sp.eye_array(len(hard)) if small.train.get("structure") == "identity" else adjacency(graph)
+    own: Any = sp.eye_array(len(hard)) if small.training.adjacency == "identity" else adjacency(graph)
     nodes = np.asarray(graph.nodes, np.float32)
     lost = np.setdiff1d(types[types >= 0], hard)
     if lost.size:  # one node for every lost kind, without edges

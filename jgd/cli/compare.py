@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
+from jgd.cli import options as opt
 from jgd.cli.errors import Mistake, mistakes
-from jgd.cli.options import Data, Folder, FolderOptions, OwnData, Reading, SomeNames, Train, Training
 
 __all__ = ["Compare"]
-
-_Sizes = Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="FLOAT ...", help_behavior_hint="")]
 
 
 @dataclass(frozen=True)
@@ -37,16 +33,16 @@ class Compare:
       seed: Random seed.
     """
 
-    dataset: Data = "digits"
-    methods: SomeNames = None
-    sizes: _Sizes = None
+    dataset: opt.Data = "digits"
+    methods: opt.SomeNames = None
+    sizes: opt.Sizes = None
     seeds: int = 3
     repeats: int = 1
     setting: Literal["transductive", "inductive"] = "transductive"
     seed: int = 0
-    train: Train = field(default_factory=Training)
-    folder: FolderOptions = field(default_factory=Folder)
-    reading: OwnData = field(default_factory=Reading)
+    train: opt.NetworkOptions = field(default_factory=opt.Networks)
+    folder: opt.FolderOptions = field(default_factory=opt.Folder)
+    reading: opt.OwnData = field(default_factory=opt.Reading)
 
     def __call__(self, command: str) -> int:
         """Run it."""
@@ -59,8 +55,7 @@ class Compare:
         with mistakes():  # names before data, which may be a download
             check_names(self.methods, self.sizes, self.train.networks)
             check_counts(seeds=self.seeds, repeats=self.repeats)
-        setting = "" if self.setting == "transductive" else f"-{self.setting}"
-        name = f"compare-{job.short_dataset(self.dataset)}{setting}-seed{self.seed}"
+        name = f"compare-{job.short_dataset(self.dataset, self.setting)}-seed{self.seed}"
         out = Path("runs") / name if self.folder.out is None else self.folder.out
         job.check_writable(out)
         if (out / "experiment.json").exists() or (job.taken(out) and not (out / "cells").is_dir()):

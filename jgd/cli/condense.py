@@ -4,23 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import tyro
-
+from jgd.cli import options as opt
 from jgd.cli.errors import mistakes
-from jgd.cli.options import (
-    Data,
-    Float,
-    Folder,
-    FolderOptions,
-    Number,
-    OwnData,
-    Reading,
-    SomeNames,
-    Train,
-    Training,
-)
 
 __all__ = ["Condense"]
 
@@ -42,7 +29,7 @@ class Condense:
       label_ratio: Condensed examples for each labelled one, in (0, 1]. Default 0.5; 0.25 for digits.
       nodes: Number of condensed nodes or examples, in place of the ratio. For sets of graphs: most nodes of
         all together, or nodes of each graph where the method learns them.
-      per_class: Condensed graphs or examples of each class.
+      per_class: Condensed graphs or examples of each class; 10 graphs by default.
       set: Further settings of the method, such as `--set steps=500 hidden=64`; see `jgd methods METHOD`.
       baselines: Methods to compare with, by default those of the kind of data; none after an empty
         `--baselines`.
@@ -51,19 +38,19 @@ class Condense:
       seed: Random seed.
     """
 
-    dataset: Data = "digits"
-    method: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
-    label_ratio: Float = None
-    nodes: Number = None
-    per_class: Number = None
-    set: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="")] = ()
-    baselines: SomeNames = None
+    dataset: opt.Data = "digits"
+    method: opt.Name = None
+    label_ratio: opt.Float = None
+    nodes: opt.Number = None
+    per_class: opt.Number = None
+    set: opt.Settings = ()
+    baselines: opt.SomeNames = None
     setting: Literal["transductive", "inductive"] = "transductive"
     seeds: int = 5
     seed: int = 0
-    train: Train = field(default_factory=Training)
-    folder: FolderOptions = field(default_factory=Folder)
-    reading: OwnData = field(default_factory=Reading)
+    train: opt.NetworkOptions = field(default_factory=opt.Networks)
+    folder: opt.FolderOptions = field(default_factory=opt.Folder)
+    reading: opt.OwnData = field(default_factory=opt.Reading)
 
     def __call__(self, command: str) -> int:
         """Run it."""

@@ -20,7 +20,7 @@ _MODULE = "jgd_config"
 
 
 def run_type(config: Experiment) -> type:
-    """`RunOptions` with the fields of an experiment, of which ``config`` gives the defaults."""
+    """Return `RunOptions` with the fields of an experiment, whose defaults are those of ``config``."""
     annotation = Annotated[Experiment, tyro.conf.arg(name="", help="")]
     return dataclasses.make_dataclass(
         "Run",
@@ -35,7 +35,7 @@ def load_config(path: Path) -> Experiment:
     """Load the experiment of a config file.
 
     Raises:
-      Mistake: where there is none, or the file itself fails.
+      Mistake: For a file that is missing, fails, or has no experiment.
     """
     if not path.is_file():
         raise Mistake(f"there is no config file {path}")
@@ -50,13 +50,12 @@ def load_config(path: Path) -> Experiment:
     if "config" not in found:
         raise Mistake(f"{path} does not say `config = Experiment(...)` (from jgd.evaluation.experiment)")
     if not isinstance(found["config"], Experiment):
-        kind = type(found["config"]).__name__
-        raise Mistake(f"`config` in {path} is a {kind}, not an Experiment (from jgd.evaluation.experiment)")
+        raise Mistake(f"`config` in {path} is no Experiment (from jgd.evaluation.experiment)")
     return found["config"]
 
 
 def _line(error: BaseException, path: Path) -> str:
-    """Where in the file it failed."""
+    """Return where in the file it failed."""
     if isinstance(error, SyntaxError):
         return f" line {error.lineno}"
     trace, line = error.__traceback__, ""

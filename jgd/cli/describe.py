@@ -1,4 +1,4 @@
-"""The command that tells what was understood of data."""
+"""The command that describes data."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _MOST = 30  # classes that are listed
 
 @dataclass(frozen=True)
 class Describe:
-    """Tell what was understood of a dataset or of your own data.
+    """Describe a dataset or your own data.
 
-    Prints the kind of data, sizes, features, classes and splits, and what was mapped, made or left out. Takes
-    the path of a file or folder, or a name of `jgd datasets`.
+    Prints the kind of data, sizes, features, classes and splits, and what was mapped, made or left out while
+    reading. Takes the path of a file or folder, or a name of `jgd datasets`.
 
     Examples: `jgd describe papers/`, `jgd describe table.csv --label-column species`, `jgd describe cora`.
 
     Attributes:
-      data: path or name.
-      json: print JSON.
+      data: Path or name.
+      json: Print JSON.
     """
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="PATH_OR_NAME")]
@@ -41,15 +41,12 @@ class Describe:
 
         with mistakes():
             found = describe(self.data, **self.reading.options(self.data))
-        if self.json:
-            print(json_format.dumps(found.as_json(), indent=1))
-        else:
-            _show(found)
+        print(json_format.dumps(found.as_json(), indent=1)) if self.json else _show(found)
         return 0
 
 
 def _show(found: Any) -> None:
-    """Facts, then the table of classes and splits, then the notes."""
+    """Print facts, the table of classes and splits, and notes."""
     from jgd.report.table import show
 
     print(f"{found.name}: {found.kind}\n")

@@ -18,9 +18,9 @@ __all__ = ["Detect"]
 class Detect:
     """Train an intrusion detector on a distilled provenance graph.
 
-    The method is GraphDART; a detector of the whole graph stands beside it. Without files it records what it
-    needs on this machine, in seconds: everyday programs of the standard library, and harmless scripts that
-    behave as intrusions do, in a temporary folder. Writes metrics.json and report.html.
+    The method is GraphDART, beside a detector of the whole graph. Without files it records what it needs on
+    this machine, in seconds: everyday programs of the standard library, and harmless scripts that behave as
+    intrusions do, in a temporary folder. Writes metrics.json and report.html.
 
     Examples: `jgd detect`, `jgd detect --method herding --label-ratio 0.01`,
     `jgd detect --streamspot all.tsv --seeds 3`.
@@ -28,7 +28,7 @@ class Detect:
     Attributes:
       method: Condenser, see `jgd methods`.
       label_ratio: Condensed nodes for each node of the benign graph, in (0, 1].
-      rounds: Networks that are trained one after another, each on what the ones before did not explain.
+      rounds: Networks of a detector, each trained on what the ones before did not explain.
       seeds: Detectors of each kind.
       seed: Random seed of the first one.
       streamspot: Events in the layout of StreamSpot: graphs 0 to 299 train, 450 to 599 are the benign test
@@ -49,17 +49,16 @@ class Detect:
         from jgd.cli.job import check_writable, claimed, finish, run_settings, teller
         from jgd.condense import METHODS
         from jgd.evaluation.detection import benign_and_rest, compare_detectors
+        from jgd.evaluation.experiment import check_counts
         from jgd.files import digests
 
-        log, file = teller(self.folder.quiet), self.streamspot
+        log, file, resume = teller(self.folder.quiet), self.streamspot, not self.folder.no_resume
         with mistakes():
+            check_counts(seeds=self.seeds)
             if not 0 < self.label_ratio <= 1:
                 raise ValueError(f"label_ratio must be in (0, 1], got {self.label_ratio}")
-            if self.seeds < 1:
-                raise ValueError(f"seeds must be at least 1, got {self.seeds}")
             condenser = METHODS.official(self.method, "provenance", label_ratio=self.label_ratio)
-            name = f"{self.method} {100 * self.label_ratio:g} %"
-            contestants = {"whole graph": None, name: condenser}
+            contestants = {"whole graph": None, f"{self.method} {100 * self.label_ratio:g} %": condenser}
             darts = {n: GraphDART(c, rounds=self.rounds) for n, c in contestants.items()}
         out = self.folder.out or Path("runs") / f"detect-{self.method}-seed{self.seed}"
         check_writable(out)
@@ -69,11 +68,9 @@ class Detect:
         with mistakes():
             benign, rest = benign_and_rest(file)
             data = "" if file is None else digests(file.parent, file.name)[file.name]
-        settings, resume = run_settings(self), not self.folder.no_resume
-        with claimed(out, "detect", settings, data, resume=resume, log=log), mistakes():
+        with claimed(out, "detect", run_settings(self), data, resume=resume, log=log), mistakes():
             found = compare_detectors(darts, benign, rest, seeds=self.seeds, seed=self.seed, log=log)
-            about = {"method": self.method, "label_ratio": self.label_ratio, "command": command}
-            found = found.recorded(**about)
+            found = found.recorded(method=self.method, label_ratio=self.label_ratio, command=command)
             found.save(out / "report.html")
 
             def show() -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import tyro
 
 from jgd.cli.errors import mistakes
-from jgd.cli.options import File, Flag, Name, OwnData, Reading, Train, Training
+from jgd.cli.options import File, Flag, Name, NetworkOptions, Networks, OwnData, Reading
 
 __all__ = ["Evaluate"]
 
@@ -36,7 +36,7 @@ class Evaluate:
     full: Flag = False
     json: Annotated[Path | None, tyro.conf.arg(metavar="FILE", help_behavior_hint="")] = None
     quiet: Flag = False
-    train: Train = field(default_factory=Training)
+    train: NetworkOptions = field(default_factory=Networks)
     reading: OwnData = field(default_factory=Reading)
 
     def __call__(self, command: str) -> int:
@@ -45,8 +45,7 @@ class Evaluate:
 
         from jgd.cli.job import check_file, load_task, original, teller, write_json
         from jgd.data import artifact, checksum
-        from jgd.evaluation import evaluate
-        from jgd.evaluation.compare import versions
+        from jgd.evaluation import evaluate, versions
         from jgd.evaluation.experiment import check_names, default_experiment
 
         with mistakes():

@@ -49,8 +49,8 @@ class Export:
             export_condensed(small, out, self.to)
         edges = f", {len(small.data.senders)} edges" if hasattr(small.data, "senders") else ""
         print(f"written to {out}: {len(small.targets)} {'nodes' if edges else 'examples'}{edges}")
-        if small.train.get("structure") == "normalized":
+        if small.training.adjacency == "normalized":
             print("edge weights are normalized and hold self loops: use them as they are (normalize=False)")
-        elif small.train.get("structure") == "identity":
+        elif small.training.adjacency == "identity":
             print("it has no edges: every node stands for itself (adjacency I)")
         return 0

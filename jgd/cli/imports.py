@@ -52,7 +52,7 @@ class Import:
         from jgd.cli.job import check_file, load_task
         from jgd.data import NodeTask, artifact, checksum
         from jgd.data.imported import import_condensed
-        from jgd.evaluation.compare import versions
+        from jgd.evaluation import versions
 
         given = [file for file in (self.features, self.labels, self.adjacency) if file is not None]
         for file in given:
@@ -72,7 +72,7 @@ class Import:
             small = dataclasses.replace(small, provenance={**small.provenance, **said})
             artifact.save(small, self.out)
         edges = int(small.provenance["edges"])
-        what = "no edges (adjacency I)" if small.train["structure"] == "identity" else f"{edges} edges"
+        what = "no edges (adjacency I)" if small.training.adjacency == "identity" else f"{edges} edges"
         print(f"written to {self.out}: {len(small.targets)} nodes of {self.dataset}, {what}")
         if self.labels is None and self.features.suffix != ".npz":
             print("no labels were given: the classes are in the order of GCond's budget, the rarest first")

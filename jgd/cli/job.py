@@ -29,8 +29,7 @@ from jgd.data import Corpus, NodeTask, artifact, checksum, tokenized, word_token
 from jgd.data.condensed import Condensed
 from jgd.data.registry import is_known, is_path, load_with_notes
 from jgd.data.sources import short_name
-from jgd.evaluation import compare, kind_of
-from jgd.evaluation.compare import versions
+from jgd.evaluation import compare, kind_of, versions
 from jgd.evaluation.experiment import Experiment
 from jgd.files import atomic_write, digests, lock, remove, tidy
 from jgd.report import Comparison
@@ -64,16 +63,15 @@ _OTHERS = (_CHECKPOINTS, "run.json", "cells", *_NETWORKS, *OUTPUTS)
 def default_folder(experiment: Experiment) -> Path:
     """Return ``runs/<dataset>-<method>-<size>-seed<k>``, under the working directory."""
     size = ""
-    for name, text in (("nodes", "{}nodes"), ("per_class", "{}each"), ("graphs_per_class", "{}each")):
+    for name, text in (("nodes", "{}nodes"), ("per_class", "{}each")):
         value = getattr(experiment.recipe, name, None)
         if value is not None:
             size = f"-{text.format(value)}"
             break
     ratio = getattr(experiment.recipe, "label_ratio", None)
     size = f"-{ratio:g}" if not size and ratio is not None else size
-    setting = "" if experiment.setting == "transductive" else f"-{experiment.setting}"
-    dataset = short_dataset(experiment.dataset)
-    return Path("runs") / f"{dataset}{setting}-{experiment.method}{size}-seed{experiment.seed}"
+    dataset = short_dataset(experiment.dataset, experiment.setting)
+    return Path("runs") / f"{dataset}-{experiment.method}{size}-seed{experiment.seed}"
 
 
 def check_file(path: Path | None) -> None:
@@ -104,9 +102,15 @@ def check_writable(folder: Path) -> None:
         raise Mistake(f"{folder} cannot be written: no permission in {there}")
 
 
-def short_dataset(dataset: str) -> str:
-    """Return the name of a dataset, or of your own data at a path, for names of folders."""
-    return (short_name(dataset) if is_path(dataset) else dataset).replace(":", "-")
+def short_dataset(dataset: str, setting: str = "transductive") -> str:
+    """Return the name of a dataset, or of your own data at a path, for names of folders.
+
+    Args:
+      dataset: Name or path.
+      setting: Setting of a task of nodes; another than the usual one is added to the name.
+    """
+    name = (short_name(dataset) if is_path(dataset) else dataset).replace(":", "-")
+    return name if setting == "transductive" else f"{name}-{setting}"
 
 
 def load_task(

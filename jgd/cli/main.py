@@ -123,8 +123,15 @@ _OLD_OF_GRAPHS = {"--graphs-per-class": "--per-class", "--models": "--networks"}
 _OLD_OF_GRAPHS |= {"--support": "support", "--epochs": "steps"}  # settings of methods
 
 
+_OLD_METHODS = {f"{name}-graphs": name for name in ("random", "herding", "k-center")}
+
+
 def _renamed(argv: list[str]) -> list[str]:
-    """Translate earlier names of options, and of ``condense-graphs``, which is ``condense``."""
+    """Translate earlier names of options and methods, and of ``condense-graphs``, which is ``condense``."""
+    if argv[:1] and argv[0] in ("condense", "condense-graphs", "compare"):
+        for old in [name for name in argv[1:] if name in _OLD_METHODS]:
+            note(f"the method {old} is {_OLD_METHODS[old]} now")
+        argv = [argv[0], *(_OLD_METHODS.get(given, given) for given in argv[1:])]
     if argv[:1] != ["condense-graphs"]:
         known, found = _OLD.get(argv[0] if argv else "", {}), []
         for i, given in enumerate(argv):

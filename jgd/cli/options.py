@@ -19,13 +19,15 @@ __all__ = [
     "FolderOptions",
     "Name",
     "Names",
+    "NetworkOptions",
+    "Networks",
     "Number",
     "Out",
     "OwnData",
     "Reading",
+    "Settings",
+    "Sizes",
     "SomeNames",
-    "Train",
-    "Training",
     "check_seed",
 ]
 
@@ -37,14 +39,16 @@ Out = Annotated[Path | None, tyro.conf.arg(metavar="DIR", help_behavior_hint="")
 Number = Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="")]
 Names = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")]
 SomeNames = Annotated[tuple[str, ...] | None, tyro.conf.arg(metavar="NAME ...", help_behavior_hint="")]
+Sizes = Annotated[tuple[float, ...] | None, tyro.conf.arg(metavar="FLOAT ...", help_behavior_hint="")]
+Settings = Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="")]
 Flag = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
 
 
 def check_seed(seed: int) -> None:
-    """See that a seed is one of the random keys of JAX, which have 32 bits.
+    """Check that a seed is one of the random keys of JAX, which have 32 bits.
 
     Raises:
-      Mistake: where it is not.
+      Mistake: For another seed.
     """
     if seed < 0:
         raise Mistake(f"seed must not be negative, got {seed}")
@@ -54,7 +58,7 @@ def check_seed(seed: int) -> None:
 
 @dataclass(frozen=True)
 class Reading:
-    """How data of your own are read.
+    """Reading of data of your own.
 
     Attributes:
       label_column: Column, attribute or array of the labels; by default the one called label, y, class or
@@ -83,10 +87,10 @@ class Reading:
     grey: Flag = False
 
     def options(self, data: str) -> dict[str, Any]:
-        """Those that were given, as `jgd.load` takes them.
+        """Return the options that were given, as arguments of `jgd.load`.
 
         Raises:
-          Mistake: where ``data`` is a name, whose splits and labels are known.
+          Mistake: For the name of a dataset, whose splits and labels are known.
         """
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}
         if not given:
@@ -112,7 +116,7 @@ OwnData = tyro.conf.OmitArgPrefixes[Reading]
 
 @dataclass(frozen=True)
 class Folder:
-    """Where a run writes.
+    """Output of a run.
 
     Attributes:
       out: Folder for the outputs; a folder under runs/ that is named after the run by default.
@@ -125,10 +129,10 @@ class Folder:
     quiet: Flag = False
 
     def check(self) -> None:
-        """See that the folder can be written, where one is given.
+        """Check that the folder can be written, where one is given.
 
         Raises:
-          Mistake: Where it cannot.
+          Mistake: For a folder that cannot be written.
         """
         if self.out is not None:
             from jgd.cli.job import check_writable
@@ -141,7 +145,7 @@ FolderOptions = tyro.conf.OmitArgPrefixes[Folder]
 
 
 @dataclass(frozen=True)
-class Training:
+class Networks:
     """Networks that are trained on each set.
 
     Attributes:
@@ -165,5 +169,5 @@ class Training:
         return networks if self.networks is None else self.networks, config
 
 
-Train = tyro.conf.OmitArgPrefixes[Training]
-"""`Training` as options of a command."""
+NetworkOptions = tyro.conf.OmitArgPrefixes[Networks]
+"""`Networks` as options of a command."""

@@ -17,10 +17,7 @@ METHODS = Catalog(
     "jgd.condense",
     {
         "_clustgdd": ("clustgdd",),
-        "coresets": (
-            *("random", "herding", "k-center", "degree", "pagerank"),
-            *("random-graphs", "herding-graphs", "k-center-graphs"),
-        ),
+        "coresets": ("random", "herding", "k-center", "degree", "pagerank"),
         "_averaging": ("average", "average-sgc", "clustering"),
         "_coarsening": (
             *("variation-neighborhoods", "variation-edges", "variation-cliques"),

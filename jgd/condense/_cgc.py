@@ -221,7 +221,7 @@ class CGC:
             features=x,
             labels=np.repeat(np.arange(task.num_classes), shares),
             edges=edges,
-            structure="raw",
+            adjacency="raw",
             extras={"assign": assign},
         )
 

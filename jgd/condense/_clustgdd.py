@@ -344,7 +344,7 @@ class ClustGDD:
             features=features,
             labels=labels,
             edges=edges,
-            structure="normalized",
+            adjacency="normalized",
             extras={"assign": full, "size": np.bincount(assign, minlength=size)},
         )
 

@@ -336,7 +336,7 @@ class _Coarsening:
             features=(p if self.features == "scaled" else p.power(2))[groups] @ dense_features(part),
             labels=classes,
             edges=w[groups][:, groups].toarray(),
-            structure="raw",
+            adjacency="raw",
             extras={"assign": assign, "keep": np.asarray(keep)},
         )
 

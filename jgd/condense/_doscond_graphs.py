@@ -181,7 +181,7 @@ class DosCondGraphs(LearnedGraphs):
     """One-step gradient matching of a set of graphs.
 
     Attributes:
-      graphs_per_class: Number of condensed graphs of each class.
+      per_class: Number of condensed graphs of each class.
       nodes: Number of nodes of every condensed graph.
       start: How the training graphs are chosen that the set starts from, those that fit: ``"random"``,
         ``"herding"``, ``"k-center"``; or ``"noise"``.
@@ -250,7 +250,7 @@ class DosCondGraphs(LearnedGraphs):
 
     def wrap(self, key: Array, task: GraphTask, small: Examples) -> Condensed:
         """Return a learned set with its provenance."""
-        return condensed_stack(self, key, task, small, train={"pooling": self.pooling})
+        return condensed_stack(self, key, task, small, training={"pooling": self.pooling})
 
 
 @memoized
@@ -291,6 +291,6 @@ ENTRIES = (
         "Jin et al. 2022",
         ("graphs",),
         "minutes",
-        official(DosCondGraphs, OFFICIAL, size="graphs_per_class", at=10),
+        official(DosCondGraphs, OFFICIAL, size="per_class", at=10),
     ),
 )

@@ -251,7 +251,7 @@ class GDEM(LearnedNodes):
         a, x = small.inputs
         edges = np.asarray(a.values)
         return condensed_nodes(
-            self, key, task, features=x, labels=small.targets, edges=edges, structure="normalized"
+            self, key, task, features=x, labels=small.targets, edges=edges, adjacency="normalized"
         )
 
     def _features(self, key: Array, task: NodeTask, part: NodeTask, labels: np.ndarray, loop: Loop) -> Array:

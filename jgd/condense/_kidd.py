@@ -286,7 +286,7 @@ class KIDD(LearnedGraphs):
     """Kernel ridge regression with the LiteGNTK. The defaults are those of the authors' script.
 
     Attributes:
-      graphs_per_class: Number of condensed graphs of each class.
+      per_class: Number of condensed graphs of each class.
       nodes: Number of nodes of every condensed graph, instead of ``size``.
       start: How the training graphs are chosen that the set starts from, those that fit: ``"random"``,
         ``"herding"``, ``"k-center"``; or ``"noise"``.
@@ -441,7 +441,7 @@ def _official(dataset: str, *, low_rank: bool = False, **settings: Any) -> KIDD:
     table: dict[tuple[str, int], dict[str, Any]] = OFFICIAL_LR if low_rank else OFFICIAL
     if low_rank and dataset not in {name for name, _ in table}:
         settings = {"rank": 16, **settings}
-    return official(KIDD, table, size="graphs_per_class", at=10)(dataset, **settings)
+    return official(KIDD, table, size="per_class", at=10)(dataset, **settings)
 
 
 ENTRIES = (

@@ -172,7 +172,6 @@ class Mirage:
             labels=targets,
             weights=weights,
             extras={"root": root, "support": np.asarray([count for _, count, _ in ordered], np.int32)},
-            train={"pool": "root", "depth": self.depth},
             record={
                 "patterns": {str(c): len(kept[c]) for c in classes},
                 "least_support": {str(c): min(count for _, count in kept[c]) for c in classes},

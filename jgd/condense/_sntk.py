@@ -24,7 +24,7 @@ clusters themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -49,6 +49,7 @@ from jgd.condense.matching import one_hot
 from jgd.condense.synthesizers import node_set
 from jgd.core import Algorithm, Examples, HostStream, Loop, keep_best
 from jgd.core.memo import host, memoized
+from jgd.data.checks import as_word
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
 from jgd.graph import Operator, adjacency, identity, operator
@@ -57,9 +58,9 @@ from jgd.metrics import accuracy
 from jgd.ops import kmeans
 from jgd.ops.kernels import deviations, graph_ntk, ridge_predict
 from jgd.optim import by_part
-from jgd.registry import Entry
+from jgd.registry import Choice, Entry
 
-__all__ = ["GCSNTK", "sntk_accuracy", "sntk_predict"]
+__all__ = ["GCSNTK", "sntk", "sntk_accuracy", "sntk_predict"]
 
 Scale = Literal["average", "add"]
 
@@ -249,7 +250,7 @@ class GCSNTK(LearnedNodes):
     def wrap(self, key: Array, task: NodeTask, small: Examples) -> Condensed:
         """Return a learned set with the kernel that it is meant for."""
         center, spread = _statistics(task)
-        train = {name: getattr(self, name) for name in ("hops", *_Settings._fields)}
+        kernel = Choice("sntk", {name: getattr(self, name) for name in _Settings._fields})
         return condensed_nodes(
             self,
             key,
@@ -257,7 +258,7 @@ class GCSNTK(LearnedNodes):
             features=small.inputs[1],
             labels=small.targets,
             extras={"center": center.astype(np.float32), "spread": spread.astype(np.float32)},
-            train={"predictor": "sntk", "targets": "logit", **train},
+            training={"targets": "logits", "predictor": kernel},
         )
 
 
@@ -292,11 +293,54 @@ def _algorithm(settings: GCSNTK, num_classes: int, select: bool) -> Algorithm:
 
 
 class _Settings(NamedTuple):
+    hops: int
     rounds: int
     layers: int
     ridge: float
     scale: Scale
     batch_size: int
+
+
+def sntk(
+    *,
+    hops: int = 3,
+    rounds: int = 2,
+    layers: int = 2,
+    ridge: float = 1.0,
+    scale: Scale = "average",
+    batch_size: int = 2000,
+) -> Callable[[Condensed, NodeTask, str], tuple[np.ndarray, np.ndarray]]:
+    """Return the predictor ``sntk`` of `jgd.evaluation.PREDICTORS`, see `sntk_predict`.
+
+    Args:
+      hops: Propagations of the features beforehand.
+      rounds: Propagations in the kernel.
+      layers: ReLU layers after each propagation.
+      ridge: Ridge, in units of the mean diagonal of the kernel.
+      scale: How the kernel combines neighbours.
+      batch_size: Nodes that are predicted at once.
+
+    Raises:
+      ValueError: For settings out of range.
+    """
+    as_word("scale", scale, Scale)
+    for name, value, least in (
+        ("hops", hops, 0),
+        ("rounds", rounds, 1),
+        ("layers", layers, 1),
+        ("batch_size", batch_size, 1),
+    ):
+        if type(value) is not int or value < least:
+            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+    if isinstance(ridge, bool) or not isinstance(ridge, int | float) or not 0 <= ridge < np.inf:
+        raise ValueError(f"ridge must be a number of at least 0, got {ridge!r}")
+    settings = _Settings(hops, rounds, layers, ridge, scale, batch_size)
+
+    def predict(small: Condensed, task: NodeTask, split: str):
+        nodes, probabilities = _predicted(settings, small, task, split)
+        return probabilities, np.asarray(task.labels)[nodes]
+
+    return predict
 
 
 def sntk_predict(
@@ -316,9 +360,16 @@ def sntk_predict(
     Raises:
       ValueError: For a set of another method or of other data, and for a task without such nodes.
     """
-    if small.train.get("predictor") != "sntk":
+    choice = small.training.predictor
+    if choice is None or choice.name != "sntk":
         method = small.provenance.get("method", "another method")
         raise ValueError(f"the set is of {method}, which is no set for this kernel: use GCSNTK")
+    return _predicted(_Settings(**choice.settings), small, task, split)
+
+
+def _predicted(
+    settings: _Settings, small: Condensed, task: NodeTask, split: str
+) -> tuple[Int[np.ndarray, " M"], Float[np.ndarray, "M C"]]:
     found = _split(task, split)
     if found is None:
         raise ValueError(f"task {task.name!r} has no {split} nodes to predict")
@@ -329,8 +380,7 @@ def sntk_predict(
             f"the condensed set has {len(center)} features, task {task.name!r} has "
             f"{dense_features(part).shape[1]}: it was made from other data"
         )
-    settings = _Settings(**{name: small.train[name] for name in _Settings._fields})
-    x = _features(part, center, small.extras["spread"], small.train["hops"])
+    x = _features(part, center, small.extras["spread"], settings.hops)
     chunks = _chunks(jax.random.key(0), part, mask, x, settings)
     x_s, y_s = jnp.asarray(small.data.nodes, jnp.float32), jnp.asarray(small.targets)
     rows = [_predictor(chunks.kernel, nodes, x_s, y_s) for nodes in chunks]
@@ -367,13 +417,6 @@ OFFICIAL: dict[str, dict[str, Any]] = {
 defaults here, by dataset. Steps on the large ones are epochs there, of all batches."""
 
 
-def _score(small: Condensed, task: NodeTask, split: Literal["train", "val", "test"], metric: str) -> float:
-    """Score the predictor ``sntk`` of `jgd.evaluation.PREDICTORS`."""
-    if metric != "accuracy":
-        raise ValueError(f"kernel ridge regression is scored by accuracy, not by {metric}")
-    return sntk_accuracy(small, task, split)
-
-
 ENTRIES = (
     Entry(
         "gc-sntk",
@@ -384,5 +427,11 @@ ENTRIES = (
         "seconds",
         official(GCSNTK, OFFICIAL),
     ),
-    Entry("sntk", _score, "Kernel ridge regression with a structure-based neural tangent kernel."),
+    Entry(
+        "sntk",
+        sntk,
+        "Kernel ridge regression with a structure-based neural tangent kernel.",
+        "Wang et al. 2024",
+        ("nodes",),
+    ),
 )

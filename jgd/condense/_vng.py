@@ -164,7 +164,7 @@ class VNG:
             features=share @ dense_features(part)[index],
             labels=votes.argmax(axis=1),
             edges=virtual_propagation(share @ z[index], share @ received),
-            structure="normalized",
+            adjacency="normalized",
             extras={"assign": full},
         )
 

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import jax
@@ -18,7 +19,7 @@ import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 
 from jgd.data.checks import need_classes, warn_of_missing
-from jgd.data.condensed import Condensed
+from jgd.data.condensed import Condensed, Training
 from jgd.data.tasks import ArrayTask, GraphTask, NodeTask
 from jgd.graph import SparseOperator, from_adjacency, from_edges, operator
 from jgd.graph.spectral import normalized_adjacency
@@ -110,7 +111,7 @@ def _labelled(task: Any) -> Any:
 def _asked(recipe: Any, task: Any) -> int | None:
     """Return how many nodes or graphs a recipe was asked for, where it says a number."""
     if isinstance(task, GraphTask):
-        each = getattr(recipe, "graphs_per_class", None)
+        each = getattr(recipe, "per_class", None)
         if each is None or getattr(recipe, "nodes", None) is not None:
             return None
         return each * len(np.unique(np.asarray(task.labels)[task.labelled()]))
@@ -291,7 +292,7 @@ def official(
     Args:
       make: The method.
       table: What differs from the defaults, by dataset, or by dataset and size; the nearest size counts.
-      size: The setting that is the size: ``"label_ratio"``, ``"graphs_per_class"``, or None where none is.
+      size: The setting that is the size: ``"label_ratio"``, ``"per_class"``, or None where none is.
       at: The size where none is asked for.
     """
     table = table or {}
@@ -307,8 +308,9 @@ def official(
             found = table[dataset, min(sizes, key=lambda s: abs(np.log(s / near)))]
         else:
             found = table.get(dataset, {})
-        if size == "label_ratio":  # of the two ways to say a size, the one that was used
-            settings["label_ratio"] = None if settings.get("nodes") else settings.get("label_ratio") or at
+        if size == "label_ratio":  # of the ways to say a size, the one that was used
+            given = settings.get("nodes") or settings.get("per_class")
+            settings["label_ratio"] = None if given else settings.get("label_ratio") or at
         return make(**{**found, **settings})
 
     return build
@@ -345,15 +347,15 @@ def _origin(recipe: Any, key: Array, task: Any) -> dict[str, Any]:
 
 
 def _product(
-    data: Any, labels: np.ndarray, weights: Any, extras: Any, train: Any, provenance: Any
+    data: Any, labels: np.ndarray, weights: Any, extras: Any, training: Any, provenance: Any
 ) -> Condensed:
-    kind = "int" if labels.ndim == 1 else "prob"
+    classes = labels.ndim == 1
     return Condensed(
         data=data,
-        targets=labels.astype(np.int32) if kind == "int" else labels.astype(np.float32),
+        targets=labels.astype(np.int32 if classes else np.float32),
         weights=None if weights is None else np.asarray(weights, np.float32),
         extras={k: np.asarray(v) for k, v in (extras or {}).items()},
-        train={"targets": kind, **train},
+        training=Training(**{"targets": "classes" if classes else "probabilities", **training}),
         provenance=provenance,
     )
 
@@ -367,9 +369,9 @@ def condensed_nodes(
     labels: Any,
     weights: Any = None,
     edges: Any = None,
-    structure: Literal["identity", "raw", "normalized"] = "identity",
+    adjacency: Literal["identity", "raw", "normalized"] = "identity",
     extras: dict[str, Any] | None = None,
-    train: dict[str, Any] | None = None,
+    training: Mapping[str, Any] = MappingProxyType({}),
 ) -> Condensed:
     """Wrap condensed nodes, with a record of where they come from.
 
@@ -381,15 +383,15 @@ def condensed_nodes(
       labels: Classes ``[n]`` or probabilities ``[n, C]``.
       weights: Weights of the examples in the loss ``[n]``, or None.
       edges: None for A' = I, a graph, or an adjacency ``[n, n]``.
-      structure: How the edges are meant, see `Condensed`.
+      adjacency: Meaning of the edge weights, see `Training`.
       extras: Further arrays.
-      train: Further settings of the training.
+      training: Further fields of `Training`.
     """
     features, labels = np.asarray(features, np.float32), np.asarray(labels)
     if edges is None:
         none = np.zeros(0, np.int32)
         graph = from_edges(none, none, features)
-        structure = "identity"
+        adjacency = "identity"
     elif isinstance(edges, jraph.GraphsTuple):
         graph = edges._replace(nodes=features)
     else:
@@ -402,7 +404,7 @@ def condensed_nodes(
         "label_ratio": len(features) / int(np.sum(task.train)),
         "node_ratio": len(features) / task.num_nodes,
     }
-    return _product(graph, labels, weights, extras, {"structure": structure, **(train or {})}, provenance)
+    return _product(graph, labels, weights, extras, {"adjacency": adjacency, **training}, provenance)
 
 
 def condensed_graphs(
@@ -414,7 +416,7 @@ def condensed_graphs(
     labels: Any,
     weights: Any = None,
     extras: dict[str, Any] | None = None,
-    train: dict[str, Any] | None = None,
+    training: Mapping[str, Any] = MappingProxyType({}),
     record: dict[str, Any] | None = None,
 ) -> Condensed:
     """Wrap condensed graphs, with a record of where they come from.
@@ -427,7 +429,7 @@ def condensed_graphs(
       labels: Classes ``[G]`` or probabilities ``[G, C]``.
       weights: Weights of the examples in the loss ``[G]``, or None.
       extras: Further arrays; ``"root"`` is a mask of the nodes that pooling reads.
-      train: Further settings of the training.
+      training: Further fields of `Training`.
       record: Further entries of the provenance, plain JSON values.
     """
     index, _ = training_graphs(task)
@@ -441,7 +443,7 @@ def condensed_graphs(
         "node_ratio": size / int(np.asarray(task.graphs.n_node)[index].sum()),
         **(record or {}),
     }
-    return _product(graphs, labels, weights, extras, {"structure": "raw", **(train or {})}, provenance)
+    return _product(graphs, labels, weights, extras, training, provenance)
 
 
 def condensed_arrays(
@@ -453,7 +455,7 @@ def condensed_arrays(
     labels: Any,
     weights: Any = None,
     extras: dict[str, Any] | None = None,
-    train: dict[str, Any] | None = None,
+    training: Mapping[str, Any] = MappingProxyType({}),
 ) -> Condensed:
     """Wrap condensed examples without edges, with a record of where they come from.
 
@@ -465,7 +467,7 @@ def condensed_arrays(
       labels: Classes ``[n]`` or probabilities ``[n, C]``.
       weights: Weights of the examples in the loss ``[n]``, or None.
       extras: Further arrays.
-      train: Further settings of the training.
+      training: Further fields of `Training`.
     """
     labels = np.asarray(labels)
     provenance = {
@@ -473,4 +475,4 @@ def condensed_arrays(
         "examples": len(labels),
         "label_ratio": len(labels) / int(np.sum(task.labelled())),
     }
-    return _product(np.asarray(x), labels, weights, extras, train or {}, provenance)
+    return _product(np.asarray(x), labels, weights, extras, training, provenance)

@@ -53,12 +53,9 @@ from jgd.training import Splits, all_graphs, classifier, features_for, graph_set
 __all__ = [
     "Degree",
     "Herding",
-    "HerdingGraphs",
     "KCenter",
-    "KCenterGraphs",
     "PageRank",
     "Random",
-    "RandomGraphs",
     "array_embedding",
     "fill",
     "fitted_gcn",
@@ -293,7 +290,7 @@ def array_embedding(
 
 def _shares(recipe: Any, task: Task, counts: np.ndarray) -> list[int]:
     """Return examples of each class that are kept."""
-    each = getattr(recipe, "per_class", None) or getattr(recipe, "graphs_per_class", None)
+    each = getattr(recipe, "per_class", None)
     if each is not None:
         return [min(each, int(count)) for count in counts]
     return list(budget(task, size_of(task, recipe.label_ratio, recipe.nodes)))
@@ -332,7 +329,7 @@ def _keep_nodes(recipe: Any, key: Array, task: NodeTask, pick: Pick) -> Condense
         features=graph.nodes,
         labels=labels[index],
         edges=graph,
-        structure="raw",
+        adjacency="raw",
         extras={"index": original},
     )
 
@@ -540,71 +537,7 @@ class PageRank:
         return _keep(self, key, task, _highest(np.asarray([found[i] for i in range(a.shape[0])])))
 
 
-# --- the names of before, of graphs alone -----------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class RandomGraphs:
-    """Uniformly chosen graphs of each class: `Random` by the number of graphs of each class.
-
-    Attributes:
-      graphs_per_class: Number of graphs of each class (all of a class that has fewer).
-      nodes: Largest number of nodes in all graphs together, instead.
-    """
-
-    graphs_per_class: int = 10
-    nodes: int | None = None
-
-    def __post_init__(self):
-        """Refuse impossible settings."""
-        check_settings(self, at_least_one=("graphs_per_class", "nodes"))
-
-    @condenser
-    def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
-        """Condense a task."""
-        del loop
-        return _keep(self, key, task, _at_random(key))
-
-
-@dataclass(frozen=True)
-class _GraphsByEmbedding(RandomGraphs):
-    """Graphs chosen by the embeddings of a GIN.
-
-    Attributes:
-      graphs_per_class: Number of graphs of each class (all of a class that has fewer).
-      nodes: Largest number of nodes in all graphs together, instead.
-      hidden: Width of the GIN.
-      layers: Layers of message passing.
-      steps: Training steps.
-    """
-
-    hidden: int = 32
-    layers: int = 2
-    steps: int = 300
-
-    choose = _ByEmbedding.choose
-    select = _ByEmbedding.select
-
-    @condenser
-    def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
-        """Condense a task."""
-        z = gin_embedding(key, task, loop, hidden=self.hidden, layers=self.layers, steps=self.steps)
-        return self.select(key, task, z)
-
-
-class HerdingGraphs(_GraphsByEmbedding):
-    """Graphs whose mean GIN embedding follows that of their class: `Herding` by graphs of each class."""
-
-    choose = staticmethod(herding)
-
-
-class KCenterGraphs(_GraphsByEmbedding):
-    """Graphs that cover the GIN embeddings of their class: `KCenter` by graphs of each class."""
-
-    choose = staticmethod(k_center)
-
-
-_ALL, _NODES, _GRAPHS = ("nodes", "graphs", "arrays"), ("nodes",), ("graphs",)
+_ALL, _NODES = ("nodes", "graphs", "arrays"), ("nodes",)
 ENTRIES = (
     Entry("random", Random, "examples chosen at random in each class", "", _ALL, "none", official(Random)),
     Entry(
@@ -634,32 +567,5 @@ ENTRIES = (
         _NODES,
         "none",
         official(PageRank),
-    ),
-    Entry(
-        "random-graphs",
-        RandomGraphs,
-        "graphs chosen at random in each class",
-        "",
-        _GRAPHS,
-        "none",
-        official(RandomGraphs, size="graphs_per_class", at=10),
-    ),
-    Entry(
-        "herding-graphs",
-        HerdingGraphs,
-        "graphs whose mean embedding is that of their class",
-        "Welling 2009",
-        _GRAPHS,
-        "seconds",
-        official(HerdingGraphs, size="graphs_per_class", at=10),
-    ),
-    Entry(
-        "k-center-graphs",
-        KCenterGraphs,
-        "graphs that cover the embeddings of their class",
-        "Sener & Savarese 2018",
-        _GRAPHS,
-        "seconds",
-        official(KCenterGraphs, size="graphs_per_class", at=10),
     ),
 )

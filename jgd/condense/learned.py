@@ -131,7 +131,7 @@ def condensed_set(
     if weights is not None:
         weights = np.where(weights >= threshold, weights, 0)
     return condensed_nodes(
-        recipe, key, task, features=x, labels=small.targets, edges=weights, structure="raw", **options
+        recipe, key, task, features=x, labels=small.targets, edges=weights, adjacency="raw", **options
     )
 
 
@@ -143,7 +143,7 @@ class LearnedGraphs:
     """Learned graphs, padded to one size.
 
     Attributes:
-      graphs_per_class: Number of condensed graphs of each class.
+      per_class: Number of condensed graphs of each class.
       nodes: Number of nodes of every condensed graph.
       start: How the training graphs are chosen that the set starts from, or ``"noise"``.
       padding: ``"learned"``, or ``"none"`` for graphs that keep the number of nodes they start with.
@@ -152,7 +152,7 @@ class LearnedGraphs:
       patience: Validation checks without improvement before stopping; None disables early stopping.
     """
 
-    graphs_per_class: int = host(10)
+    per_class: int = host(10)
     nodes: int | None = host(None)
     start: GraphStart = host("random")
     padding: Padding = host("learned")
@@ -163,7 +163,7 @@ class LearnedGraphs:
     def __post_init__(self):
         """Refuse impossible settings."""
         optional = ("nodes", "select_every", "patience")
-        check_settings(self, at_least_one=("graphs_per_class",), optional=optional)
+        check_settings(self, at_least_one=("per_class",), optional=optional)
 
     @condenser
     def __call__(self, key: Array, task: GraphTask, loop: Loop = in_memory) -> Condensed:
@@ -176,7 +176,7 @@ class LearnedGraphs:
 
     def begin(self, key: Array, task: GraphTask, nodes: int, loop: Loop) -> Examples:
         """Return the set that the method starts from, of graphs with ``nodes`` nodes."""
-        return start_graphs(self.start, key, task, self.graphs_per_class, nodes, loop, self.padding)
+        return start_graphs(self.start, key, task, self.per_class, nodes, loop, self.padding)
 
     def val(self, task: GraphTask) -> Examples | None:
         """Return the graphs to select by; None where the last set is returned."""

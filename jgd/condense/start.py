@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jgd.condense._averaging import Average, Clustering
 from jgd.condense._clustgdd import ClustGDD
 from jgd.condense.common import budget, dense_features, nested, training_graphs
-from jgd.condense.coresets import Herding, HerdingGraphs, KCenter, KCenterGraphs, Random, RandomGraphs
+from jgd.condense.coresets import Herding, KCenter, Random
 from jgd.core import Examples, Loop
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import GraphTask, NodeTask
@@ -90,7 +90,7 @@ def start_graphs(
     how: GraphStart,
     key: Array,
     task: GraphTask,
-    graphs_per_class: int,
+    per_class: int,
     nodes: int,
     loop: Loop,
     padding: Padding = "learned",
@@ -105,7 +105,7 @@ def start_graphs(
         average; or how training graphs are chosen.
       key: Random key.
       task: The original task.
-      graphs_per_class: Number of graphs of each class.
+      per_class: Number of graphs of each class.
       nodes: Number of nodes of the padded graphs.
       loop: Loop that runs the condenser.
       padding: ``"learned"`` where all nodes exist; ``"none"`` for graphs that keep the number of nodes they
@@ -130,22 +130,18 @@ def start_graphs(
         small = select_graphs(task.graphs, index[fits])
         pairs = fits.sum() * nodes * (nodes - 1)
         k_edges, k_x = jax.random.split(key)
-        count, width = graphs_per_class * task.num_classes, graph_features(small).shape[1]
+        count, width = per_class * task.num_classes, graph_features(small).shape[1]
         upper = jax.random.uniform(k_edges, (count, nodes, nodes)) < np.sum(small.n_edge) / pairs
         a = jnp.triu(upper, 1).astype(jnp.float32)
-        y = np.repeat(np.arange(task.num_classes), graphs_per_class)
+        y = np.repeat(np.arange(task.num_classes), per_class)
         x = jax.random.uniform(k_x, (count, nodes, width))
         everywhere = jnp.ones((count, nodes), bool)
         return Examples((a + a.transpose(0, 2, 1), x, everywhere), jnp.asarray(y, jnp.int32))
-    choose: dict[str, Any] = {
-        "random": RandomGraphs,
-        "herding": HerdingGraphs,
-        "k-center": KCenterGraphs,
-    }
+    choose: dict[str, Any] = {"random": Random, "herding": Herding, "k-center": KCenter}
     train = np.zeros(task.num_graphs, bool)
     train[index[fits]] = True
     with nested():  # fewer graphs fit, which is no news
-        small = choose[how](graphs_per_class)(key, replace(task, train=train), loop)
+        small = choose[how](per_class=per_class)(key, replace(task, train=train), loop)
     a, x = stack(small.data, nodes)
     exists = np.arange(nodes) < np.asarray(small.data.n_node)[:, None]
     if padding == "learned":

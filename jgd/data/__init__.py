@@ -3,7 +3,7 @@
 from jgd.data import artifact
 from jgd.data._checksum import checksum
 from jgd.data._describe import Description, describe
-from jgd.data.condensed import Condensed
+from jgd.data.condensed import Condensed, Training
 from jgd.data.convert import from_networkx, from_ogb, from_pyg, to_networkx, to_pyg
 from jgd.data.digits import digits_images, digits_knn
 from jgd.data.generate import contextual_sbm, power_law
@@ -46,6 +46,7 @@ __all__ = [
     "NodeTask",
     "SequenceTask",
     "Tokenizer",
+    "Training",
     "artifact",
     "bag_of_words",
     "byte_tokenizer",

@@ -17,7 +17,7 @@ def checksum(task: Any) -> str:
     """Compute the SHA-256 of all arrays of a task, with their names, types and shapes.
 
     It is the same on every machine and for NumPy and JAX arrays alike. Names, flags and other static fields
-    do not count, nor do the ``train`` and ``provenance`` values of a `Condensed`.
+    do not count, nor do the training and provenance of a `Condensed`.
 
     Args:
       task: Task, `Condensed`, or any pytree of arrays.
@@ -26,7 +26,7 @@ def checksum(task: Any) -> str:
       64 hexadecimal digits.
     """
     if isinstance(task, Condensed):
-        names = ("data", "targets", "weights", "preprocess", "extras")
+        names = ("data", "targets", "weights", "extras")
         task = {name: getattr(task, name) for name in names}
     digest = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_flatten_with_path(task)[0]:

@@ -2,7 +2,8 @@
 
 The header (UTF-8 bytes in the array ``header``) describes the structure; every array is a member of its own,
 stored bit for bit. Types that NumPy cannot store, such as bfloat16, are stored as integers of the same width
-and named in the header. Files are written atomically.
+and named in the header. Files are written atomically. Format 1 had plain values in place of `Training`; its
+files are still read.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,18 @@ import jraph
 import numpy as np
 
 from jgd.data.arrays import read_npz
-from jgd.data.condensed import Condensed
+from jgd.data.condensed import Condensed, Training
 from jgd.data.storage import DataError, one_line, reading
 from jgd.data.tasks import DenseGraphs
 from jgd.files import atomic_write
+from jgd.registry import Choice
 
 __all__ = ["VERSION", "load", "save", "validate"]
 
-VERSION = 1
+VERSION = 2
 _FORMAT = "jgd.condensed"
-_ARRAYS = ("data", "targets", "weights", "preprocess", "extras")
-_PLAIN = ("train", "provenance")
+_ARRAYS = ("data", "targets", "weights", "extras")
+_PLAIN = ("training", "provenance")
 _DENSE = ("x", "adj", "mask", "y", "symmetric", "loops")
 
 
@@ -37,16 +40,16 @@ def save(condensed: Any, path: str | os.PathLike[str]) -> Path:
     """Write a condensed dataset.
 
     Args:
-      condensed: a `Condensed`, whose ``data`` may be a `jraph.GraphsTuple`, `DenseGraphs`, an array, or dicts
-        and lists of arrays; ``train`` and ``provenance`` must be plain JSON values (tuples become lists).
-      path: the file, by convention ``*.npz``.
+      condensed: A `Condensed`, whose ``data`` may be a `jraph.GraphsTuple`, `DenseGraphs`, an array, or dicts
+        and lists of arrays. Settings and provenance must be plain JSON values (tuples become lists).
+      path: File, by convention ``*.npz``.
 
     Returns:
       The path.
 
     Raises:
-      DataError: for values that cannot be stored, naming them; nothing is written then. What is stored need
-        not be sound (a run that diverged is kept); `load` tells.
+      DataError: For values that cannot be stored, with their names; nothing is written then. A set that is
+        not sound (of a run that diverged) is written; `load` refuses it.
     """
     if not isinstance(condensed, Condensed):
         kind = type(condensed).__name__
@@ -55,12 +58,11 @@ def save(condensed: Any, path: str | os.PathLike[str]) -> Path:
     header: dict[str, Any] = {"format": _FORMAT, "version": VERSION}
     for name in _ARRAYS:
         header[name] = _encode(getattr(condensed, name), name, arrays)
-    for name in _PLAIN:
-        header[name] = dict(getattr(condensed, name))
+    header |= {"training": _encode_training(condensed.training), "provenance": dict(condensed.provenance)}
     try:
         text = json.dumps(header, default=_plain)
     except (TypeError, ValueError) as error:
-        raise DataError(f"train and provenance must be plain JSON values: {error}") from None
+        raise DataError(f"training and provenance must be plain JSON values: {error}") from None
     with atomic_write(path) as file:
         np.savez_compressed(file, allow_pickle=False, header=np.frombuffer(text.encode(), np.uint8), **arrays)
     return Path(path)
@@ -70,11 +72,11 @@ def load(path: str | os.PathLike[str]) -> Condensed:
     """Read what `save` wrote; arrays come back as NumPy arrays of the same bits.
 
     Args:
-      path: the file.
+      path: File.
 
     Raises:
-      DataError: where the file is missing, damaged, of another kind or of a newer version, and where what it
-        holds is no condensed dataset, see `validate`.
+      DataError: For a file that is missing, damaged, of another kind or of a newer version, and for content
+        that is no condensed dataset, see `validate`.
     """
     if not Path(path).is_file():
         raise DataError(f"there is no file {path}")
@@ -98,17 +100,24 @@ def load(path: str | os.PathLike[str]) -> Condensed:
             raise DataError(
                 f"{path} has format version {version}, this jgd reads up to {VERSION}: upgrade jgd"
             )
+        if version == 1:
+            header = _from_version_1(header)
         if missing := [name for name in (*_ARRAYS, *_PLAIN) if name not in header]:
             raise ValueError(f"its header lacks {missing[0]}")
-        fields = {name: _decode(header[name], arrays) for name in _ARRAYS}
-        return validate(Condensed(**fields, **{name: header[name] for name in _PLAIN}))
+        content = {name: _decode(header[name], arrays) for name in _ARRAYS}
+        training = _decode_training(header["training"], content["targets"])
+        return validate(Condensed(**content, training=training, provenance=header["provenance"]))
 
 
 # --- what a condensed dataset must be ------------------------------------------------------------
 
 
-_STRUCTURES, _TARGETS = ("identity", "raw", "normalized"), ("int", "prob", "logit")
 _CLASSES = 2**20
+_WORDS = {
+    "adjacency": ("raw", "normalized", "identity"),
+    "targets": ("classes", "probabilities", "logits", None),
+    "pooling": ("sum", "mean", "max", None),
+}
 
 
 def validate(small: Condensed) -> Condensed:
@@ -116,10 +125,13 @@ def validate(small: Condensed) -> Condensed:
 
     Sound means: indices of edges are integers inside their graph; counts of nodes and edges add up; features,
     adjacencies, targets and weights are finite real numbers of matching length; classes are integers from 0;
-    ``train`` and ``provenance`` are dicts whose known entries are what their names say.
+    fields of the training have the types and ranges that `Training` states.
+
+    Args:
+      small: Condensed dataset.
 
     Raises:
-      ValueError: saying what is wrong and where.
+      ValueError: With what is wrong, and where.
     """
     sizes = _check_data(small.data)
     targets = _numbers(small.targets, "targets")
@@ -128,10 +140,7 @@ def validate(small: Condensed) -> Condensed:
         raise ValueError(
             f"targets have shape {targets.shape}, expected [{expected}] or [{expected}, classes]"
         )
-    for name in _PLAIN:
-        if not isinstance(getattr(small, name), Mapping):
-            raise ValueError(f"{name} is a {type(getattr(small, name)).__name__}, expected a dict")
-    _check_train(small.train, targets)
+    _check_training(vars(small.training), targets)
     if targets.ndim == 1:
         if targets.dtype.kind not in "iu":
             raise ValueError(f"targets are {targets.dtype.name}, expected integer classes or a matrix")
@@ -144,7 +153,7 @@ def validate(small: Condensed) -> Condensed:
         weights = _numbers(small.weights, "weights")
         if weights.shape != (len(targets),) or (weights < 0).any():
             raise ValueError(f"weights {weights.shape} must be {len(targets)} numbers of at least 0")
-    for name in ("preprocess", "extras"):
+    for name in ("extras", "provenance"):
         value = getattr(small, name)
         if not isinstance(value, Mapping):
             raise ValueError(f"{name} is a {type(value).__name__}, expected a dict")
@@ -234,21 +243,95 @@ def _check_dense(data: DenseGraphs) -> set[int]:
     return {len(x)}
 
 
-def _check_train(train: Mapping[str, Any], targets: np.ndarray) -> None:
-    for name, known in (("structure", _STRUCTURES), ("targets", _TARGETS)):
-        if name in train and train[name] not in known:
-            raise ValueError(
-                f"train: {name} is {str(train[name])[:40]!r}, expected one of {', '.join(known)}"
-            )
-    if "targets" in train and (train["targets"] == "int") != (targets.ndim == 1):
-        raise ValueError(f"train says targets are {train['targets']!r}, but they have shape {targets.shape}")
-    for name in ("lr", "epochs", "weight_decay", "dropout"):
-        value = train.get(name, 1)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e9:
-            raise ValueError(f"train: {name} is {str(value)[:40]!r}, expected a number of at least 0")
+def _check_training(training: Mapping[str, Any], targets: Any) -> None:
+    """Check the fields of a `Training`; those that are not given are not checked."""
+    for name, known in _WORDS.items():
+        value = training.get(name, known[0])
+        if not isinstance(value, str | None) or value not in known:
+            words = ", ".join(str(word) for word in known)
+            raise ValueError(f"training: {name} is {str(value)[:40]!r}, expected one of {words}")
+    meaning, shape = training.get("targets"), np.shape(targets)
+    if meaning is not None and (meaning == "classes") != (len(shape) == 1):
+        raise ValueError(f"training says that the targets are {meaning}, but they have shape {shape}")
+    for name, least, kind in (
+        ("learning_rate", 0, int | float),
+        ("weight_decay", 0, int | float),
+        ("dropout", 0, int | float),
+        ("steps", 1, int),
+        ("batch_size", 1, int),
+    ):
+        value = training.get(name)
+        number = isinstance(value, kind) and not isinstance(value, bool)
+        if value is not None and (not number or not least <= value < 1e9):
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(f"training: {name} is {str(value)[:40]!r}, expected {what} of at least {least}")
+    for name in _CHOICES:
+        value = training.get(name)
+        if value is not None and not (
+            isinstance(value, Choice)
+            and isinstance(value.name, str)
+            and isinstance(value.settings, Mapping)
+            and all(isinstance(key, str) for key in value.settings)
+        ):
+            raise ValueError(f"training: {name} is {str(value)[:40]!r}, expected a name and its settings")
 
 
 # --- encoding ------------------------------------------------------------------------------------
+
+
+_CHOICES = ("augment", "preprocess", "predictor")
+_FIELDS = tuple(field.name for field in fields(Training))
+
+
+def _encode_training(training: Training) -> dict[str, Any]:
+    def plain(value):
+        return {"name": value.name, "settings": dict(value.settings)} if isinstance(value, Choice) else value
+
+    return {name: plain(getattr(training, name)) for name in _FIELDS}
+
+
+def _decode_training(header: Any, targets: Any) -> Training:
+    if not isinstance(header, Mapping):
+        raise ValueError(f"training is a {type(header).__name__}, expected a dict")
+    if unknown := [str(name)[:40] for name in header if name not in _FIELDS]:
+        raise ValueError(f"training has the unknown field {unknown[0]!r}")
+    chosen = {}
+    for name in _CHOICES:
+        value = header.get(name)
+        if value is not None and (not isinstance(value, Mapping) or set(value) != {"name", "settings"}):
+            raise ValueError(f"training: {name} is {str(value)[:40]!r}, expected a name and its settings")
+        chosen[name] = None if value is None else Choice(value["name"], value["settings"])
+    _check_training({**header, **chosen}, targets)
+    return Training(**{**header, **chosen})
+
+
+_RENAMED = {"structure": "adjacency", "lr": "learning_rate", "epochs": "steps"}
+_MEANINGS = {"int": "classes", "prob": "probabilities", "logit": "logits"}
+
+
+def _from_version_1(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a header of format 2 for one of format 1, which held plain values in ``train``.
+
+    Values without a place in `Training` changed nothing in the training; the provenance keeps them.
+    """
+    if missing := [name for name in ("train", "preprocess", "extras", "provenance") if name not in header]:
+        raise ValueError(f"its header lacks {missing[0]}")
+    for name in ("train", "provenance"):
+        if not isinstance(header[name], Mapping):
+            raise ValueError(f"{name} is a {type(header[name]).__name__}, expected a dict")
+    rest = {_RENAMED.get(name, name): value for name, value in header["train"].items()}
+    training = {name: rest.pop(name) for name in list(rest) if name in _FIELDS and name not in _CHOICES}
+    if "targets" in training:
+        training["targets"] = _MEANINGS.get(str(training["targets"]), training["targets"])
+    if "predictor" in rest:
+        training["predictor"] = {"name": rest.pop("predictor"), "settings": rest}
+        rest = {}
+    extras, arrays = header["extras"], dict(header["preprocess"]["dict"])
+    if "op" in arrays:
+        training["preprocess"] = {"name": arrays.pop("op"), "settings": {}}
+        extras = {"dict": {**{f"preprocess/{name}": spec for name, spec in arrays.items()}, **extras["dict"]}}
+    provenance = {**header["provenance"], **({"train": rest} if rest else {})}
+    return {**header, "extras": extras, "training": training, "provenance": provenance}
 
 
 def _plain(value: Any) -> Any:

@@ -12,35 +12,66 @@ import numpy as np
 
 from jgd.graph.build import adjacency
 from jgd.graph.operator import DenseOperator, Negative, Normalization, Operator, SelfLoops, operator
+from jgd.registry import Choice
 
-__all__ = ["Condensed"]
+__all__ = ["Condensed", "Training"]
 
-Structure = Literal["identity", "raw", "normalized"]
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """How networks are trained on a condensed set.
+
+    A number that is None is that of the evaluator, see `jgd.evaluation.EvalConfig`.
+
+    Attributes:
+      adjacency: Meaning of the edge weights: ``"raw"`` (each network normalises them, with its self loops),
+        ``"normalized"`` (used as they are; they hold self loops), or ``"identity"`` (A' = I, no edges).
+      targets: Meaning of the targets: ``"classes"``, ``"probabilities"`` or ``"logits"``; None for classes
+        ``[n]`` and probabilities ``[n, C]``.
+      learning_rate: Learning rate.
+      steps: Optimiser steps.
+      weight_decay: L2 coefficient.
+      dropout: Dropout rate.
+      batch_size: Examples of a step.
+      pooling: Pooling over the nodes of a graph.
+      augment: Augmentation of the batches, a name of `jgd.training.AUGMENTATIONS` with its settings.
+      preprocess: Transform of the original data that the set belongs to; its arrays are in the extras.
+      predictor: Predictor that the set is meant for in place of trained networks, a name of
+        `jgd.evaluation.PREDICTORS` with its settings; its arrays are in the extras.
+    """
+
+    adjacency: Literal["raw", "normalized", "identity"] = "raw"
+    targets: Literal["classes", "probabilities", "logits"] | None = None
+    learning_rate: float | None = None
+    steps: int | None = None
+    weight_decay: float | None = None
+    dropout: float | None = None
+    batch_size: int | None = None
+    pooling: Literal["sum", "mean", "max"] | None = None
+    augment: Choice | None = None
+    preprocess: Choice | None = None
+    predictor: Choice | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condensed:
-    """A small dataset that carries how it wants to be trained on (a host object, no pytree).
+    """A small dataset that says how networks are trained on it (a host object, no pytree).
 
     Attributes:
-      data: the examples: a `jraph.GraphsTuple` of ``n`` nodes with features and edge weights, a batch of
-        graphs, `DenseGraphs`, or an array.
-      targets: ``[n]`` classes or ``[n, C]`` soft labels.
-      weights: ``[n]`` weight of each example in the loss, or None.
-      preprocess: ``{"op": name, ...arrays}`` applied to real data before the network, or empty.
-      extras: named arrays: ``assign`` (original node -> condensed node), ``index`` (chosen nodes), ...
-      train: plain JSON values: how to train on it. ``structure``: ``"identity"`` (A' = I), ``"raw"`` (weights
-        to be normalised with self loops) or ``"normalized"`` (used as they are); ``targets``: ``"int"``,
-        ``"prob"`` or ``"logit"``; ``lr``, ``epochs`` ... where the method prescribes them.
-      provenance: plain JSON values: method, config, seed, dataset, ratios, seconds, versions, checksum.
+      data: Examples: a `jraph.GraphsTuple` of ``n`` nodes with features and edge weights, a batch of graphs,
+        `DenseGraphs`, or an array.
+      targets: Classes ``[n]``, or probabilities or logits ``[n, C]``.
+      weights: Weight of each example in the loss ``[n]``, or None.
+      training: How networks are trained on it.
+      extras: Named arrays: ``assign`` (condensed node of each original node), ``index`` (chosen nodes), ...
+      provenance: Plain JSON values: method, config, seed, dataset, ratios, seconds, versions, checksum.
     """
 
     data: Any
     targets: Any
     weights: Any = None
-    preprocess: Mapping[str, Any] = field(default_factory=dict)
+    training: Training = field(default_factory=Training)
     extras: Mapping[str, Any] = field(default_factory=dict)
-    train: Mapping[str, Any] = field(default_factory=dict)
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def operator(
@@ -54,27 +85,28 @@ class Condensed:
         """Return the operator that a network reads, as the weights of the condensed nodes are stored.
 
         `jgd.graph.operator` of this set gives the same: ``operator(small, **net.adjacency)`` is the operator
-        for a training loop of one's own. A set without edges (``structure`` "identity") has A' = I. Weights
-        that are ``"normalized"`` hold self loops: where a network asks for the symmetric normalisation with
-        loops they are used as they are, and where it asks for none without further loops.
+        for a training loop of one's own. Normalized weights hold self loops: a network that asks for the
+        symmetric normalisation with loops reads them as they are, and one that asks for no normalisation
+        reads them without further loops.
 
         Args:
-          normalize: as in `jgd.graph.operator`; also ``self_loops`` and ``negative``.
-          self_loops: loops of a network.
-          negative: A' of some methods has negative weights, whose sums count unless this says otherwise.
-          threshold: weights below it are no edges.
+          normalize: Normalisation, see `jgd.graph.operator`.
+          self_loops: Self loops that the network adds.
+          negative: Treatment of negative weights, see `jgd.graph.operator`. ``"refuse"`` counts as
+            ``"keep"``, because A' of some methods has them.
+          threshold: Least weight of an edge.
 
         Returns:
           A dense operator ``[n, n]``.
 
         Raises:
-          ValueError: for a set that is not one graph of condensed nodes.
+          ValueError: For a set that is not one graph of condensed nodes.
         """
         data = self.data
         if not isinstance(data, jraph.GraphsTuple) or len(data.n_node) != 1:
             raise ValueError("only condensed nodes have one operator: of graphs, give each of their graphs")
         negative = "keep" if negative == "refuse" else negative
-        structure = self.train.get("structure", "raw")
+        structure = self.training.adjacency
         size = len(self.targets)
         a = np.eye(size, dtype=np.float32) if structure == "identity" else adjacency(data).toarray()
         if threshold:

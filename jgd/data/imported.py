@@ -21,7 +21,7 @@ from jaxtyping import Int, Shaped
 
 from jgd.data.archives import open_zip, read_member
 from jgd.data.arrays import checked_array, read_npy, read_npz
-from jgd.data.condensed import Condensed
+from jgd.data.condensed import Condensed, Training
 from jgd.data.pickles import Kind, read_pickle
 from jgd.data.storage import DataError, reading
 from jgd.data.tasks import NodeTask
@@ -312,10 +312,14 @@ def import_condensed(
     return Condensed(
         data=graph,
         targets=y,
-        train={
-            "structure": "identity" if alone else structure,
-            "targets": "int" if y.ndim == 1 else "prob" if np.allclose(y.sum(1), 1, atol=1e-3) else "logit",
-        },
+        training=Training(
+            adjacency="identity" if alone else structure,
+            targets="classes"
+            if y.ndim == 1
+            else "probabilities"
+            if np.allclose(y.sum(1), 1, atol=1e-3)
+            else "logits",
+        ),
         provenance={
             "method": method,
             "dataset": task.name,

@@ -1,11 +1,11 @@
-"""Evaluation: the same question asked of every method, on every kind of data."""
+"""Evaluation: one protocol for every method, on every kind of data."""
 
+from jgd.evaluation._compare import compare, versions
+from jgd.evaluation._continual import Continual, average_accuracy, average_forgetting, continual
+from jgd.evaluation._evaluate import evaluate, trained
+from jgd.evaluation._grid import Grid, grid
 from jgd.evaluation.architectures import Architecture, Search, architecture_grid, search
-from jgd.evaluation.compare import compare
 from jgd.evaluation.config import EvalConfig
-from jgd.evaluation.continual import Continual, average_accuracy, average_forgetting, continual
-from jgd.evaluation.evaluate import evaluate, trained
-from jgd.evaluation.grid import Grid, grid
 from jgd.evaluation.kinds import KINDS, Kind, kind_of
 from jgd.evaluation.predictors import PREDICTORS
 from jgd.evaluation.robustness import CORRUPTIONS, attack_edges, evasion, poisoning
@@ -38,4 +38,5 @@ __all__ = [
     "poisoning",
     "search",
     "trained",
+    "versions",
 ]

@@ -22,8 +22,8 @@ from scipy import stats
 
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
+from jgd.evaluation._evaluate import evaluate
 from jgd.evaluation.config import EvalConfig
-from jgd.evaluation.evaluate import evaluate
 from jgd.evaluation.kinds.nodes import NODES
 from jgd.evaluation.scores import Scores
 from jgd.nn.zoo import NETWORKS, members

@@ -13,7 +13,7 @@ import numpy as np
 from jgd.apps.graphdart import GraphDART
 from jgd.data import EventLog
 from jgd.data.system_logs import record, streamspot, subset
-from jgd.evaluation.compare import versions
+from jgd.evaluation._compare import versions
 from jgd.metrics import strict_scores, tolerant_scores
 from jgd.report.page import Comparison
 from jgd.report.table import Column

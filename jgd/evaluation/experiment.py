@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal
@@ -93,6 +94,9 @@ def _flat(value: Any, prefix: str = "") -> Iterable[tuple[str, Any]]:
 _DIGITS = EvalConfig(steps=200, hidden=64, select_every=5)
 
 
+_SIZES = {"label_ratio", "nodes", "per_class"}
+
+
 def default_experiment(
     dataset: str = "digits", method: str | None = None, *, task: Any = None, **settings: Any
 ) -> Experiment:
@@ -118,9 +122,6 @@ def default_experiment(
     else:
         kind = kind_of(task)
     method = choose(f"method for {kind.name}", method or kind.method, METHODS.of_kind(kind.name))
-    per_class = settings.pop("per_class", None)
-    if per_class is not None:
-        settings[kind.per_class] = per_class
     settings = {name: value for name, value in settings.items() if value is not None}
     ratio, nodes = settings.get("label_ratio"), settings.get("nodes")
     if ratio is not None and nodes is not None:
@@ -128,11 +129,12 @@ def default_experiment(
     if ratio is not None and not 0 < ratio <= 1:
         raise ValueError(f"label_ratio must be in (0, 1], got {ratio}")
     small = dataset == "digits"
-    if kind.budget == "label_ratio":
-        if not {"label_ratio", "nodes"} & set(settings):
-            settings["label_ratio"] = 0.25 if small else 0.5
-        if nodes and nodes > 0 and task is not None and task.train is not None:
-            settings["near"] = nodes / max(1, int(np.sum(task.train)))
+    if not _SIZES & set(settings):
+        usual = {"label_ratio": 0.25} if small else kind.usual
+        known = inspect.signature(METHODS[method].make).parameters
+        settings |= {name: value for name, value in usual.items() if name in known}
+    if nodes and nodes > 0 and kind.budget == "label_ratio" and task is not None and task.train is not None:
+        settings["near"] = nodes / max(1, int(np.sum(task.train)))
     recipe = METHODS.official(method, dataset, **settings)
     networks = ("gcn", "mlp") if small else kind.networks[:1]
     config = _DIGITS if small else kind.config

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -29,11 +29,12 @@ import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 
 from jgd.core import Bound, Loop, Recipe, in_memory
+from jgd.core.memo import memoized
 from jgd.data.checks import as_mask, need_classes
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
+from jgd.evaluation._evaluate import evaluate, trained
 from jgd.evaluation.config import EvalConfig
-from jgd.evaluation.evaluate import evaluate, trained
 from jgd.evaluation.kinds.nodes import NODES, network, real
 from jgd.graph import SparseOperator, adjacency, from_adjacency, from_coo, normalize
 from jgd.training import features_for, score
@@ -197,7 +198,7 @@ def _attacked(change, pairs, edges, x, labels, where, net, options):
     return jnp.sum(jnp.where(where, margin, 0)) / jnp.maximum(jnp.sum(where), 1)
 
 
-@lru_cache(maxsize=8)
+@memoized
 def _gradient(self_loops: bool, normalize: str | None):
     options = {"self_loops": self_loops, "normalize": normalize}
     return jax.jit(jax.grad(partial(_attacked, options=options)))

@@ -31,7 +31,7 @@ from jgd.distill import OBJECTIVES, scratch
 from jgd.distill.data import Task, examples
 from jgd.distill.schedule import Network, offline, staged
 from jgd.distill.scores import logits_on, scored
-from jgd.evaluation.compare import versions
+from jgd.evaluation._compare import versions
 from jgd.metrics import ReliabilityBins, reliability
 from jgd.nn.saved import save
 from jgd.nn.zoo import network

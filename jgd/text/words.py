@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +26,7 @@ import scipy.sparse.linalg
 from jaxtyping import Array, Float, Int
 
 from jgd.core import Algorithm, Context, Loop, Model, Outputs, in_memory, objective, train
+from jgd.core.memo import memoized
 
 __all__ = ["WordVectors", "encode_documents", "position_encoding", "ppmi_vectors", "skipgram_vectors"]
 
@@ -163,7 +163,7 @@ class _Pairs(NamedTuple):
     negatives: Float[Array, " V"]
 
 
-@lru_cache(maxsize=16)  # equal settings share functions, so that nothing is compiled twice
+@memoized
 def _skipgram(vocabulary: int, size: int, batch: int, negatives: int, learning_rate: float) -> Algorithm:
     def init(key, centers, others):
         del centers, others

@@ -6,7 +6,6 @@ before the loop.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jgd.core import Examples
+from jgd.core.memo import memoized
 from jgd.graph import Blocks, Operator, SparseOperator, blocks, sparse_features, take_blocks
 
 __all__ = [
@@ -191,7 +191,7 @@ def schedule(
     return np.concatenate(epochs)[:needed].reshape(steps, batch_size).astype(np.int32)
 
 
-@lru_cache(maxsize=64)  # the same function for the same sizes: nothing is compiled twice
+@memoized
 def _batches(n_node: int, n_edge: int):
     def batch_at(data: Splits, t: Any) -> Examples:
         assert data.source is not None

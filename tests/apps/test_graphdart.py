@@ -30,6 +30,7 @@ from jgd.data.system_logs import events_to_graph
 from jgd.data.tasks import EventLog, NodeTask
 from jgd.graph import EXPORT_CHECKS, DenseOperator, SparseOperator, operator
 from jgd.graph.build import adjacency
+from jgd.registry import Choice
 from jgd.text import ppmi_vectors
 
 close = np.testing.assert_allclose
@@ -460,4 +461,4 @@ def test_settings():
             GraphDART(**bad)
     small = condensed(np.eye(8, dtype=np.float32)[:3], np.arange(3))
     with pytest.raises(ValueError, match="own predictor"):
-        fitted().train(KEY, TASK, replace(small, train={**small.train, "predictor": "sntk"}))
+        fitted().train(KEY, TASK, replace(small, training=replace(small.training, predictor=Choice("sntk"))))

@@ -17,7 +17,7 @@ import jgd.cli.main as main_module
 from jgd.cli.main import COMMANDS, main
 from jgd.condense import METHODS, Average, ClustGDD, KCenter
 from jgd.condense.common import method_name
-from jgd.data import artifact
+from jgd.data import Training, artifact
 from jgd.distill import OBJECTIVES
 from jgd.evaluation import KINDS, EvalConfig
 from jgd.evaluation.experiment import default_experiment
@@ -461,7 +461,7 @@ def test_import(finished, capsys, tmp_path):
     again = artifact.load("condensed.npz")
     np.testing.assert_array_equal(again.data.nodes, x)
     np.testing.assert_array_equal(again.targets, y)
-    assert again.train["structure"] == "identity"
+    assert again.training.adjacency == "identity"
     assert again.provenance["checksum"] == small.provenance["checksum"]
     more = ["--adjacency", "a.npy", "--dataset", "digits", "--method", "theirs", "--out", "other.npz"]
     assert main(["import", "x.npy", *more]) == 0
@@ -510,7 +510,9 @@ def test_export_of_weighted_edges(tmp_path, capsys):
 
     adj = np.asarray([[0.5, 0.25, 0], [0.25, 0.5, 0], [0, 0, 1]], np.float32)
     graph = from_adjacency(adj, np.eye(3, dtype=np.float32))
-    small = Condensed(data=graph, targets=np.arange(3, dtype=np.int32), train={"structure": "normalized"})
+    small = Condensed(
+        data=graph, targets=np.arange(3, dtype=np.int32), training=Training(adjacency="normalized")
+    )
     artifact.save(small, tmp_path / "a.npz")
     assert main(["export", "a.npz", "--to", "npz"]) == 0
     assert "normalize=False" in capsys.readouterr().out
@@ -597,7 +599,7 @@ def test_missing_data_files_are_named(capsys, monkeypatch, tmp_path_factory):
     ("text", "told"),
     [
         ("x = 1\n", "does not say `config = Experiment(...)`"),
-        ("config = {}\n", "is a dict, not an Experiment"),
+        ("config = {}\n", "is no Experiment"),
         ("import jgd\n\nconfig = jgd.nothing\n", "line 3: AttributeError"),
         ("config = (\n", "line 1: SyntaxError"),
         (CONFIG + "config = Experiment(recipe=ClustGDD(alpha=3.0))\n", "alpha must be in"),

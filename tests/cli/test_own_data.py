@@ -18,7 +18,7 @@ from jgd.data import artifact
 EXAMPLES = """\
 jgd describe papers/
 jgd condense papers/ --undirected --nodes 6 --method average --baselines random --steps 100
-jgd condense molecules.pt --per-class 2 --method random-graphs --baselines --steps 50
+jgd condense molecules.pt --per-class 2 --method random --baselines --steps 50
 jgd condense flowers.csv --label-column species --standardize --per-class 3 --method random --baselines
 jgd distill flowers.csv --label-column species --standardize --batch 16 --steps 100 --objectives kd
 """
@@ -109,7 +109,7 @@ def test_the_examples_run(ran):
     assert sorted(p.name for p in (folder / "runs").iterdir()) == [
         "distill-flowers-seed0",
         "flowers-random-3each-seed0",
-        "molecules-random-graphs-2each-seed0",
+        "molecules-random-2each-seed0",
         "papers-average-6nodes-seed0",
     ]
     metrics = json.loads((folder / "runs/distill-flowers-seed0/metrics.json").read_text())
@@ -202,7 +202,7 @@ def test_evaluate_finds_the_data_again_and_changed_data_are_noticed(ran, monkeyp
 @pytest.mark.parametrize(
     ("name", "count", "options"),
     [
-        ("molecules-random-graphs-2each-seed0", 4, ["--dataset", "molecules.pt"]),
+        ("molecules-random-2each-seed0", 4, ["--dataset", "molecules.pt"]),
         ("flowers-random-3each-seed0", 9, ["--dataset", "flowers.csv", "--label-column", "species"]),
     ],
 )
@@ -241,7 +241,7 @@ def test_compare_names_its_folder_by_the_data(here, capsys):
         (["condense", "flowers.csv"], "flowers.csv has no column label or y or class or target"),
         (["condense", "papers", "--method=mirage", "--quiet"], "no method for nodes is called 'mirage'"),
         (["condense", "molecules.pt", "--setting=inductive", "--quiet"], "--setting is for graphs with"),
-        (["compare", "molecules.pt", "--sizes", "1.5", "--quiet"], "graphs_per_class must be a whole number"),
+        (["compare", "molecules.pt", "--sizes", "1.5", "--quiet"], "per_class must be a whole number"),
         (["distill", "papers"], "papers is made of graphs"),
         (["condense", "nowhere.csv"], "there is no file or folder nowhere.csv"),
         (["condense", "nowhere"], "no dataset is called 'nowhere', and no file or folder is"),

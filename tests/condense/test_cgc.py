@@ -153,13 +153,13 @@ def test_result_without_augmentation(clustering):
         close(bare.data.nodes[k], weight @ HOPS[2][INDEX][own], rtol=1e-4, atol=1e-4)
         assert set(LABELS[own]) == {bare.targets[k]}
     np.testing.assert_array_equal(bare.targets, np.repeat(np.arange(3), budget(TASK, 9)))
-    assert bare.train["structure"] == "identity"
+    assert bare.training.adjacency == "identity"
     full = CGC(**settings, threshold=0.5, alpha=1.0)(KEY, TASK)
     a = cosine_graph(bare.data.nodes.astype(np.float64), 0.5)
     assert 0 < a.sum() < 72
     np.testing.assert_array_equal(adjacency(full.data).toarray(), a)
     close(full.data.nodes, smooth_features(a, bare.data.nodes.astype(float), 1.0), rtol=1e-3, atol=1e-4)
-    assert full.train["structure"] == "raw"
+    assert full.training.adjacency == "raw"
 
 
 def test_temperature():

@@ -16,6 +16,7 @@ from jgd.condense._clustgdd import OFFICIAL, ClustGDD, Refinement, _refine, clas
 from jgd.condense._clustgdd import sharpened_consistency as consistency
 from jgd.condense.common import normalize_adjacency
 from jgd.core import Examples, InMemory, in_memory
+from jgd.data import Training
 from jgd.data.generate import contextual_sbm
 from jgd.graph import adjacency, operator, propagate
 from jgd.graph.coarsen import coarsen, indicator
@@ -92,7 +93,7 @@ def test_result(run):
     )
     loops = between + np.eye(9)
     close(adjacency(small.data).toarray(), loops / np.sqrt(loops.sum(1)[:, None] * loops.sum(1)), rtol=1e-4)
-    assert small.train == {"structure": "normalized", "targets": "int"}
+    assert small.training == Training(adjacency="normalized", targets="classes")
     assert {"label_ratio", "node_ratio", "edges"} < small.provenance.keys()
     assert small.provenance["config"]["scale"] == 0.5
     # The clusters are those of k-means: every node is where its logits are nearest to a mean.
@@ -425,7 +426,7 @@ def test_what_is_averaged(run):
 def test_structures(run):
     plain = before_refinement(run)
     bare = before_refinement(run, structure="identity")
-    assert bare.train["structure"] == "identity"
+    assert bare.training.adjacency == "identity"
     assert len(bare.data.senders) == 0
     np.testing.assert_array_equal(bare.data.nodes, plain.data.nodes)
     twice = adjacency(before_refinement(run, normalize_twice=True).data).toarray()

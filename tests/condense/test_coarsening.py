@@ -28,6 +28,7 @@ from jgd.condense._coarsening import (
     local_variation,
     neighborhoods,
 )
+from jgd.data import Training
 from jgd.data.tasks import NodeTask
 from jgd.graph import adjacency, from_edges
 from jgd.graph.spectral import eigenpairs, laplacian
@@ -323,7 +324,7 @@ def test_condensed(name, features):
     )
     between = [[0 if a is b else w[np.ix_(a, b)].sum() for b in members] for a in members]
     close(adjacency(small.data).toarray(), between, atol=1e-5)
-    assert small.train == {"structure": "raw", "targets": "int"}
+    assert small.training == Training(adjacency="raw", targets="classes")
     assert (np.diff(small.targets) >= 0).all()
     seen = [set(TASK.labels[m[TASK.train[m]]]) for m in members]
     assert all(c in s for c, s in zip(small.targets, seen, strict=True))

@@ -17,6 +17,7 @@ from jgd.condense.common import (
     size_of,
     training_part,
 )
+from jgd.data import Training
 from jgd.data.generate import contextual_sbm
 from jgd.data.tasks import NodeTask
 from jgd.graph import adjacency, from_edges, operator, sparse_features
@@ -115,8 +116,8 @@ class Nothing:
 
 def test_record():
     x, key = jnp.ones((4, 3)), jax.random.key(5)
-    small = condensed_nodes(Nothing(), key, TASK, features=x, labels=np.arange(4), structure="raw")
-    assert small.train == {"structure": "identity", "targets": "int"}  # without edges
+    small = condensed_nodes(Nothing(), key, TASK, features=x, labels=np.arange(4), adjacency="raw")
+    assert small.training == Training(adjacency="identity", targets="classes")  # without edges
     assert len(small.data.senders) == 0
     assert small.targets.dtype == np.int32
     known = small.provenance
@@ -132,9 +133,9 @@ def test_record():
         labels=np.full((4, 4), 0.25),
         weights=[1, 2, 3, 4],
         edges=np.eye(4, k=1),
-        structure="normalized",
-        train={"lr": 0.1},
+        adjacency="normalized",
+        training={"learning_rate": 0.1},
     )
-    assert soft.train == {"structure": "normalized", "targets": "prob", "lr": 0.1}
+    assert soft.training == Training(adjacency="normalized", targets="probabilities", learning_rate=0.1)
     close(adjacency(soft.data).toarray(), np.eye(4, k=1))
     close(soft.weights, [1, 2, 3, 4])

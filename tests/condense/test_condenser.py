@@ -10,6 +10,7 @@ import pytest
 import jgd
 from jgd.condense.common import nested
 from jgd.data import DataError, NodeTask
+from jgd.data.condensed import Training
 from jgd.graph import from_edges, operator, to_undirected
 from jgd.nn import GAT, GCN, GraphSAGE
 
@@ -133,9 +134,9 @@ def test_operators_of_condensed_sets():
     once = dataclasses.replace(
         raw,
         data=jgd.graph.from_adjacency(np.asarray(stored), raw.data.nodes),
-        train={**raw.train, "structure": "normalized"},
+        training=Training(adjacency="normalized"),
     )
-    bare = dataclasses.replace(raw, train={**raw.train, "structure": "identity"})
+    bare = dataclasses.replace(raw, training=Training(adjacency="identity"))
     for small, expected in ((raw, stored), (once, stored), (bare, np.eye(12))):
         for a in (operator(small, **GCN.adjacency), small.operator(**GCN.adjacency)):
             np.testing.assert_allclose(a.todense(), expected, atol=1e-6)

@@ -90,7 +90,7 @@ def test_coreset(name):
     np.testing.assert_array_equal(small.data.nodes, TASK.graph.nodes[index])
     np.testing.assert_array_equal(small.targets, TASK.labels[index])
     np.testing.assert_array_equal(small.targets, np.repeat(np.arange(3), budget(TASK, size)))
-    assert small.train["structure"] == "raw"
+    assert small.training.adjacency == "raw"
     full = adjacency(TASK.graph).toarray()
     np.testing.assert_array_equal(adjacency(small.data).toarray(), full[np.ix_(index, index)])
     assert small.provenance["method"] == name.replace("_", "-")
@@ -152,7 +152,7 @@ def propagated(task, hops):
 def test_average(hops):
     small = jgd.condense.average(nodes=7, hops=hops)(KEY, TASK)
     x = propagated(TASK, hops)
-    assert small.train["structure"] == "identity"
+    assert small.training.adjacency == "identity"
     assert len(small.targets) == 7
     for row, c in zip(small.data.nodes, small.targets, strict=True):
         close(row, x[TASK.train & (TASK.labels == c)].mean(0), rtol=1e-4, atol=1e-5)
@@ -266,24 +266,7 @@ def test_the_embedding_of_arrays_is_learned(rng):
     assert apart(600) > 1.5 * apart(1)
 
 
-def test_one_name_for_graphs_too():
-    """`random`, `herding` and `k-center` choose the graphs that the methods for graphs alone choose."""
-    pairs = (
-        (jgd.condense.random(per_class=3), jgd.condense.random_graphs(graphs_per_class=3)),
-        (jgd.condense.random(nodes=60), jgd.condense.random_graphs(nodes=60)),
-        (
-            jgd.condense.herding(per_class=2, hidden=8, epochs=10),
-            jgd.condense.herding_graphs(graphs_per_class=2, hidden=8, steps=10),
-        ),
-        (
-            jgd.condense.k_center(per_class=2, hidden=8, epochs=10),
-            jgd.condense.k_center_graphs(graphs_per_class=2, hidden=8, steps=10),
-        ),
-    )
-    for one, other in pairs:
-        left, right = one(KEY, graph_toy.TASK), other(KEY, graph_toy.TASK)
-        np.testing.assert_array_equal(left.extras["index"], right.extras["index"])
-        np.testing.assert_array_equal(left.data.nodes, right.data.nodes)
+def test_a_share_of_the_graphs():
     share = jgd.condense.random(label_ratio=0.25)(KEY, graph_toy.TASK)
     assert len(share.targets) == int(0.25 * graph_toy.TASK.train.sum())
     with pytest.raises(ValueError, match="no embedding of their own"):

@@ -12,11 +12,11 @@ from jgd.condense import METHODS
 from jgd.condense._doscond_graphs import DosCondGraphs, drawn_graphs, graph_matching
 from jgd.condense.backbones import graphs_of, readout, val_graphs
 from jgd.condense.bilevel import MatchContext
-from jgd.condense.coresets import RandomGraphs
+from jgd.condense.coresets import Random
 from jgd.condense.start import stack, start_graphs
 from jgd.condense.synthesizers import dense_graph_set
 from jgd.core import Bound, Examples, InMemory, in_memory
-from jgd.data import DenseGraphs
+from jgd.data import DenseGraphs, Training
 from jgd.data.artifact import load, save
 from jgd.evaluation import KINDS, evaluate
 from jgd.evaluation.kinds.graphs import joined
@@ -29,7 +29,7 @@ KEY = jax.random.key(0)
 INDEX = np.flatnonzero(TASK.train)
 LABELS = TASK.labels[INDEX]
 NODES = int(TASK.graphs.n_node.max())
-QUICK = {"graphs_per_class": 2, "nodes": NODES, "hidden": 8, "layers": 2, "steps": 20, "batch": 8}
+QUICK = {"per_class": 2, "nodes": NODES, "hidden": 8, "layers": 2, "steps": 20, "batch": 8}
 RECIPE = DosCondGraphs(**QUICK, select_every=None)
 
 
@@ -165,7 +165,7 @@ def test_a_start_is_rendered_as_it_is():
 def test_starts():
     start = start_graphs("random", KEY, TASK, 2, NODES + 1, in_memory)
     assert start.inputs[2].all()
-    found = joined(RandomGraphs(2)(KEY, TASK).data)
+    found = joined(Random(per_class=2)(KEY, TASK).data)
     equal(np.asarray(start.inputs[1]).any(2).sum(1), found.n_node)
     noise = start_graphs("noise", KEY, TASK, 30, NODES, in_memory)
     assert noise.inputs[0].shape == (60, NODES, NODES)
@@ -292,7 +292,7 @@ def test_result(padding, tmp_path):
     assert not np.diagonal(data.adj, axis1=1, axis2=2).any()
     assert data.mask.all() == (padding == "learned")
     equal(small.targets, [0, 0, 1, 1])
-    assert small.train == {"structure": "raw", "targets": "int", "pooling": "mean"}
+    assert small.training == Training(targets="classes", pooling="mean")
     assert small.provenance["graphs"] == 4
     assert small.provenance["nodes"] == data.mask.sum()
     assert small.provenance["edges"] == data.adj.sum() == joined(data).n_edge.sum()
@@ -334,8 +334,8 @@ def test_matching_teaches_and_matching_shuffled_labels_does_not():
 
 def test_official_settings():
     assert METHODS.official("doscond-graphs", "NCI1").lr_adj == 1.0
-    assert METHODS.official("doscond-graphs", "ogbg-molhiv", graphs_per_class=1) == DosCondGraphs(
-        graphs_per_class=1, lr_adj=0.01, pooling="sum", gap=1.0
+    assert METHODS.official("doscond-graphs", "ogbg-molhiv", per_class=1) == DosCondGraphs(
+        per_class=1, lr_adj=0.01, pooling="sum", gap=1.0
     )
     assert METHODS.official("doscond-graphs", "unknown") == DosCondGraphs()
 
@@ -349,7 +349,7 @@ def test_without_validation_graphs_the_last_set_is_returned():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"graphs_per_class": 0}, "graphs_per_class must be at least 1"),
+        ({"per_class": 0}, "per_class must be at least 1"),
         ({"select_every": 0}, "select_every must be at least 1 or None"),
         ({"lr_adj": -1.0}, "lr_adj must not be negative"),
     ],

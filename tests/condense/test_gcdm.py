@@ -15,6 +15,7 @@ from jgd.condense.bilevel import MatchContext, fresh
 from jgd.condense.start import start_from
 from jgd.condense.synthesizers import pge
 from jgd.core import Examples, bind, in_memory
+from jgd.data import Training
 from jgd.graph import adjacency, identity
 
 close = np.testing.assert_allclose
@@ -152,14 +153,14 @@ def test_generator(rng):
 def test_recipes():
     small = SMALL(KEY, TASK)
     assert small.data.nodes.shape == (9, 6)
-    assert small.train == {"structure": "raw", "targets": "int"}
+    assert small.training == Training(adjacency="raw", targets="classes")
     a = adjacency(small.data).toarray()
     close(a, a.T, rtol=1e-5)
     assert ((a == 0) | (a >= 0.05)).all()
     same(small, SMALL(KEY, TASK))
     shared = {f: getattr(SMALL, f) for f in ("nodes", "hidden", "start", "epochs", "lr_x", "select_every")}
     small = DM(**shared)(KEY, TASK)
-    assert small.train["structure"] == "identity"
+    assert small.training.adjacency == "identity"
     assert small.provenance["method"] == "dm"
     assert GCDMX(**shared).adjacency == "identity"
     assert (DM().outer, DM().inner) == (1, 0)

@@ -58,7 +58,7 @@ def test_result(name):
     assert np.bincount(small.targets).tolist() == list(budget(TASK, 9))
     assert small.data.nodes.shape == (9, 6)
     assert np.isfinite(small.data.nodes).all()
-    assert small.train["structure"] == ("identity" if name.endswith("x") else "raw")
+    assert small.training.adjacency == ("identity" if name.endswith("x") else "raw")
     loss = loop.history["match"]["loss"]
     assert loss[len(loss) // 2 :].mean() < loss[: len(loss) // 2].mean()
     if not name.endswith("x"):

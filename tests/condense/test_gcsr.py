@@ -25,6 +25,7 @@ from jgd.condense._gcsr import (
 from jgd.condense.bilevel import Matching
 from jgd.condense.trajectories import Segment
 from jgd.core import Examples, InMemory
+from jgd.data import Training
 from jgd.data.generate import contextual_sbm
 from jgd.graph import DenseOperator, adjacency
 
@@ -214,7 +215,7 @@ def run():
 
 def test_result(run):
     small, loop = run
-    assert small.train == {"structure": "raw", "targets": "int"}
+    assert small.training == Training(adjacency="raw", targets="classes")
     np.testing.assert_array_equal(small.targets, [0, 0, 1, 1, 2, 2])
     a = adjacency(small.data).toarray()
     close(a, a.T, rtol=1e-5)

@@ -24,6 +24,7 @@ from jgd.condense._gdem import (
 )
 from jgd.condense.bilevel import MatchContext
 from jgd.core import Examples, InMemory, bind, from_linen
+from jgd.data import Training
 from jgd.data.generate import contextual_sbm
 from jgd.graph import adjacency, identity
 from jgd.nn import MLP
@@ -135,7 +136,7 @@ def run():
 def test_recipe(run):
     small, history = run
     assert small.data.nodes.shape == (9, 6)
-    assert small.train == {"structure": "normalized", "targets": "int"}
+    assert small.training == Training(adjacency="normalized", targets="classes")
     a = adjacency(small.data).toarray()
     close(a, a.T, atol=1e-6)
     close(small.operator(normalize="sym", self_loops=True).todense(), a)  # as it is, not normalised again

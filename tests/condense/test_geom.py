@@ -16,6 +16,7 @@ from jgd.condense._sfgc import follow, gcn
 from jgd.condense.bilevel import Matching
 from jgd.condense.trajectories import Segment, difficulty
 from jgd.core import Examples, InMemory
+from jgd.data import Training
 from jgd.graph import adjacency, identity, operator
 
 close = np.testing.assert_allclose
@@ -156,7 +157,7 @@ def run():
 
 def test_result(run):
     small, loop = run
-    assert small.train == {"structure": "identity", "targets": "prob"}
+    assert small.training == Training(adjacency="identity", targets="probabilities")
     close(small.targets.sum(1), 1, rtol=1e-5)
     assert small.provenance["method"] == "geom"
     history = loop.history["match"]
@@ -209,7 +210,7 @@ def test_the_published_leak():
 def test_hard_labels():
     loop = Listening()
     small = replace(SMALL, soft_labels=False, neighbours="train", select_every=None)(KEY, TASK, loop)
-    assert small.train["targets"] == "int"
+    assert small.training.targets == "classes"
     np.testing.assert_array_equal(small.targets, [0, 0, 1, 1, 2, 2])
     assert "teacher" not in loop.given
 

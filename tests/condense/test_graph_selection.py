@@ -11,15 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jgd
-from jgd.condense.coresets import (
-    HerdingGraphs,
-    KCenterGraphs,
-    RandomGraphs,
-    fill,
-    gin_embedding,
-    herding,
-    k_center,
-)
+from jgd.condense.coresets import Herding, KCenter, Random, fill, gin_embedding, herding, k_center
 from jgd.graph import select_graphs
 
 equal = np.testing.assert_array_equal
@@ -28,9 +20,9 @@ INDEX = np.flatnonzero(TASK.train)
 LABELS = TASK.labels[INDEX]
 SIZES = TASK.graphs.n_node[INDEX]
 ALL = {
-    "random": RandomGraphs(3),
-    "herding": HerdingGraphs(3, hidden=8, steps=40),
-    "k_center": KCenterGraphs(3, hidden=8, steps=40),
+    "random": Random(per_class=3),
+    "herding": Herding(per_class=3, hidden=8, epochs=40),
+    "k_center": KCenter(per_class=3, hidden=8, epochs=40),
 }
 
 
@@ -54,7 +46,7 @@ def test_graphs_of_each_class(name):
     assert small.provenance["graphs"] == 6
     assert small.provenance["nodes"] == expected.n_node.sum()
     with pytest.warns(UserWarning, match="asked for 2000 graphs and gives 32"):
-        everything = replace(ALL[name], graphs_per_class=1000)(KEY, TASK)
+        everything = replace(ALL[name], per_class=1000)(KEY, TASK)
     equal(np.sort(everything.extras["index"]), INDEX)
 
 
@@ -111,7 +103,7 @@ def test_embedding_sees_training_graphs_and_classes(embedding):
 
 
 def test_random_depends_on_the_key():
-    once, again, other = (RandomGraphs(5)(k, TASK).extras["index"] for k in (KEY, KEY, jax.random.key(8)))
+    once, again, other = (Random(per_class=5)(k, TASK).extras["index"] for k in (KEY, KEY, jax.random.key(8)))
     equal(once, again)
     assert set(once) != set(other)
 
@@ -119,7 +111,7 @@ def test_random_depends_on_the_key():
 def test_masks_and_weights_go_along():
     root = np.arange(len(TASK.graphs.nodes)) % 3 == 0
     weights = np.arange(TASK.num_graphs, dtype=np.float32)
-    small = RandomGraphs(2)(KEY, replace(TASK, root=root, weights=weights))
+    small = Random(per_class=2)(KEY, replace(TASK, root=root, weights=weights))
     equal(small.weights, weights[small.extras["index"]])
     ends = np.cumsum(TASK.graphs.n_node)
     parts = [root[ends[i] - TASK.graphs.n_node[i] : ends[i]] for i in small.extras["index"]]
@@ -133,10 +125,9 @@ def test_driver(tmp_path):
 
 
 def test_impossible_settings():
-    for bad in ({"graphs_per_class": 0}, {"nodes": 0}):
-        with pytest.raises(ValueError, match="must be at least 1"):
-            RandomGraphs(**bad)
+    with pytest.raises(ValueError, match="must be at least 1"):
+        Random(per_class=0)
     with pytest.raises(ValueError, match=r"leave no graph for class [01] .*smallest one has"):
-        RandomGraphs(nodes=3)(KEY, TASK)
+        Random(nodes=3)(KEY, TASK)
     with pytest.raises(ValueError, match="no training graphs"):
-        RandomGraphs()(KEY, replace(together(8), train=np.zeros(8, bool)))
+        Random()(KEY, replace(together(8), train=np.zeros(8, bool)))

@@ -30,7 +30,7 @@ KEY = jax.random.key(0)
 INDEX = np.flatnonzero(TASK.train)
 LABELS = TASK.labels[INDEX]
 NODES = int(TASK.graphs.n_node.max())
-QUICK = {"graphs_per_class": 3, "nodes": NODES, "steps": 20, "batch": 12, "support": 4, "start": "random"}
+QUICK = {"per_class": 3, "nodes": NODES, "steps": 20, "batch": 12, "support": 4, "start": "random"}
 FULL = KIDD(**QUICK, select_every=None, lr_x=0.01, lr_adj=0.01)
 LOW = replace(FULL, rank=4)
 VARIANTS = {"full": {"before": 1, "after": 4}, "low-rank": {"before": 0, "after": 3}}
@@ -261,9 +261,7 @@ def test_the_kernel_learns_from_noise_and_from_shuffled_labels_does_not():
     task = letters()
     rng = np.random.default_rng(0)
     shuffled = replace(task, labels=np.where(task.train, rng.permutation(task.labels), task.labels))
-    recipe = KIDD(
-        graphs_per_class=3, nodes=6, start="noise", steps=150, batch=24, lr_x=0.05, select_every=None
-    )
+    recipe = KIDD(per_class=3, nodes=6, start="noise", steps=150, batch=24, lr_x=0.05, select_every=None)
     test = np.flatnonzero(task.test)
     real = real_nodes(task, test, before=1, after=4)._replace(order=jnp.arange(len(test))[None])
     loss = kernel_regression(task.num_classes, before=1, after=4)
@@ -291,18 +289,18 @@ def test_the_step_of_low_rank_lowers_for_all_platforms():
 
 
 def test_official_settings():
-    found = METHODS.official("kidd", "NCI1", graphs_per_class=12)
-    assert (found.graphs_per_class, found.start, found.size, found.lr_adj, found.lr_x) == (
+    found = METHODS.official("kidd", "NCI1", per_class=12)
+    assert (found.per_class, found.start, found.size, found.lr_adj, found.lr_x) == (
         12,
         "herding",
         3.0,
         0.0,
         1e-4,
     )
-    assert METHODS.official("kidd", "DD", graphs_per_class=50, low_rank=True) == KIDD(
+    assert METHODS.official("kidd", "DD", per_class=50, low_rank=True) == KIDD(
         50, start="k-center", size=3.0, lr_adj=1e-5, lr_x=1e-4, rank=16, batch=8, support=8
     )
-    assert METHODS.official("kidd", "MUTAG", graphs_per_class=1, low_rank=True) == KIDD(1, rank=16)
+    assert METHODS.official("kidd", "MUTAG", per_class=1, low_rank=True) == KIDD(1, rank=16)
 
 
 @pytest.mark.parametrize(

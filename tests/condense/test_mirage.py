@@ -170,7 +170,6 @@ def test_forests():
     equal(owner[graph.senders], owner[graph.receivers])
     equal(owner[graph.senders], np.repeat(np.arange(len(graph.n_edge)), graph.n_edge))
     assert graph.nodes.shape[1] == TASK.graphs.nodes.shape[1]
-    assert small.train["pool"] == "root"
     assert small.provenance["nodes"] == len(root)
 
 
@@ -280,7 +279,6 @@ def test_artifact_and_driver(tmp_path):
     small = jgd.run(Mirage(), KEY, TASK, out=tmp_path / "run", progress=False)
     same(small, Mirage()(KEY, TASK))
     json.dumps(small.provenance)
-    json.dumps(small.train)
     back = artifact.load(artifact.save(small, tmp_path / "small.npz"))
     equal(back.data.nodes, small.data.nodes)
     equal(back.extras["root"], small.extras["root"])

@@ -21,6 +21,7 @@ from jgd.condense._sfgc import (
 from jgd.condense.bilevel import MatchContext
 from jgd.condense.trajectories import Segment
 from jgd.core import Examples, InMemory
+from jgd.data import Training
 from jgd.data.generate import contextual_sbm
 from jgd.graph import identity, operator
 from jgd.ops.kernels import gntk_score
@@ -206,7 +207,7 @@ def run():
 
 def test_result(run):
     small, history = run
-    assert small.train == {"structure": "identity", "targets": "int"}
+    assert small.training == Training(adjacency="identity", targets="classes")
     assert len(small.data.senders) == 0
     assert small.data.nodes.shape == (6, 6)
     np.testing.assert_array_equal(small.targets, [0, 0, 1, 1, 2, 2])

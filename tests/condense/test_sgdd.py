@@ -24,6 +24,7 @@ from jgd.condense._sgdd import (
 from jgd.condense.backbones import backbone, real_examples
 from jgd.condense.bilevel import MatchContext
 from jgd.core import Examples, InMemory, bind
+from jgd.data import Training
 from jgd.graph import DenseOperator, adjacency
 
 close = np.testing.assert_allclose
@@ -215,7 +216,7 @@ def test_recipe():
     loop = InMemory({})
     small = SMALL(KEY, TASK, loop)
     assert small.data.nodes.shape == (9, 6)
-    assert small.train == {"structure": "raw", "targets": "int"}
+    assert small.training == Training(adjacency="raw", targets="classes")
     a = adjacency(small.data).toarray()
     close(a, a.T, rtol=1e-5)
     structure = loop.history["match"]["structure"]

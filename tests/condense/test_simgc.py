@@ -18,6 +18,7 @@ from jgd.condense._simgc import (
 )
 from jgd.condense.bilevel import MatchContext
 from jgd.core import Examples, InMemory, bind, from_linen
+from jgd.data import Training
 from jgd.graph import DenseOperator, adjacency, identity
 from jgd.nn import MLP
 
@@ -121,7 +122,7 @@ def run():
 def test_recipe(run):
     small, history = run
     assert small.data.nodes.shape == (9, 6)
-    assert small.train == {"structure": "raw", "targets": "int"}
+    assert small.training == Training(adjacency="raw", targets="classes")
     a = adjacency(small.data).toarray()
     close(a, a.T, rtol=1e-5)
     assert history["loss"][-5:].mean() < 0.9 * history["loss"][:5].mean()

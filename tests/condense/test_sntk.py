@@ -88,7 +88,7 @@ def test_loss(run):
 def test_is_for_its_own_kernel(run, tmp_path):
     """It says so, `evaluate` scores it by that kernel, and it survives being stored."""
     small, _ = run
-    assert small.train["predictor"] == "sntk"
+    assert small.training.predictor.name == "sntk"
     found = jgd.evaluate(
         {"own": small, "other": Random(nodes=9)(KEY, TASK)}, TASK, networks=("mlp",), seeds=1
     )

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from jgd.condense._vng import VNG, layer_outputs, virtual_propagation, weighted_kmeans
 from jgd.condense.common import normalize_adjacency
+from jgd.data import Training
 from jgd.graph import adjacency
 
 close = np.testing.assert_allclose
@@ -85,7 +86,7 @@ def test_result(small, outputs):
     close(adjacency(small.data).toarray(), expected, rtol=1e-2, atol=1e-3)
     votes = [np.bincount(TASK.labels[index][assign[index] == k], minlength=3).argmax() for k in range(8)]
     np.testing.assert_array_equal(small.targets, votes)
-    assert small.train == {"structure": "normalized", "targets": "int"}
+    assert small.training == Training(adjacency="normalized", targets="classes")
     # Clusters are those of k-means: nodes are where their outputs are nearest to the weighted mean.
     squares = ((outputs[index][:, None] - e @ outputs[index]) ** 2).sum(-1)
     own = squares[np.arange(len(index)), assign[index]]

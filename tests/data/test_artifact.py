@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from jgd.data import Condensed, DataError, DenseGraphs, checksum
+from jgd.data import Condensed, DataError, DenseGraphs, Training, checksum
 from jgd.data.artifact import VERSION, load, save
 from jgd.graph import from_edges, sparse_features
+from jgd.registry import Choice
 
 
 def same(a, b):
@@ -66,6 +67,18 @@ def numbers(*shape):
     )
 
 
+choices = st.none() | st.builds(Choice, names, st.dictionaries(names, json_values, max_size=2))
+trainings = st.builds(
+    Training,
+    adjacency=st.sampled_from(["raw", "normalized", "identity"]),
+    learning_rate=st.none() | st.floats(0, 1e3),
+    steps=st.none() | st.integers(1, 1000),
+    pooling=st.sampled_from(["sum", "mean", "max", None]),
+    augment=choices,
+    predictor=choices,
+)
+
+
 @st.composite
 def sound(draw):
     """A condensed dataset that `validate` takes: one graph, a batch of graphs, or an array."""
@@ -92,9 +105,8 @@ def sound(draw):
         data=draw(st.just(graph) | numbers(count, 3)),
         targets=draw(classes | numbers(count, 3)),
         weights=draw(st.none() | hnp.arrays(np.float32, count, elements=st.floats(0, 1, width=32))),
-        preprocess=draw(named),
         extras=draw(named),
-        train=draw(st.dictionaries(names.filter(lambda n: n != "lr"), json_values, max_size=3)),
+        training=draw(trainings),
         provenance=draw(st.dictionaries(names, json_values, max_size=3)),
     )
 
@@ -124,7 +136,7 @@ def example():
         data=graph,
         targets=jnp.array([0, 1]),
         extras={"scale": jnp.bfloat16(0.1), "cut": (1, [2.5, None])},
-        train={"structure": "raw", "lr": np.float32(0.5)},
+        training=Training(learning_rate=0.5),
         provenance={"method": "test", "seed": 0},
     )
 
@@ -135,7 +147,7 @@ def test_jax_types_and_scalars(tmp_path):
     assert after.data.nodes.dtype == jnp.bfloat16
     assert same(before.extras["cut"], after.extras["cut"])
     assert float(after.extras["scale"]) == float(before.extras["scale"])
-    assert after.train == {"structure": "raw", "lr": 0.5}
+    assert after.training == Training(learning_rate=0.5)
     assert after.weights is None
     assert os.listdir(tmp_path / "deep") == ["c.npz"]
 
@@ -153,7 +165,7 @@ def test_dense_graphs(tmp_path):
         ({"extras": {"bad": np.asarray([None])}}, "Python objects"),
         ({"extras": {"bad": {1: 2}}}, "keys of extras/bad"),
         ({"extras": {"key": jax.random.key(0)}}, "extras/key cannot be stored"),
-        ({"train": {"fn": print}}, "plain JSON"),
+        ({"training": Training(predictor=Choice("ridge", {"fn": print}))}, "plain JSON"),
         ({"data": sparse_features(np.eye(2))}, "data is a SparseOperator"),
     ],
 )
@@ -272,9 +284,6 @@ def test_graphs_that_are_none_are_refused_on_load(tmp_path, change, message):
         ({"targets": "words"}, "targets is a str"),
         ({"weights": np.asarray([1.0, np.inf])}, "weights holds NaN"),
         ({"weights": np.asarray([1.0, -1.0])}, "at least 0"),
-        ({"train": {"structure": "dense"}}, "structure is 'dense'"),
-        ({"train": {"targets": "prob"}}, "train says targets are 'prob'"),
-        ({"train": {"epochs": "many"}}, "epochs is 'many'"),
         ({"provenance": {"dataset": "two\nlines"}}, "dataset is"),
         ({"provenance": {"method": 7}}, "method is '7'"),
         ({"data": np.zeros((0, 3))}, "different lengths, or none"),
@@ -286,6 +295,72 @@ def test_sets_that_are_none_are_refused_on_load(tmp_path, change, message):
     with pytest.raises(DataError, match=message) as error:
         load(path)
     assert "\n" not in str(error.value)
+
+
+def write_version_1(path, train, preprocess=None, **extras):
+    """Write a file as format 1 had it: plain values in ``train``, and a transform in ``preprocess``."""
+    content = {"data": np.ones((2, 3), np.float32), "targets": np.asarray([0, 1]), **extras}
+    spec = {name: {"array": name, "name": name} for name in content}
+    header = {
+        "format": "jgd.condensed",
+        "version": 1,
+        "data": spec["data"],
+        "targets": spec["targets"],
+        "weights": None,
+        "preprocess": {"dict": preprocess or {}},
+        "extras": {"dict": {name: spec[name] for name in extras}},
+        "train": train,
+        "provenance": {"method": "old"},
+    }
+    np.savez(path, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **content)
+    return path
+
+
+def test_files_of_version_1_are_read(tmp_path):
+    path = tmp_path / "old.npz"
+    small = load(write_version_1(path, {"structure": "identity", "targets": "int", "lr": 0.1, "epochs": 30}))
+    assert small.training == Training(adjacency="identity", targets="classes", learning_rate=0.1, steps=30)
+    assert small.provenance == {"method": "old"}
+    assert load(write_version_1(path, {})).training == Training()
+    kernel = {"predictor": "sntk", "targets": "int", "rounds": 2, "ridge": 0.5}
+    small = load(write_version_1(path, kernel, center=np.zeros(3)))
+    assert small.training.predictor == Choice("sntk", {"rounds": 2, "ridge": 0.5})
+    assert list(small.extras) == ["center"]
+    rooted = load(write_version_1(path, {"pool": "root", "depth": 2}, root=np.ones(2, bool)))
+    assert (rooted.training, rooted.provenance["train"]) == (Training(), {"pool": "root", "depth": 2})
+    whitened = {"op": "zca", "mean": {"array": "center", "name": "center"}}
+    small = load(write_version_1(path, {}, whitened, center=np.full(3, 2.0)))
+    assert small.training.preprocess == Choice("zca", {})
+    np.testing.assert_array_equal(small.extras["preprocess/mean"], np.full(3, 2.0))
+    for train, message in (({"structure": "dense"}, "adjacency is 'dense'"), ([], "train is a list")):
+        with pytest.raises(DataError, match=message):
+            load(write_version_1(path, train))
+
+
+def test_trainings_that_are_none_are_refused(tmp_path):
+    path = tmp_path / "c.npz"
+    save(example(), path)
+    with np.load(path) as file:
+        content = dict(file)
+    for change, message in (
+        ({"momentum": 0.9}, "unknown field 'momentum'"),
+        (3, "training is a int"),
+        ({"predictor": "ridge"}, "predictor is 'ridge', expected a name and its settings"),
+        ({"predictor": {"name": 3, "settings": {}}}, "predictor is"),
+        ({"augment": {"name": "mixup", "settings": []}}, "augment is"),
+        ({"adjacency": "dense"}, "adjacency is 'dense', expected one of raw, normalized"),
+        ({"adjacency": ["raw"]}, "adjacency is"),
+        ({"targets": "logits"}, "the targets are logits, but"),
+        ({"steps": "many"}, "steps is 'many', expected a whole number"),
+        ({"steps": 0}, "steps is '0'"),
+        ({"learning_rate": -1.0}, "learning_rate is '-1.0'"),
+        ({"dropout": True}, "dropout is 'True'"),
+        ({"pooling": "root"}, "pooling is 'root', expected one of sum"),
+    ):
+        header = json.loads(content["header"].tobytes()) | {"training": change}
+        np.savez(path, **content | {"header": np.frombuffer(json.dumps(header).encode(), np.uint8)})
+        with pytest.raises(DataError, match=message):
+            load(path)
 
 
 def test_what_is_no_condensed_set_is_named(tmp_path):

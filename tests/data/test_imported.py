@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import jgd
+from jgd.data import Training
 from jgd.data.generate import contextual_sbm
 from jgd.data.imported import import_condensed, labels_by_count, read_array, read_torch
 from jgd.data.storage import DataError
@@ -210,13 +211,13 @@ def test_labels_by_count():
 def test_import(rng, tmp_path):
     np.save(tmp_path / "x.npy", X)
     bare = import_condensed(tmp_path / "x.npy", TASK)
-    assert bare.train == {"structure": "identity", "targets": "int"}
+    assert bare.training == Training(adjacency="identity", targets="classes")
     np.testing.assert_array_equal(bare.targets, labels_by_count(TASK, 6))
     a = np.triu(rng.uniform(size=(6, 6)), 1).astype(np.float32)
     soft = rng.dirichlet(np.ones(3), 6)
     np.savez(tmp_path / "all.npz", feat=X, label=soft, adj=a + a.T)
     small = import_condensed(tmp_path / "all.npz", TASK, method="theirs")
-    assert small.train == {"structure": "raw", "targets": "prob"}
+    assert small.training == Training(adjacency="raw", targets="probabilities")
     np.testing.assert_allclose(jgd.graph.adjacency(small.data).toarray(), a + a.T)
     assert small.provenance["method"] == "theirs"
     jgd.data.artifact.save(small, tmp_path / "small.npz")
@@ -224,7 +225,7 @@ def test_import(rng, tmp_path):
     np.testing.assert_array_equal(again.targets, small.targets)
     np.save(tmp_path / "eye.npy", np.eye(6))
     alone = import_condensed(tmp_path / "x.npy", TASK, adjacency=tmp_path / "eye.npy")
-    assert alone.train["structure"] == "identity"
+    assert alone.training.adjacency == "identity"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import jgd
 from jgd.condense.common import condensed_nodes
 from jgd.data.generate import contextual_sbm
 from jgd.evaluation import EvalConfig, compare
-from jgd.evaluation.compare import versions
+from jgd.evaluation._compare import versions
 from jgd.evaluation.kinds.nodes import NODES, propagated_distance
 from jgd.graph import adjacency
 

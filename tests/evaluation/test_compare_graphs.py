@@ -24,7 +24,7 @@ def found():
         TASK,
         key=jax.random.key(0),
         method="mirage",
-        baselines=("random-graphs",),
+        baselines=("random",),
         seeds=2,
         config=type(config)(**{**vars(config), **QUICK}),
         log=said.append,
@@ -35,17 +35,17 @@ def found():
 
 def test_rows_and_metrics(found):
     rows = {row["name"]: row for row in found.rows}
-    assert list(rows) == ["full set", "mirage", "random-graphs"]
+    assert list(rows) == ["full set", "mirage", "random"]
     train = np.asarray(TASK.train)
     assert rows["full set"]["graphs"] == train.sum()
     assert rows["full set"]["nodes"] == np.asarray(TASK.graphs.n_node)[train].sum()
-    assert rows["random-graphs"]["nodes"] <= rows["mirage"]["nodes"]
+    assert rows["random"]["nodes"] <= rows["mirage"]["nodes"]
     metrics = json.loads(found.recorded(command="here", seed=3).json())
     assert metrics["nodes"] == rows["mirage"]["nodes"]
     assert metrics["original"]["graphs"] == rows["full set"]["graphs"]
     assert 0 <= metrics["condensed"]["gin"]["test_mean"] <= 1
     assert 0 <= metrics["condensed"]["gin"]["auc_mean"] <= 1
-    assert set(metrics["baselines"]) == {"random-graphs"}
+    assert set(metrics["baselines"]) == {"random"}
 
 
 def test_page(found, tmp_path):
@@ -60,17 +60,17 @@ def test_settings_by_dataset_and_refusals():
     assert METHODS.official("mirage", "DD").counts == (15, 9)
     assert METHODS.official("mirage", "DD", nodes=50).nodes == 50
     assert METHODS.official("doscond-graphs", "NCI1").lr_adj == 1.0
-    for name in ("mirage", "doscond-graphs", "kidd", "random-graphs"):
+    for name in ("mirage", "doscond-graphs", "kidd", "random"):
         assert METHODS.official(name, "elsewhere") == METHODS[name].make()
-    with pytest.raises(ValueError, match="graphs_per_class"):
-        METHODS.official("mirage", "DD", graphs_per_class=3)
+    with pytest.raises(ValueError, match="per_class"):
+        METHODS.official("mirage", "DD", per_class=3)
 
 
 def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jgd.cli.job.load_with_notes", lambda name, **_: (TASK, []))
     out = tmp_path / "run"
     arguments = ["condense-graphs", "toy", "--support", "0.4", "--seeds", "2", "--steps", "20"]
-    assert main([*arguments, "--baselines", "random-graphs", "--out", str(out)]) == 0
+    assert main([*arguments, "--baselines", "random", "--out", str(out)]) == 0
     told = capsys.readouterr()
     assert "mirage" in told.out
     assert "full set" in told.out
@@ -84,7 +84,7 @@ def test_command(tmp_path, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["toy", "--method", "mirag"], "did you mean mirage"),
-        (["toy", "--method", "mirage", "--per-class", "3"], "graphs_per_class"),
+        (["toy", "--method", "mirage", "--per-class", "3"], "per_class"),
         (["toy", "--method", "mirage", "--networks", "gim"], "did you mean gin"),
         (["toy", "--method", "mirage", "--baselines", "mirag"], "no baseline"),
         (["nowhere"], "no dataset is called"),

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import jgd
-from jgd.data.condensed import Condensed
+from jgd.data.condensed import Condensed, Training
 from jgd.data.generate import contextual_sbm
 from jgd.evaluation import EvalConfig, evaluate
-from jgd.evaluation.continual import (
+from jgd.evaluation._continual import (
     Continual,
     arrivals,
     average_accuracy,
@@ -29,9 +29,10 @@ from jgd.evaluation.continual import (
 from jgd.evaluation.kinds.nodes import real
 from jgd.graph import EXPORT_CHECKS, adjacency, from_adjacency, operator
 from jgd.nn import NETWORKS, SGC
+from jgd.registry import Choice
 
 close, equal = np.testing.assert_allclose, np.testing.assert_array_equal
-MODULE = import_module("jgd.evaluation.continual")
+MODULE = import_module("jgd.evaluation._continual")
 KEY = jax.random.key(3)
 TASK = contextual_sbm(
     num_nodes=160, num_classes=5, num_features=8, mean_degree=6, signal=3.0, fractions=(0.4, 0.2, 0.4)
@@ -214,7 +215,7 @@ def test_inductive_with_soft_labels():
     def soft(key, task):
         small = AVERAGE(key, task)
         targets = (0.1 + 0.8 * np.eye(2)[small.targets]).astype(np.float32)
-        return replace(small, targets=targets, train=small.train | {"targets": "prob"})
+        return replace(small, targets=targets, training=replace(small.training, targets="probabilities"))
 
     task = replace(TASK, setting="inductive")
     result, condensed, stages = watch(soft, task=task, groups=[[3, 0], [1, 2]])
@@ -281,9 +282,8 @@ def small_set(seed, size, targets, structure="raw", **options):
     rng = np.random.default_rng(seed)
     a = np.triu(rng.uniform(0, 1, (size, size)) < 0.6, 1) * rng.uniform(0.1, 2, (size, size))
     graph = from_adjacency((a + a.T).astype(np.float32), rng.normal(size=(size, 3)).astype(np.float32))
-    kind = "int" if np.ndim(targets) == 1 else "prob"
-    train = {"structure": structure, "targets": kind}
-    return Condensed(data=graph, targets=np.asarray(targets), train=train, **options)
+    training = Training(adjacency=structure)
+    return Condensed(data=graph, targets=np.asarray(targets), training=training, **options)
 
 
 @pytest.mark.parametrize("structure", ["raw", "normalized", "identity"])
@@ -305,7 +305,7 @@ def test_soft_labels_and_weights():
     whole = joined_sets([first, second], [(0, 2), (1,)], 3)
     close(whole.targets, [[0.2, 0, 0.8], [1, 0, 0], [0, 1, 0]])
     close(whole.weights, [1, 1, 3])
-    logits = [replace(s, train=s.train | {"targets": "logit"}) for s in (first, second)]
+    logits = [replace(s, training=replace(s.training, targets="logits")) for s in (first, second)]
     odds = jax.nn.softmax(joined_sets(logits, [(0, 2), (1,)], 3).targets)
     close(odds[0], [1 / (1 + np.exp(0.6)), 0, 1 / (1 + np.exp(-0.6))], rtol=1e-6)
     close(odds[2], [0, 1, 0])
@@ -315,10 +315,10 @@ def test_sets_that_cannot_be_joined():
     one = small_set(0, 2, [0, 0])
     for other, message in (
         (small_set(1, 2, [0, 0], "normalized"), "different training"),
-        (replace(one, train=one.train | {"lr": 0.1}), "different training"),
+        (replace(one, training=replace(one.training, learning_rate=0.1)), "different training"),
         (small_set(1, 2, np.ones((2, 1))), "different training"),
-        (replace(one, preprocess={"op": "zca"}), "changed data"),
-        (replace(one, train=one.train | {"predictor": "sntk"}), "predictor of its own"),
+        (replace(one, training=Training(preprocess=Choice("zca"))), "changed data"),
+        (replace(one, training=replace(one.training, predictor=Choice("sntk"))), "predictor of its own"),
     ):
         with pytest.raises(ValueError, match=message):
             joined_sets([one, other], [(0,), (1,)], 2)

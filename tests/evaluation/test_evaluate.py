@@ -11,12 +11,13 @@ from scores_toy import numbers
 
 import jgd
 from jgd.core import Examples, from_linen, in_memory
-from jgd.data.condensed import Condensed
+from jgd.data.condensed import Condensed, Training
 from jgd.data.generate import contextual_sbm
 from jgd.evaluation import EvalConfig, Scores, cross_architecture, evaluate, trained
 from jgd.graph import DenseOperator, from_adjacency, from_edges, operator, sparse_features
 from jgd.nn import GCN, NETWORKS
 from jgd.optim import adam_l2
+from jgd.registry import Choice
 from jgd.training import Splits, classifier
 from jgd.training import score as accuracy_of
 
@@ -85,7 +86,7 @@ def test_full_graph():
 def test_other_networks(name):
     """Sets with and without edges, normalised and not, which run at once; inductively."""
     flat = jgd.condense.average(label_ratio=0.5, hops=2)(KEY, TASK)
-    normal = replace(SMALL, train=SMALL.train | {"structure": "normalized"})
+    normal = replace(SMALL, training=replace(SMALL.training, adjacency="normalized"))
     sets = {"raw": SMALL, "identity": flat, "normalized": normal}
     found = evaluate(sets, INDUCTIVE, networks=[name], seeds=2, key=KEY, config=QUICK)
     for _, scores in found.items():
@@ -184,8 +185,8 @@ def test_inductive_splits_do_not_see_each_other():
 
 
 def test_prescribed_training():
-    prescription = {"epochs": 6, "lr": 0.03, "weight_decay": 0.0, "dropout": 0.3}
-    mine = replace(SMALL, train=SMALL.train | prescription)
+    prescription = {"steps": 6, "learning_rate": 0.03, "weight_decay": 0.0, "dropout": 0.3}
+    mine = replace(SMALL, training=replace(SMALL.training, **prescription))
     prescribed = replace(QUICK, steps=6, learning_rate=0.03, weight_decay=0.0, dropout=0.3)
     found = gcn(mine)
     assert found.loss.shape == (6,)
@@ -208,9 +209,11 @@ def test_weights():
 def test_soft_targets(score):
     """Probabilities and logits of sure classes equal the classes."""
     sure = np.eye(3, dtype=np.float32)[SMALL.targets]
-    near(gcn(replace(SMALL, targets=sure, train=SMALL.train | {"targets": "prob"})), score)
-    near(gcn(replace(SMALL, targets=60 * sure, train=SMALL.train | {"targets": "logit"})), score)
-    uniform = replace(SMALL, targets=np.full_like(sure, 1 / 3), train=SMALL.train | {"targets": "prob"})
+    near(gcn(replace(SMALL, targets=sure, training=replace(SMALL.training, targets="probabilities"))), score)
+    near(gcn(replace(SMALL, targets=60 * sure, training=replace(SMALL.training, targets="logits"))), score)
+    uniform = replace(
+        SMALL, targets=np.full_like(sure, 1 / 3), training=replace(SMALL.training, targets="probabilities")
+    )
     assert gcn(uniform).loss.min() >= np.log(3) - 1e-4
 
 
@@ -226,7 +229,7 @@ def test_missing_classes():
 def of(structure, a):
     size = len(a)
     graph = from_adjacency(a, np.zeros((size, 6), np.float32))
-    return Condensed(data=graph, targets=np.zeros(size, np.int32), train={"structure": structure})
+    return Condensed(data=graph, targets=np.zeros(size, np.int32), training=Training(adjacency=structure))
 
 
 def test_structures():
@@ -254,7 +257,7 @@ def test_structures():
     empty = Condensed(
         data=from_edges(none, none, np.zeros((3, 6), np.float32)),
         targets=np.zeros(3),
-        train={"structure": "raw"},
+        training=Training(adjacency="raw"),
     )
     close(dense(empty, gcn), np.eye(3))
 
@@ -277,8 +280,13 @@ def test_errors():
         (replace(TASK, train=None), replace(TASK, train=None), {}, "has no training nodes"),
         (SMALL, replace(TASK, graph=TASK.graph._replace(nodes=None)), {}, "no node features"),
         (TASK, replace(TASK, graph=TASK.graph._replace(nodes=None)), {}, "no node features"),
-        (replace(SMALL, train={"predictor": "magic"}), TASK, {}, "not known: 'magic'"),
-        (replace(SMALL, preprocess={"op": "zca"}), TASK, {}, "changed by 'zca'"),
+        (
+            replace(SMALL, training=Training(predictor=Choice("magic"))),
+            TASK,
+            {},
+            "no predictor is called 'magic'",
+        ),
+        (replace(SMALL, training=Training(preprocess=Choice("zca"))), TASK, {}, "changed by 'zca'"),
     ):
         if message is not None:
             with pytest.raises(ValueError, match=message):
@@ -335,7 +343,7 @@ def test_trained_networks_are_those_that_are_tested(score):
         right = np.argmax(logits, axis=2) == TASK.labels
         close(right[:, TASK.test].mean(1), found.test, atol=1e-6)
         close(right[:, TASK.val].mean(1), found.val, atol=1e-6)
-    prescribed = replace(SMALL, train=SMALL.train | {"epochs": 1})
+    prescribed = replace(SMALL, training=replace(SMALL.training, steps=1))
     once, quick = (trained(s, TASK, seeds=2, key=KEY, config=QUICK) for s in (prescribed, SMALL))
     leaves = (jax.tree.leaves(n.params) for n in (once, quick))
     assert not all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))

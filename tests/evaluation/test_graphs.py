@@ -13,9 +13,9 @@ from sklearn.metrics import roc_auc_score
 
 import jgd
 from jgd.condense._mirage import Mirage
-from jgd.condense.coresets import RandomGraphs
+from jgd.condense.coresets import Random
 from jgd.core import from_linen, in_memory
-from jgd.data.condensed import Condensed
+from jgd.data.condensed import Condensed, Training
 from jgd.data.tasks import DenseGraphs
 from jgd.evaluation import KINDS, EvalConfig, evaluate
 from jgd.evaluation.kinds.graphs import joined, network
@@ -23,12 +23,13 @@ from jgd.graph import adjacency, operator, select_graphs
 from jgd.metrics import one_vs_rest_auc
 from jgd.nn.zoo import members
 from jgd.optim import adam_l2
+from jgd.registry import Choice
 from jgd.training import classifier, graph_examples, graph_set, graph_splits
 
 close, equal = np.testing.assert_allclose, np.testing.assert_array_equal
 KEY = jax.random.key(1)
 QUICK = replace(KINDS["graphs"].make().config, steps=20, hidden=8, learning_rate=0.02, select_every=5)
-SMALL = RandomGraphs(4)(KEY, TASK)
+SMALL = Random(per_class=4)(KEY, TASK)
 FOREST = Mirage(support=0.9)(KEY, TASK)
 
 
@@ -75,11 +76,11 @@ def test_several_sets(score):
     same(numbers(found["a"]["gin"]), score)
 
 
-@pytest.mark.filterwarnings("ignore:RandomGraphs was asked for 2000 graphs")
+@pytest.mark.filterwarnings("ignore:Random was asked for 2000 graphs")
 def test_training_graphs():
     """The training split in mini-batches, and as the one batch it is where it fits."""
     whole = gin(TASK)
-    everything = RandomGraphs(1000)(KEY, TASK)
+    everything = Random(per_class=1000)(KEY, TASK)
     sorted_ = np.argsort(everything.extras["index"])
     graphs = select_graphs(everything.data, sorted_)
     near(whole, gin(replace(everything, data=graphs, targets=everything.targets[sorted_])))
@@ -200,12 +201,12 @@ def test_stored_structure():
         receivers=np.asarray(a.receivers),
         n_edge=counts.astype(np.int32),
     )
-    normal = replace(SMALL, data=weighted, train=SMALL.train | {"structure": "normalized"})
+    normal = replace(SMALL, data=weighted, training=replace(SMALL.training, adjacency="normalized"))
     near(gcn(normal), raw)
-    assert np.abs(gcn(replace(normal, train=SMALL.train)).loss - raw.loss).max() > 1e-3
+    assert np.abs(gcn(replace(normal, training=SMALL.training)).loss - raw.loss).max() > 1e-3
     none = np.zeros(0, np.int32)
     bare = SMALL.data._replace(senders=none, receivers=none, n_edge=np.zeros(8, np.int32))
-    flat = [gcn(replace(SMALL, data=g, train={"structure": "identity"})) for g in (SMALL.data, bare)]
+    flat = [gcn(replace(SMALL, data=g, training=Training(adjacency="identity"))) for g in (SMALL.data, bare)]
     near(*flat)
 
 
@@ -223,9 +224,9 @@ def test_roots(score):
 
 def test_soft_targets_and_weights(score):
     hot = np.eye(2, dtype=np.float32)[SMALL.targets]
-    soft = replace(SMALL, targets=hot, train=SMALL.train | {"targets": "prob"})
+    soft = replace(SMALL, targets=hot, training=replace(SMALL.training, targets="probabilities"))
     same(gin(soft), score)
-    logits = replace(SMALL, targets=40 * hot, train=SMALL.train | {"targets": "logit"})
+    logits = replace(SMALL, targets=40 * hot, training=replace(SMALL.training, targets="logits"))
     near(gin(logits), score)
     same(gin(replace(SMALL, weights=np.full(8, 1.0, np.float32))), score)
     one_sided = replace(SMALL, weights=(SMALL.targets == 0).astype(np.float32))
@@ -234,7 +235,8 @@ def test_soft_targets_and_weights(score):
 
 def test_prescribed_training():
     mine = replace(
-        SMALL, train=SMALL.train | {"steps": 10, "lr": 0.02, "pooling": "sum", "weight_decay": 1e-3}
+        SMALL,
+        training=replace(SMALL.training, steps=10, learning_rate=0.02, pooling="sum", weight_decay=1e-3),
     )
     same(gin(mine), gin(SMALL, config=replace(QUICK, steps=10)))
 
@@ -263,12 +265,10 @@ def test_refused():
         gin(replace(SMALL, data=wide))
     with pytest.raises(ValueError, match="of 6 classes"):
         gin(replace(SMALL, targets=SMALL.targets + 4))
-    with pytest.raises(ValueError, match="predictor that is not known"):
-        gin(replace(SMALL, train={"predictor": "kernel"}))
+    with pytest.raises(ValueError, match="no predictor is called"):
+        gin(replace(SMALL, training=Training(predictor=Choice("kernel"))))
     with pytest.raises(ValueError, match="first"):
-        gin(replace(SMALL, preprocess={"op": "zca"}))
-    with pytest.raises(ValueError, match="no extras"):
-        gin(replace(FOREST, extras={}))
+        gin(replace(SMALL, training=Training(preprocess=Choice("zca"))))
     with pytest.raises(ValueError, match="by their mask"):
         gin(replace(dense(SMALL), extras={"root": np.ones(3, bool)}))
     with pytest.raises(ValueError, match="made from another kind of data"):
@@ -292,6 +292,6 @@ def test_compilations_are_shared():
 
     gin(SMALL)
     before = _advance._cache_size()
-    gin(RandomGraphs(4)(jax.random.key(17), TASK))
+    gin(Random(per_class=4)(jax.random.key(17), TASK))
     gin(replace(SMALL, weights=jnp.arange(8.0)))
     assert _advance._cache_size() <= before + 1

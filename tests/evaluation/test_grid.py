@@ -12,7 +12,7 @@ from jgd.core import in_memory
 from jgd.data import artifact
 from jgd.data.generate import contextual_sbm
 from jgd.evaluation import EvalConfig, evaluate
-from jgd.evaluation.grid import Cell, Grid, cell_file, grid
+from jgd.evaluation._grid import Cell, Grid, cell_file, grid
 from jgd.evaluation.kinds.nodes import NODES
 
 KEY = jax.random.key(2)

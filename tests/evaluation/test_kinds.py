@@ -11,10 +11,11 @@ from sklearn.linear_model import LogisticRegression
 
 import jgd
 from jgd.condense import Herding, KCenter, Random
-from jgd.data.condensed import Condensed
+from jgd.data.condensed import Condensed, Training
 from jgd.data.generate import contextual_sbm
 from jgd.data.tasks import ArrayTask
 from jgd.evaluation import KINDS, EvalConfig, Scores, compare, evaluate, grid, kind_of, trained
+from jgd.registry import Choice
 
 KEY = jax.random.key(5)
 NODES = contextual_sbm(num_nodes=60, num_classes=3, num_features=5, mean_degree=6, signal=2.0)
@@ -72,7 +73,7 @@ def test_the_state_that_is_best_on_validation_examples_is_tested(rng):
 def test_weights_and_targets_of_arrays_count(task):
     small = Random(per_class=6)(KEY, task)
     sure = np.eye(3, dtype=np.float32)[small.targets]
-    soft = replace(small, targets=sure, train={"targets": "prob"})
+    soft = replace(small, targets=sure, training=Training(targets="probabilities"))
     np.testing.assert_allclose(score(soft, task).loss, score(small, task).loss, rtol=1e-4)
     half = (small.targets != 0).astype(np.float32)
     wrong = np.where(small.targets == 0, 1, small.targets).astype(np.int32)
@@ -140,7 +141,7 @@ def test_wrong_pairs_are_refused(task):
     with pytest.raises(ValueError, match="no metric to select by is called 'auc'"):
         evaluate(rows, task, config=replace(QUICK, select="auc"))
     with pytest.raises(ValueError, match="own predictor"):
-        trained(replace(nodes, train={"predictor": "sntk"}), NODES)
+        trained(replace(nodes, training=Training(predictor=Choice("sntk"))), NODES)
 
 
 # --- scores ---------------------------------------------------------------------------------------

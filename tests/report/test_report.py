@@ -23,7 +23,7 @@ from jgd.core import in_memory
 from jgd.data import contextual_sbm
 from jgd.data.condensed import Condensed
 from jgd.evaluation import EvalConfig, compare
-from jgd.evaluation.grid import Cell, Grid
+from jgd.evaluation._grid import Cell, Grid
 from jgd.evaluation.kinds.nodes import propagated_distance, propagated_pair
 from jgd.graph import adjacency, from_adjacency
 from jgd.metrics import ReliabilityBins, frechet_distance
@@ -441,8 +441,9 @@ def condensed_nodes(task, *, soft=False, edges=True):
     targets = np.asarray(base.targets)
     if soft:
         targets = np.eye(3, dtype=np.float32)[np.where(targets == 2, 0, targets)]
-    data, train = (graph, {**base.train, "structure": "raw"}) if edges else (base.data, base.train)
-    return Condensed(data=data, targets=targets, train=train, provenance=base.provenance)
+    training = replace(base.training, adjacency="raw") if edges else base.training
+    data = graph if edges else base.data
+    return Condensed(data=data, targets=targets, training=training, provenance=base.provenance)
 
 
 def compared(task, method="ours", **options):

@@ -61,9 +61,9 @@ class Kind(NamedTuple):
       method: Default method.
       baselines: Names of the methods that a set is compared with.
       config: Default configuration.
-      per_class: Setting of the methods that is a number of examples of each class.
       budget: Setting of the methods that says how small a set is.
-      sizes: Default values of it for a grid.
+      usual: Size of a set where none is given, by setting.
+      sizes: Default values of the budget for a grid.
       check_size: ``(task, settings)`` raises a ValueError for settings of a size that is impossible.
       words: How it is spoken of.
       stacked: Whether sets of equal shapes are trained in one program.
@@ -89,8 +89,8 @@ class Kind(NamedTuple):
     method: str
     baselines: tuple[str, ...]
     config: EvalConfig
-    per_class: str
     budget: str
+    usual: Mapping[str, Any]
     sizes: tuple[float, ...]
     check_size: Callable[[Any, Mapping[str, Any]], None]
     words: Words
@@ -133,7 +133,7 @@ def named_network(name: str, kind: str) -> Any:
 def soft_targets(small: Condensed, num_classes: int) -> Float[Array, "n C"]:
     """Return the targets of a condensed set as probabilities."""
     targets = jnp.asarray(small.targets)
-    if small.train.get("targets") == "logit":
+    if small.training.targets == "logits":
         targets = jax.nn.softmax(targets)
     elif targets.ndim == 1:
         targets = jax.nn.one_hot(targets, num_classes)

@@ -71,15 +71,15 @@ def joined(data: Any) -> jraph.GraphsTuple:
 
 
 def _small_operator(
-    graph: jraph.GraphsTuple, structure: str, encoder: nn.Module, threshold: float
+    graph: jraph.GraphsTuple, adjacency: str, encoder: nn.Module, threshold: float
 ) -> Operator:
     """Return what a network sees of condensed graphs, as their weights are stored (see `Condensed`)."""
     how: dict[str, Any] = dict(encoder.adjacency)  # pyright: ignore[reportAttributeAccessIssue]
     weights, ends = edge_weights(graph), (np.asarray(graph.senders), np.asarray(graph.receivers))
-    if structure == "identity":
+    if adjacency == "identity":
         nodes = np.arange(int(np.sum(graph.n_node)), dtype=np.int32)
         weights, ends = None, (nodes, nodes)
-    if structure == "normalized" and how["self_loops"] and how["normalize"] in ("sym", None):
+    if adjacency == "normalized" and how["self_loops"] and how["normalize"] in ("sym", None):
         how = {"normalize": None, "self_loops": False}  # the weights hold the loops
     if weights is not None and threshold:
         strong = np.asarray(weights) >= threshold
@@ -90,8 +90,7 @@ def _small_operator(
 def _small(small: Condensed, net: Any, config: EvalConfig, task: GraphTask) -> GraphSet:
     graph, encoder = joined(small.data), net.encoder
     strong = any(type(encoder) is NETWORKS[name].make for name in config.thresholded)
-    structure = small.train.get("structure", "raw")
-    a = _small_operator(graph, structure, encoder, config.threshold if strong else 0.0)
+    a = _small_operator(graph, small.training.adjacency, encoder, config.threshold if strong else 0.0)
     targets = soft_targets(small, task.num_classes)
     return graph_set(a, graph, targets, small.weights, small.extras.get("root"))
 
@@ -122,8 +121,6 @@ def _splits(
 
 
 def _check(small: Condensed, task: GraphTask) -> None:
-    if small.train.get("pool") == "root" and "root" not in small.extras:
-        raise ValueError('this set wants pooling over roots, but has no extras["root"]')
     if isinstance(small.data, DenseGraphs) and "root" in small.extras:
         raise ValueError('dense graphs say by their mask which nodes are pooled, not by extras["root"]')
     width, needed = graph_features(joined(small.data)).shape[1], graph_features(task.graphs).shape[1]
@@ -152,9 +149,9 @@ def _same_size(small: Condensed, task: GraphTask) -> dict[str, Any]:
 
 def _check_size(task: GraphTask, settings: Mapping[str, Any]) -> None:
     del task
-    size = settings.get("graphs_per_class")
+    size = settings.get("per_class")
     if size is not None and (size < 1 or size != int(size)):
-        raise ValueError(f"graphs_per_class must be a whole number of at least 1, got {size}")
+        raise ValueError(f"per_class must be a whole number of at least 1, got {size}")
 
 
 def _protocol(task: GraphTask, config: EvalConfig) -> str:
@@ -184,7 +181,7 @@ GRAPHS = Kind(
     distances={},
     networks=("gin", *(name for name in members("graphs") if name != "gin")),
     method="mirage",
-    baselines=("random-graphs", "herding-graphs", "k-center-graphs"),
+    baselines=("random", "herding", "k-center"),
     config=EvalConfig(
         steps=500,
         learning_rate=5e-3,
@@ -196,8 +193,8 @@ GRAPHS = Kind(
         select="auc",
         select_every=10,
     ),
-    per_class="graphs_per_class",
-    budget="graphs_per_class",
+    budget="per_class",
+    usual={"per_class": 10},
     sizes=(1, 10, 50),
     check_size=_check_size,
     words=Words("full set", _protocol, "ROC-AUC: of each class against the rest, in %."),

@@ -170,7 +170,7 @@ _MOST_EDGES = 300
 
 def _figures(task: NodeTask, small: Condensed) -> tuple[Picture, ...]:
     """Return the picture of the condensed graph, and of its features among those of the original."""
-    identity = small.train.get("structure") == "identity"
+    identity = small.training.adjacency == "identity"
     edges = edges_of(None if identity else adjacency(small.data), _MOST_EDGES)
     original, condensed, _ = propagated_pair(task, small)
     classes, all_classes = classes_of(small.targets), classes_of(task.labels)
@@ -222,8 +222,8 @@ NODES = Kind(
     method="clustgdd",
     baselines=("random", "herding", "k-center", "average", "average-sgc"),
     config=EvalConfig(),
-    per_class="per_class",
     budget="label_ratio",
+    usual={"label_ratio": 0.5},
     sizes=(0.25, 0.5, 1.0),
     check_size=_check_size,
     words=Words(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
-from functools import lru_cache
 from typing import Any
 
 import flax.linen as nn
@@ -21,13 +20,14 @@ import numpy as np
 from jaxtyping import Array
 
 from jgd.core import Algorithm, Bound, InMemory, ensemble
+from jgd.core.memo import memoized
 from jgd.data.checks import warn_of_missing
-from jgd.data.condensed import Condensed
+from jgd.data.condensed import Condensed, Training
 from jgd.evaluation.config import EvalConfig
 from jgd.evaluation.kinds import Kind, kind_of
 from jgd.evaluation.predictors import PREDICTORS
 from jgd.evaluation.scores import Curve, Scores
-from jgd.registry import choose
+from jgd.registry import Choice, choose
 from jgd.training import Metric, Splits
 
 __all__ = ["FULL", "evaluate", "trained"]
@@ -125,8 +125,9 @@ def trained(
     """
     kind, config, key = _settings(task, seeds, key, config)
     _check(kind, small, task)
-    if _predictor(small) is not None:
-        raise ValueError(f"this set is meant for its own predictor, {_predictor(small)!r}, not for networks")
+    predictor = _predictor(small)
+    if predictor is not None:
+        raise ValueError(f"this set is meant for its own predictor, {predictor.name!r}, not for networks")
     config = _prescribed(config, small)
     net = kind.network(kind.networks[0] if network is None else network, task, config)
     stacked = kind.stacked and isinstance(small, Condensed)
@@ -160,33 +161,32 @@ def _check(kind: Kind, small: Any, task: Any) -> None:
             f"a condensed set of {type(small.data).__name__} does not fit a {type(task).__name__} "
             f"({kind.name}): it was made from another kind of data"
         )
-    if small.preprocess:
-        raise ValueError(f"this set is meant for data changed by {small.preprocess.get('op')!r} first")
+    if small.training.preprocess:
+        raise ValueError(f"this set is meant for data changed by {small.training.preprocess.name!r} first")
     kind.check(small, task)
 
 
-def _predictor(small: Any) -> str | None:
-    return small.train.get("predictor") if isinstance(small, Condensed) else None
+def _predictor(small: Any) -> Choice | None:
+    return small.training.predictor if isinstance(small, Condensed) else None
 
 
 def _predicted(kind: Kind, small: Condensed, task: Any, split: str) -> list[float]:
-    """Return every metric of the predictor that a set is meant for."""
-    name = str(_predictor(small))
-    if name not in PREDICTORS:
-        raise ValueError(f"this set is meant for a predictor that is not known: {name!r}")
-    return [PREDICTORS[name].make(small, task, split, metric) for metric in kind.metrics]
+    """Return every metric of the predictor that a set is meant for; NaN without examples of a split."""
+    if not np.any(getattr(task, split)):
+        return [np.nan] * len(kind.metrics)
+    outputs, labels = PREDICTORS.build(small.training.predictor)(small, task, split)
+    return [float(metric(jnp.asarray(outputs), jnp.asarray(labels))) for metric in kind.metrics.values()]
 
 
-_PRESCRIBED = {"lr": "learning_rate", "epochs": "steps"}
+_PRESCRIBED = tuple(f.name for f in fields(EvalConfig) if f.name in {g.name for g in fields(Training)})
 
 
 def _prescribed(config: EvalConfig, small: Any) -> EvalConfig:
     """Return the configuration with what a condensed set prescribes."""
     if not isinstance(small, Condensed):
         return config
-    names = {f.name for f in fields(EvalConfig)}
-    given = {_PRESCRIBED.get(name, name): value for name, value in small.train.items()}
-    return replace(config, **{name: value for name, value in given.items() if name in names})
+    given = {name: getattr(small.training, name) for name in _PRESCRIBED}
+    return replace(config, **{name: value for name, value in given.items() if value is not None})
 
 
 def _examples(kind: Kind, small: Any, task: Any, net: Any, config: EvalConfig) -> Any:
@@ -259,7 +259,7 @@ def _train(kind, net, examples, seeds, stacked, key, config, history) -> tuple[A
     return InMemory(history)("evaluate", alg, key, data, config.steps, batches), data
 
 
-@lru_cache(maxsize=64)  # the same functions again, so that `jit` finds what it compiled
+@memoized
 def _algorithm(fit, net, config: EvalConfig, metric: Metric | None, seeds: int, stacked: bool) -> Algorithm:
     alg = ensemble(fit(net, config, metric), seeds)
     return _over_sets(alg) if stacked else alg
@@ -274,7 +274,7 @@ def _over_sets(alg: Algorithm) -> Algorithm:
     )
 
 
-@lru_cache(maxsize=64)
+@memoized
 def _tester(measure, metrics: tuple[tuple[str, Metric], ...], stacked: bool):
     def one(net, val, test):
         return {

@@ -39,8 +39,8 @@ from jgd.core import Recipe
 from jgd.data.checks import need_classes
 from jgd.data.condensed import Condensed
 from jgd.data.tasks import NodeTask
+from jgd.evaluation._evaluate import trained
 from jgd.evaluation.config import EvalConfig
-from jgd.evaluation.evaluate import trained
 from jgd.evaluation.kinds.nodes import NODES, real
 from jgd.graph import adjacency, from_adjacency
 from jgd.training import score
@@ -150,15 +150,15 @@ def joined_sets(sets: Sequence[Condensed], classes: Sequence[Sequence[int]], num
     """
     first = sets[0]
     for small in sets:
-        if small.preprocess or "predictor" in small.train:
+        if small.training.preprocess or small.training.predictor:
             raise ValueError("a set for changed data, or for a predictor of its own, cannot join others")
-        if small.train != first.train or np.ndim(small.targets) != np.ndim(first.targets):
-            raise ValueError(f"the sets prescribe different training: {first.train} and {small.train}")
+        if small.training != first.training or np.ndim(small.targets) != np.ndim(first.targets):
+            raise ValueError(f"the sets prescribe different training: {first.training} and {small.training}")
 
     def renamed(small, names):
         if np.ndim(small.targets) == 1:
             return np.asarray(names, np.int32)[small.targets]
-        nothing = -np.inf if small.train.get("targets") == "logit" else 0.0
+        nothing = -np.inf if small.training.targets == "logits" else 0.0
         soft = np.full((len(small.targets), num_classes), nothing, np.float32)
         soft[:, list(names)] = small.targets
         return soft
@@ -173,7 +173,7 @@ def joined_sets(sets: Sequence[Condensed], classes: Sequence[Sequence[int]], num
         data=from_adjacency(edges, x),
         targets=np.concatenate([renamed(s, names) for s, names in zip(sets, classes, strict=True)]),
         weights=weights,
-        train=first.train,
+        training=first.training,
         provenance={"sets": [dict(s.provenance) for s in sets], "nodes": len(x)},
     )
 

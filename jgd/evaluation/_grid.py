@@ -31,9 +31,9 @@ from jgd.core import Recipe
 from jgd.core.fingerprint import difference, fingerprint
 from jgd.data import artifact, checksum
 from jgd.data.condensed import Condensed
-from jgd.evaluation.compare import METRIC_TITLES, score_columns, size_columns, versions
+from jgd.evaluation._compare import METRIC_TITLES, score_columns, size_columns, versions
+from jgd.evaluation._evaluate import evaluate
 from jgd.evaluation.config import EvalConfig
-from jgd.evaluation.evaluate import evaluate
 from jgd.evaluation.kinds import KINDS, Kind, kind_of
 from jgd.evaluation.networks import network_title
 from jgd.files import atomic_write, lock, tidy
@@ -367,7 +367,7 @@ def grid(
         recipes by name, whose size is replaced.
       task: The original task.
       sizes: How small sets are, by the setting of the kind of data: ``label_ratio`` (condensed examples for
-        each labelled one), or ``graphs_per_class``.
+        each labelled one), or ``per_class``.
       seeds: Sets for each method and size.
       repeats: Networks of each architecture on each set; on the whole data ``seeds`` times as many.
       networks: Architectures; by default the first of the kind of data.

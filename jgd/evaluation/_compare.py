@@ -15,8 +15,8 @@ from jaxtyping import Array
 
 from jgd.condense import METHODS
 from jgd.core import Loop, Recipe, in_memory
+from jgd.evaluation._evaluate import FULL, evaluate
 from jgd.evaluation.config import EvalConfig
-from jgd.evaluation.evaluate import FULL, evaluate
 from jgd.evaluation.kinds import kind_of
 from jgd.evaluation.networks import network_title
 from jgd.evaluation.scores import Scores
