@@ -294,7 +294,7 @@ def test_lost_kinds_come_back_and_dense_weights_train():
     rng = np.random.default_rng(2)
     soft = np.asarray([[0.9, 0.1, 0], [0.2, 0.8, 0], [0.7, 0.3, 0]], np.float32)  # no socket
     a = rng.random((3, 3)).astype(np.float32)
-    small = condensed(rng.standard_normal((3, 8)), soft, edges=a, structure="raw")
+    small = condensed(rng.standard_normal((3, 8)), soft, edges=a, adjacency="raw")
     loop = Spy()
     for edges in ("own", "coarsened"):
         loop.run = edges == "own"

@@ -121,7 +121,7 @@ def test_bytes():
 def test_distance():
     """Zero to the graph itself; else by matrix roots in float64."""
     whole = condensed_nodes(
-        RECIPE, KEY, TASK, features=TASK.graph.nodes, labels=TASK.labels, edges=TASK.graph, structure="raw"
+        RECIPE, KEY, TASK, features=TASK.graph.nodes, labels=TASK.labels, edges=TASK.graph, adjacency="raw"
     )
     close(propagated_distance(TASK, whole), 0, atol=1e-4)
     small = RECIPE(KEY, TASK)
