@@ -127,7 +127,7 @@ def students(members: int):
         teacher = ctx.examples.teacher[ctx.batch.index]
         student = ctx.outputs["model"].logits
         return losses.mean(
-            losses.hinton(
+            losses.hinton_loss(
                 student, teacher, ctx.batch.targets, alpha=ctx.examples.alpha, temperature=TEMPERATURE
             )
         )

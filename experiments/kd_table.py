@@ -135,7 +135,7 @@ def logit_losses() -> dict[str, Any]:
         "PLD (T 4)": distill.pld(temperature=4.0),
         "ListMLE": term(losses.listmle),
         "p-ListMLE": term(losses.p_listmle),
-        "BD-KD's loss, offline": with_ce(1.0, term(losses.bd_kd)),
+        "BD-KD's loss, offline": with_ce(1.0, term(losses.bd_kd_loss)),
     }
 
 
@@ -153,7 +153,7 @@ def feature_losses() -> dict[str, Any]:
             angle=(50.0, term(losses.rkd_angle, at="embedding")),
         ),
         "SP": at_hidden(losses.similarity_preserving, 3000.0),
-        "PKT": at_hidden(losses.pkt, 30000.0),
+        "PKT": at_hidden(losses.pkt_loss, 30000.0),
         "CRD": with_ce(0.8, distill.crd(negatives=64)),
         "MI-alpha 0.9": with_ce(0.1, distill.mi_alpha(hidden=(128,))),
     }

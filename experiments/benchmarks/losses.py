@@ -257,7 +257,7 @@ def t_fsp(s, t):
 
 def j_fsp(s, t):
     """Ours."""
-    return jnp.mean(losses.fsp((s, s**2), (t, t**2)))
+    return jnp.mean(losses.fsp_loss((s, s**2), (t, t**2)))
 
 
 def t_hcl(s, t):
@@ -299,7 +299,7 @@ def j_context(s, t):
 
 def j_mi_alpha(s, t, y):
     """Ours, with the same critic."""
-    return -losses.mi_alpha(t @ s.T / s.shape[1] ** 0.5, jnp.zeros(len(s)), alpha=jnp.asarray(0.9))
+    return -losses.mi_alpha_bound(t @ s.T / s.shape[1] ** 0.5, jnp.zeros(len(s)), alpha=jnp.asarray(0.9))
 
 
 def j_pld_definition(s, t, y, T=4.0):
@@ -324,15 +324,15 @@ CONTESTS: dict[str, tuple[Callable, Callable]] = {
     "KD": (mean_of(losses.kd), t_kd),
     "KD, standardised": (mean_of(losses.kd, temperature=2.0, transform=losses.standardize), t_standardized),
     "JS": (mean_of(losses.kd, divergence=losses.js), t_js),
-    "DKD": (lambda s, t, y: jnp.mean(losses.dkd(s, t, y)), t_dkd),
-    "DIST": (lambda s, t, y: losses.dist(s, t), t_dist),
-    "BD-KD": (mean_of(losses.bd_kd), t_bd_kd),
-    "MIX-KD": (lambda s, t, y: jnp.mean(losses.mix_kd(s, t, y)), t_mix_kd),
-    "PLD": (lambda s, t, y: jnp.mean(losses.pld(s, t, y, temperature=4.0)), t_pld),
+    "DKD": (lambda s, t, y: jnp.mean(losses.dkd_loss(s, t, y)), t_dkd),
+    "DIST": (lambda s, t, y: losses.dist_loss(s, t), t_dist),
+    "BD-KD": (mean_of(losses.bd_kd_loss), t_bd_kd),
+    "MIX-KD": (lambda s, t, y: jnp.mean(losses.mix_kd_loss(s, t, y)), t_mix_kd),
+    "PLD": (lambda s, t, y: jnp.mean(losses.pld_loss(s, t, y, temperature=4.0)), t_pld),
     "RKD distance": (lambda s, t, y: losses.rkd_distance(s, t), t_rkd_distance),
     "RKD angle": (lambda s, t, y: losses.rkd_angle(s, t), t_rkd_angle),
     "SP": (lambda s, t, y: losses.similarity_preserving(s, t), t_sp),
-    "PKT": (lambda s, t, y: losses.pkt(s, t), t_pkt),
+    "PKT": (lambda s, t, y: losses.pkt_loss(s, t), t_pkt),
     "MI-alpha": (j_mi_alpha, t_mi_alpha),
     "reverse KL": (
         mean_of(losses.kd, divergence=losses.reverse_kl), t_divergence(lambda lp, lq, p, q: (q * (lq - lp)).sum(1))
@@ -348,14 +348,14 @@ CONTESTS: dict[str, tuple[Callable, Callable]] = {
         mean_of(losses.kd, divergence=losses.alpha_divergence),
         t_divergence(lambda lp, lq, p, q: 4 * (1 - ((lp + lq) / 2).exp().sum(1))),
     ),
-    "NKD": (lambda s, t, y: jnp.mean(losses.nkd(s, t, y, temperature=3.0, gamma=3.5)), t_nkd),
+    "NKD": (lambda s, t, y: jnp.mean(losses.nkd_loss(s, t, y, temperature=3.0, gamma=3.5)), t_nkd),
     "ListMLE": (lambda s, t, y: jnp.mean(losses.listmle(s, t, y)), t_listmle),
     "subclasses (LELP)": (
         lambda s, t, y: jnp.mean(losses.subclass_kd(s, jax.nn.softmax(t / 4)[:, None])), t_subclasses
     ),
     "squares (FitNet)": (mean_of(losses.hint), lambda s, t, y: F.mse_loss(s, t)),
     "cosine": (mean_of(losses.cosine_distance), lambda s, t, y: (1 - F.cosine_similarity(s, t)).mean()),
-    "VID": (lambda s, t, y: jnp.mean(losses.vid(s, t, jnp.full(s.shape[1], losses.vid_raw_scale(5.0)))), t_vid),
+    "VID": (lambda s, t, y: jnp.mean(losses.vid_loss(s, t, jnp.full(s.shape[1], losses.vid_raw_scale(5.0)))), t_vid),
     "CC": (lambda s, t, y: losses.correlation_congruence(losses.unit(s), losses.unit(t)), t_cc),
     "InfoNCE (TRG, across)": (mean_of(losses.node_infonce), t_node_infonce),
     "graphs (TRG, local)": (
@@ -365,12 +365,12 @@ CONTESTS: dict[str, tuple[Callable, Callable]] = {
 
 MAPS: dict[str, tuple[Callable, Callable]] = {
     "AT": (lambda s, t: jnp.mean(losses.attention_transfer(s, t)), t_at),
-    "NST": (lambda s, t: jnp.mean(losses.nst(s, t)), t_nst),
-    "ICKD": (lambda s, t: jnp.mean(losses.ickd(s, t)), t_ickd),
+    "NST": (lambda s, t: jnp.mean(losses.nst_loss(s, t)), t_nst),
+    "ICKD": (lambda s, t: jnp.mean(losses.ickd_loss(s, t)), t_ickd),
     "FSP": (j_fsp, t_fsp),
     "HCL (ReviewKD)": (lambda s, t: jnp.mean(losses.hcl(s, t)), t_hcl),
-    "OFD": (lambda s, t: jnp.mean(losses.ofd(s, t, jnp.full(s.shape[3], -1.0))), t_ofd),
-    "FT": (lambda s, t: jnp.mean(losses.factor_transfer(s, t)), t_ft),
+    "OFD": (lambda s, t: jnp.mean(losses.ofd_loss(s, t, jnp.full(s.shape[3], -1.0))), t_ofd),
+    "FT": (lambda s, t: jnp.mean(losses.factor_transfer_loss(s, t)), t_ft),
     "context (TRG, inner)": (j_context, t_context),
 }
 SHAPE = (64, 16, 16, 64)

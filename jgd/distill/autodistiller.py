@@ -362,7 +362,7 @@ def leave_one_out(
 
 # --- pipelines of our own -------------------------------------------------------------------------
 
-LOGITS: Mapping[str, Callable] = {"kd": losses.kd, "mse": losses.logit_mse, "dist": losses.dist}
+LOGITS: Mapping[str, Callable] = {"kd": losses.kd, "mse": losses.logit_mse, "dist": losses.dist_loss}
 """Losses of logits by name."""
 
 INTERMEDIATE: Mapping[str, Callable[..., Objective]] = {

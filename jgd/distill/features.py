@@ -194,7 +194,7 @@ def nst(stages: Sequence[Place] = STAGES, **settings: Any) -> Objective:
       stages: Places of maps, of any sizes and widths.
       **settings: Settings of `jgd.distill.term`.
     """
-    return _sum(lambda at: term(losses.nst, at=at, **settings), stages)
+    return _sum(lambda at: term(losses.nst_loss, at=at, **settings), stages)
 
 
 def similarity(at: Place = "stage3", **settings: Any) -> Objective:
@@ -204,7 +204,7 @@ def similarity(at: Place = "stage3", **settings: Any) -> Objective:
 
 def pkt(at: Place = "embedding", **settings: Any) -> Objective:
     """Probabilistic knowledge transfer. Weight 30000, with batches of 64."""
-    return term(losses.pkt, at=at, **settings)
+    return term(losses.pkt_loss, at=at, **settings)
 
 
 def rkd(at: Place = "embedding", *, distance: Any = 25.0, angle: Any = 50.0, **settings: Any) -> Objective:
@@ -233,7 +233,7 @@ def ickd(at: Place = "stage3", **settings: Any) -> Objective:
     def adapt(s, t):
         return _Same() if s.shape[-1] == t.shape[-1] else connector(s, t)
 
-    return term(losses.ickd, at=at, adapt=adapt, **settings)
+    return term(losses.ickd_loss, at=at, adapt=adapt, **settings)
 
 
 def fsp(
@@ -254,7 +254,7 @@ def fsp(
         widths = [[x.shape[-1] for x in side] for side in (student, teacher)]
         if widths[0] != widths[1]:
             raise ValueError(f"fsp needs networks of equal widths, got {widths[0]} and {widths[1]}")
-        return losses.fsp(student, teacher, where=where)
+        return losses.fsp_loss(student, teacher, where=where)
 
     def both(ends) -> At:
         return lambda out: tuple(read(out, end) for end in ends)
@@ -344,7 +344,7 @@ def vid(stages: Sequence[Place] = STAGES, *, variance: float = 5.0, **settings: 
     def loss(student, teacher, *, where=None):
         predicted, raw_scale = student
         predicted, teacher = same_size(predicted, teacher)
-        return losses.vid(predicted, teacher, raw_scale, where=where)
+        return losses.vid_loss(predicted, teacher, raw_scale, where=where)
 
     return _sum(lambda at: term(loss, at=at, adapt=adapt, **settings), stages)
 
@@ -396,7 +396,7 @@ def ofd(
         for i, place in enumerate(stages):
             s, t = sides(ctx, place, student, teacher)
             out, new = network(s, t).apply(params[i], states[i], s, train=True)
-            value = mean(losses.ofd(out.logits, t, margins[i], where=_counted(ctx)), ctx.batch.weights)
+            value = mean(losses.ofd_loss(out.logits, t, margins[i], where=_counted(ctx)), ctx.batch.weights)
             total = total + 0.5 ** (len(stages) - 1 - i) * value
             later.append(new)
             metrics[f"{i}"] = value
@@ -616,7 +616,7 @@ def factor_transfer(
         _, paraphraser, translator = networks(s, t)
         ours, own = translator.apply(params, own, s, train=True)
         factors = same_size(ours.logits, paraphraser.apply(encoder, {}, t)[0].logits)
-        value = mean(losses.factor_transfer(*factors, where=_counted(ctx)), ctx.batch.weights)
+        value = mean(losses.factor_transfer_loss(*factors, where=_counted(ctx)), ctx.batch.weights)
         return value, (own, encoder), {}
 
     return Objective(init, apply)

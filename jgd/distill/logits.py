@@ -58,14 +58,15 @@ def dkd(
     *, temperature: Any = 4.0, alpha: Any = 1.0, beta: Any = 8.0, warm_up: int = 0, **settings: Any
 ) -> Objective:
     """Return decoupled distillation, whose weight grows over ``warm_up`` steps (20 epochs on CIFAR)."""
-    loss = term(losses.dkd, temperature=temperature, alpha=alpha, beta=beta, **settings)
+    loss = term(losses.dkd_loss, temperature=temperature, alpha=alpha, beta=beta, **settings)
     return weighted(ce=(1.0, supervised()), dkd=(ramp(warm_up) if warm_up else 1.0, loss))
 
 
 def nkd(*, temperature: Any = 1.0, gamma: Any = 1.5, **settings: Any) -> Objective:
     """Return the loss of normalised distillation."""
     return weighted(
-        ce=(1.0, supervised()), nkd=(1.0, term(losses.nkd, temperature=temperature, gamma=gamma, **settings))
+        ce=(1.0, supervised()),
+        nkd=(1.0, term(losses.nkd_loss, temperature=temperature, gamma=gamma, **settings)),
     )
 
 
@@ -73,7 +74,7 @@ def dist(
     *, temperature: Any = 4.0, beta: Any = 1.0, gamma: Any = 1.0, weight: Any = 2.0, **settings: Any
 ) -> Objective:
     """Return the loss of DIST: correlations of rows and of columns in place of a divergence."""
-    loss = term(losses.dist, temperature=temperature, beta=beta, gamma=gamma, **settings)
+    loss = term(losses.dist_loss, temperature=temperature, beta=beta, gamma=gamma, **settings)
     return weighted(ce=(1.0, supervised()), dist=(weight, loss))
 
 
@@ -89,12 +90,12 @@ def pld(*, temperature: Any = 4.0, **settings: Any) -> Objective:
     ImageNet: a teacher that knows its transfer set by heart has nothing to rank at 1, and the loss is
     cross-entropy.
     """
-    return weighted(pld=(1.0, term(losses.pld, temperature=temperature, **settings)))
+    return weighted(pld=(1.0, term(losses.pld_loss, temperature=temperature, **settings)))
 
 
 def mix_kd(*, gamma: Any = 0.1, alpha: Any = 0.9, **settings: Any) -> Objective:
     """Return labels and teacher without a temperature, for batches of `jgd.distill.mixup` (``clean=0.9``)."""
-    return weighted(mix_kd=(1.0, term(losses.mix_kd, gamma=gamma, alpha=alpha, **settings)))
+    return weighted(mix_kd=(1.0, term(losses.mix_kd_loss, gamma=gamma, alpha=alpha, **settings)))
 
 
 def bd_kd(
@@ -121,7 +122,7 @@ def bd_kd(
       teacher: Name of the large network.
     """
     balanced = term(
-        losses.bd_kd, temperature=temperature, delta=delta, kappa=kappa, student=student, teacher=teacher
+        losses.bd_kd_loss, temperature=temperature, delta=delta, kappa=kappa, student=student, teacher=teacher
     )
     back = term(losses.peer, temperature=temperature, student=teacher, teacher=student)
     return weighted(

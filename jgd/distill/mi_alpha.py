@@ -73,7 +73,7 @@ def mi_alpha(
         h = critic.apply(params["h"], {}, y)[0].logits
         q = baseline.apply(params["q"], {}, y)[0].logits[:, 0]
         where = None if ctx.batch.weights is None else ctx.batch.weights != 0
-        bound = losses.mi_alpha(h @ g.T, q, alpha=jnp.asarray(alpha), where=where)
+        bound = losses.mi_alpha_bound(h @ g.T, q, alpha=jnp.asarray(alpha), where=where)
         return -bound, state, {"bound": bound}
 
     return Objective(init, apply)

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jgd import losses
 from jgd.core import Context, Model, Objective, Outputs, from_linen, objective, weighted
 from jgd.core.objective import with_outputs
 from jgd.distill.data import seen_by
@@ -156,8 +157,9 @@ def _loss_settings(loss: Any, given: Iterable[str], what: str) -> Mapping[str, i
         raise ValueError(f"{what} takes a loss (student, teacher), e.g. jgd.losses.kd; got {said}")
     parameters = inspect.signature(loss).parameters
     if inspect.signature(loss).return_annotation in ("Objective", Objective):
+        plain = f"{name}_loss" if hasattr(losses, f"{name}_loss") else "kd"
         raise ValueError(
-            f"{what} takes a loss, jgd.losses.{name}; {name}() of jgd.distill is an objective already"
+            f"{what} takes a loss, e.g. jgd.losses.{plain}; {name}() of jgd.distill is an objective already"
         )
     kinds = [p.kind for p in parameters.values()]
     if inspect.Parameter.VAR_KEYWORD in kinds:

@@ -32,25 +32,25 @@ from jgd.losses.common import (
 
 __all__ = [
     "alpha_divergence",
-    "bd_kd",
+    "bd_kd_loss",
     "ctkd_scale",
     "ctkd_temperature",
-    "dist",
-    "dkd",
+    "dist_loss",
+    "dkd_loss",
     "entropy",
     "entropy_gate",
     "generalized_js",
-    "hinton",
+    "hinton_loss",
     "jeffreys",
     "js",
     "kd",
     "kl",
     "logit_cosine",
     "logit_mse",
-    "mix_kd",
+    "mix_kd_loss",
     "mixture",
-    "mutual",
-    "nkd",
+    "mutual_loss",
+    "nkd_loss",
     "peer",
     "reverse_gradient",
     "reverse_kl",
@@ -347,7 +347,7 @@ def kd(
 
 
 @checked
-def hinton(
+def hinton_loss(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
     labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
@@ -388,7 +388,7 @@ def _target_and_rest(logits: Array, label: Array) -> tuple[Array, Array]:
 
 @checked
 @over_labels
-def dkd(
+def dkd_loss(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
     labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
@@ -431,7 +431,7 @@ def dkd(
 
 @checked
 @over_labels
-def nkd(
+def nkd_loss(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
     labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
@@ -481,7 +481,7 @@ def _cosine(x: Array, y: Array, axis: int, eps: float = 1e-8) -> Array:
 
 
 @checked
-def dist(
+def dist_loss(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
     *,
@@ -527,7 +527,7 @@ def dist(
 
 
 @checked
-def mix_kd(
+def mix_kd_loss(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
     labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
@@ -617,7 +617,7 @@ def entropy_gate(
 
 
 @checked
-def bd_kd(
+def bd_kd_loss(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
     *,
@@ -669,7 +669,7 @@ def peer(
 
 
 @checked
-def mutual(
+def mutual_loss(
     logits: Float[Array, "K *B C"],
     *,
     temperature: Positive = 1.0,

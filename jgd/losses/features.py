@@ -23,22 +23,22 @@ __all__ = [
     "adaptive_average_pool",
     "attention_transfer",
     "cosine_distance",
-    "factor_transfer",
+    "factor_transfer_loss",
     "flow",
-    "fsp",
+    "fsp_loss",
     "hcl",
     "hidden_cross_entropy",
     "hidden_mse",
     "hint",
-    "ickd",
+    "ickd_loss",
     "layer_map",
     "length",
-    "nst",
-    "ofd",
+    "nst_loss",
+    "ofd_loss",
     "ofd_margin",
     "pkd",
     "unit",
-    "vid",
+    "vid_loss",
     "vid_raw_scale",
 ]
 
@@ -163,7 +163,7 @@ def attention_transfer(
 
 
 @checked
-def nst(
+def nst_loss(
     student: Float[Array, "B H W C"],
     teacher: Float[Array, "B G V D"],
     *,
@@ -196,12 +196,12 @@ def nst(
 
 @checked
 def vid_raw_scale(variance: PositiveNumber = 5.0, *, eps: PositiveNumber = 1e-5) -> Float[Array, ""]:
-    """Compute the raw scale ρ with ``softplus(ρ) + eps`` equal to a variance, the start of `vid`."""
+    """Compute the raw scale ρ with ``softplus(ρ) + eps`` equal to a variance, the start of `vid_loss`."""
     return jnp.log(jnp.expm1(jnp.asarray(variance - eps)))
 
 
 @checked
-def vid(
+def vid_loss(
     prediction: Float[Array, "B *S C"],
     teacher: Float[Array, "B *S C"],
     raw_scale: Float[Array, " C"],
@@ -259,7 +259,7 @@ def ofd_margin(mean: Float[Array, " C"], scale: Float[Array, " C"]) -> Float[Arr
 
 
 @checked
-def ofd(
+def ofd_loss(
     student: Float[Array, "B *S C"],
     teacher: Float[Array, "B *S C"],
     margin: Float[Array, " C"],
@@ -334,7 +334,7 @@ def flow(first: Float[Array, "*B H W C"], last: Float[Array, "*B G V D"]) -> Flo
 
 
 @checked
-def fsp(
+def fsp_loss(
     student: tuple[Float[Array, "B H1 W1 C"], Float[Array, "B H2 W2 D"]],
     teacher: tuple[Float[Array, "B H3 W3 C"], Float[Array, "B H4 W4 D"]],
     *,
@@ -361,7 +361,7 @@ def fsp(
 
 
 @checked
-def factor_transfer(
+def factor_transfer_loss(
     student: Float[Array, "B *S"], teacher: Float[Array, "B *S"], *, where: Bool[Array, " B"] | None = None
 ) -> Float[Array, " B"]:
     """Compute the factor transfer loss, the mean absolute difference of factors of unit length. Weight 200.
@@ -382,7 +382,7 @@ def factor_transfer(
 
 
 @checked
-def ickd(
+def ickd_loss(
     student: Float[Array, "B H W C"],
     teacher: Float[Array, "B G V C"],
     *,

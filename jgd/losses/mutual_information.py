@@ -32,7 +32,7 @@ __all__ = [
     "info_nce",
     "jensen_shannon",
     "leave_one_out_logmean",
-    "mi_alpha",
+    "mi_alpha_bound",
     "nce",
     "nwj",
     "tuba",
@@ -101,7 +101,7 @@ def leave_one_out_logmean(
 
 
 @checked
-def mi_alpha(
+def mi_alpha_bound(
     f: Float[Array, "K K"],
     q: Float[Array, " K"],
     *,

@@ -24,7 +24,7 @@ from jgd.losses.common import (
 )
 from jgd.losses.divergence import along_classes
 
-__all__ = ["listmle", "p_listmle", "plackett_luce_nll", "pld", "teacher_ranking"]
+__all__ = ["listmle", "p_listmle", "plackett_luce_nll", "pld_loss", "teacher_ranking"]
 
 
 @checked
@@ -158,7 +158,7 @@ def _ranked(student, teacher, labels, where) -> tuple[Array, Array, Array, Array
 
 @checked
 @over_labels
-def pld(
+def pld_loss(
     student: Float[Array, "*B C"],
     teacher: Float[Array, "*B C"],
     labels: Shaped[Array, "*B"] | Float[Array, "*B C"],
@@ -201,7 +201,7 @@ def listmle(
     *,
     where: Bool[Array, "*B"] | None = None,
 ) -> Float[Array, "*B"]:
-    """Compute the likelihood of the teacher's ranking with equal picks: ListMLE, C times ``pld`` at τ → ∞.
+    """Compute ListMLE, the likelihood of the teacher's ranking with equal picks: C × ``pld_loss`` at τ → ∞.
 
     Paper: Xia et al., Listwise Approach to Learning to Rank, ICML 2008.
 

@@ -45,7 +45,7 @@ __all__ = [
     "neighbour_congruence",
     "node_infonce",
     "patchify",
-    "pkt",
+    "pkt_loss",
     "rkd_angle",
     "rkd_distance",
     "sample_tokens",
@@ -190,7 +190,7 @@ def similarity_preserving(
 
 
 @checked
-def pkt(
+def pkt_loss(
     student: Float[Array, "B *S"],
     teacher: Float[Array, "B *T"],
     *,

@@ -59,10 +59,10 @@ def value(objective, ctx, key=KEY, step=0):
 
 PRESETS = {
     "hinton": (logits.hinton(), lambda s, t, y: 0.1 * losses.cross_entropy(s, y) + 0.9 * losses.kd(s, t)),
-    "dkd": (logits.dkd(), lambda s, t, y: losses.cross_entropy(s, y) + losses.dkd(s, t, y)),
-    "nkd": (logits.nkd(), lambda s, t, y: losses.cross_entropy(s, y) + losses.nkd(s, t, y)),
-    "pld": (logits.pld(), lambda s, t, y: losses.pld(s, t, y, temperature=4.0)),
-    "mix_kd": (logits.mix_kd(), lambda s, t, y: losses.mix_kd(s, t, y)),
+    "dkd": (logits.dkd(), lambda s, t, y: losses.cross_entropy(s, y) + losses.dkd_loss(s, t, y)),
+    "nkd": (logits.nkd(), lambda s, t, y: losses.cross_entropy(s, y) + losses.nkd_loss(s, t, y)),
+    "pld": (logits.pld(), lambda s, t, y: losses.pld_loss(s, t, y, temperature=4.0)),
+    "mix_kd": (logits.mix_kd(), lambda s, t, y: losses.mix_kd_loss(s, t, y)),
     "standardized": (
         logits.standardized(),
         lambda s, t, y: (
@@ -85,7 +85,7 @@ def test_presets_are_their_formulas(name):
 def test_dist_is_cross_entropy_and_twice_both_correlations():
     s, t = outputs(0), outputs(1)
     ctx = context(s, t)
-    expected = jnp.mean(losses.cross_entropy(s.logits, ctx.batch.targets)) + 2 * losses.dist(
+    expected = jnp.mean(losses.cross_entropy(s.logits, ctx.batch.targets)) + 2 * losses.dist_loss(
         s.logits, t.logits, temperature=4.0
     )
     np.testing.assert_allclose(value(logits.dist(), ctx)[0], expected, rtol=1e-5)
@@ -135,7 +135,7 @@ def test_bd_kd_separates_student_and_teacher():
 
     def student(s_logits):
         y = jnp.arange(12) % 3
-        each = losses.cross_entropy(s_logits, y) + losses.bd_kd(s_logits, t.logits)
+        each = losses.cross_entropy(s_logits, y) + losses.bd_kd_loss(s_logits, t.logits)
         return jnp.mean(each)
 
     def teacher(t_logits):
@@ -330,7 +330,7 @@ def test_the_bound_is_that_of_its_critics():
 
     f = net(params["h"], t.embedding) @ net(params["g"], s.embedding).T
     q = net(params["q"], t.embedding)[:, 0]
-    np.testing.assert_allclose(-loss, losses.mi_alpha(f, q, alpha=0.5), rtol=1e-4)
+    np.testing.assert_allclose(-loss, losses.mi_alpha_bound(f, q, alpha=0.5), rtol=1e-4)
     np.testing.assert_allclose(metrics["bound"], -loss)
 
 

@@ -34,7 +34,7 @@ def softmax(z):
 
 
 def gradient(y=Y, teacher=T, **settings):
-    return jax.grad(lambda s: losses.mean(losses.hinton(s, teacher, y, **settings)))(S)
+    return jax.grad(lambda s: losses.mean(losses.hinton_loss(s, teacher, y, **settings)))(S)
 
 
 def test_without_the_teacher_it_is_cross_entropy_and_with_it_alone_needs_no_labels():
@@ -60,7 +60,7 @@ def test_a_teacher_that_is_the_student_or_the_labels():
     np.testing.assert_allclose(gradient(teacher=S, alpha=1.0), 0, atol=1e-7)
     sure = 200.0 * jax.nn.one_hot(Y, 5)
     for alpha in (0.0, 0.3, 1.0):
-        value = losses.hinton(S, sure, Y, alpha=alpha, temperature=1.0)
+        value = losses.hinton_loss(S, sure, Y, alpha=alpha, temperature=1.0)
         np.testing.assert_allclose(value, losses.cross_entropy(S, Y), rtol=1e-5)
 
 

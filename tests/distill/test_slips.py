@@ -40,14 +40,15 @@ MADE = {
     "no settings at all": (lambda: term(losses.listmle, alpha=1), "it has none"),
     "of a preset": (lambda: distill.dkd(temp=4.0), "it has temperature, alpha, beta, transform"),
     "of labels": (lambda: supervised(losses.cross_entropy, smoothing=0.1), "no setting 'smoothing'"),
-    "given by the batch": (lambda: term(losses.dkd, labels=3), "the batch gives it"),
+    "given by the batch": (lambda: term(losses.dkd_loss, labels=3), "the batch gives it"),
     "schedule of nothing": (lambda: term(losses.kd, schedules={"temp": lambda t: t}), "no setting 'temp'"),
     "number and schedule": (
         lambda: term(losses.kd, temperature=2.0, schedules={"temperature": lambda t: t}),
         "a number and a schedule",
     ),
     "an objective": (lambda: term(supervised()), "an objective already"),
-    "a preset": (lambda: term(distill.dkd), "takes a loss, jgd.losses.dkd"),
+    "a preset": (lambda: term(distill.dkd), "takes a loss, e.g. jgd.losses.dkd_loss;"),
+    "a preset without a loss of its name": (lambda: term(distill.crd), "e.g. jgd.losses.kd; crd"),
     "one argument": (lambda: term(losses.entropy), "a loss of two arguments, entropy has log_p"),
     "no function": (lambda: term("kd"), r"takes a loss \(student, teacher\)"),
     "place": (lambda: term(losses.kd, at=3), "at must be the name of an output"),
@@ -121,8 +122,10 @@ ONE, TWO = jnp.asarray([0, 1, 2, 3, 3]), jnp.asarray([1, 1, 0, 2, 3])
 SHARE = jnp.asarray([0.3, 0.9, 0.5, 1.0, 0.25])
 MIXED = SHARE[:, None] * jax.nn.one_hot(ONE, 4) + (1 - SHARE)[:, None] * jax.nn.one_hot(TWO, 4)
 
+LABELLED = ["dkd_loss", "nkd_loss", "pld_loss", "listmle", "p_listmle", "hinton_loss", "mix_kd_loss"]
 
-@pytest.mark.parametrize("name", ["dkd", "nkd", "pld", "listmle", "p_listmle", "hinton", "mix_kd"])
+
+@pytest.mark.parametrize("name", LABELLED)
 def test_the_loss_of_mixed_labels_is_the_mixture_of_their_losses(name):
     loss = getattr(losses, name)
     where = jnp.asarray([True, True, False, True, True])
@@ -136,7 +139,7 @@ def test_the_loss_of_mixed_labels_is_the_mixture_of_their_losses(name):
     mixed, hard = (jax.grad(total)(S, y) for y in (jax.nn.one_hot(ONE, 4), ONE))
     np.testing.assert_allclose(mixed, hard, atol=1e-5)
     unknown = MIXED.at[0].set(0.0)
-    if name in ("dkd", "nkd", "pld", "listmle", "p_listmle"):
+    if name not in ("hinton_loss", "mix_kd_loss"):
         assert loss(S, T, unknown)[0] == 0
 
 

@@ -25,7 +25,16 @@ SPECIAL = {
     "batch": 4,
     "tokens": 9, "weight": 0.3, "epoch": 3,
 }  # fmt: skip
-MAPS = {"attention_transfer", "nst", "hcl", "flow", "fsp", "ickd", "adaptive_average_pool", "patchify"}
+MAPS = {
+    "attention_transfer",
+    "nst_loss",
+    "hcl",
+    "flow",
+    "fsp_loss",
+    "ickd_loss",
+    "adaptive_average_pool",
+    "patchify",
+}
 INTEGERS = ("labels", "targets", "tokens", "positive", "indices")
 # Not functions of arrays of examples: they are tested where they are.
 OTHERS = {"Lelp", "METRICS", "Neighbours", "ReliabilityBins", "layer_map", "sample_tokens"} | {
@@ -113,7 +122,7 @@ def arguments(name, *, optional=True):
             given[argument] = losses.Neighbours(indices, jnp.asarray(rng.random((6, 2)), jnp.float32))
         elif short == "lelp_targets" and argument == "state":
             given[argument] = losses.Lelp(jnp.zeros((3, 6)), jnp.zeros((3, 6, 2)), jnp.ones(3))
-        elif short == "fsp" and argument in ("student", "teacher"):
+        elif short == "fsp_loss" and argument in ("student", "teacher"):
             given[argument] = tuple(numbers(a, name, argument, rng) for a in found)
         elif parameter.default is inspect.Parameter.empty:
             made = [a for a in found if a.dim_str]

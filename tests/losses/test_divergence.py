@@ -14,25 +14,25 @@ from hypothesis import strategies as st
 from jgd.losses import cross_entropy
 from jgd.losses.divergence import (
     alpha_divergence,
-    bd_kd,
+    bd_kd_loss,
     ctkd_scale,
     ctkd_temperature,
-    dist,
-    dkd,
+    dist_loss,
+    dkd_loss,
     entropy,
     entropy_gate,
     generalized_js,
-    hinton,
+    hinton_loss,
     jeffreys,
     js,
     kd,
     kl,
     logit_cosine,
     logit_mse,
-    mix_kd,
+    mix_kd_loss,
     mixture,
-    mutual,
-    nkd,
+    mutual_loss,
+    nkd_loss,
     peer,
     reverse_gradient,
     reverse_kl,
@@ -42,7 +42,7 @@ from jgd.losses.divergence import (
     total_variation,
     weighted_kl,
 )
-from jgd.losses.ranking import listmle, p_listmle, pld
+from jgd.losses.ranking import listmle, p_listmle, pld_loss
 
 close = np.testing.assert_allclose
 B, C = 6, 5
@@ -308,21 +308,21 @@ def test_kd():
 
 def test_hinton():
     def gradient(alpha, labels, s=S, **settings):
-        return jax.grad(lambda s: hinton(s, T, labels, alpha=alpha, **settings).sum())(s)
+        return jax.grad(lambda s: hinton_loss(s, T, labels, alpha=alpha, **settings).sum())(s)
 
     assert (gradient(0.0, Y) == jax.grad(lambda s: cross_entropy(s, Y).sum())(S)).all()
     assert (gradient(1.0, Y) == gradient(1.0, (Y + 1) % C)).all()
     close(gradient(1.0, Y, T), 0, atol=1e-6)
     # High temperatures match logits.
-    high = jax.grad(lambda s: hinton(s, T, Y, alpha=1.0, temperature=1e3).sum())(S)
+    high = jax.grad(lambda s: hinton_loss(s, T, Y, alpha=1.0, temperature=1e3).sum())(S)
     centred = (S64 - S64.mean(-1, keepdims=True)) - (T64 - T64.mean(-1, keepdims=True))
     close(high, centred / C, atol=5e-3)
     sure = jnp.where(jax.nn.one_hot(Y, C) > 0, 0.0, -jnp.inf)
     for alpha in (0.0, 0.4, 1.0):
-        close(hinton(S, sure, Y, alpha=alpha, temperature=1.0), cross_entropy(S, Y), rtol=1e-5)
-    close(hinton(S, T, Y, alpha=0.3), 0.7 * cross_entropy(S, Y) + 0.3 * kd(S, T), rtol=1e-5)
+        close(hinton_loss(S, sure, Y, alpha=alpha, temperature=1.0), cross_entropy(S, Y), rtol=1e-5)
+    close(hinton_loss(S, T, Y, alpha=0.3), 0.7 * cross_entropy(S, Y) + 0.3 * kd(S, T), rtol=1e-5)
     soft = jnp.asarray(P64, jnp.float32)
-    close(hinton(S, T, soft, alpha=0.3), 0.7 * cross_entropy(S, soft) + 0.3 * kd(S, T), rtol=1e-5)
+    close(hinton_loss(S, T, soft, alpha=0.3), 0.7 * cross_entropy(S, soft) + 0.3 * kd(S, T), rtol=1e-5)
 
 
 def rest64(z, y, temperature):
@@ -333,7 +333,7 @@ def rest64(z, y, temperature):
     return p[np.arange(len(y)), y], rest
 
 
-dkd_jit = jax.jit(dkd)
+dkd_jit = jax.jit(dkd_loss)
 
 
 def test_dkd():
@@ -346,7 +346,7 @@ def test_dkd():
     with jax.enable_x64(True):
         s, t, weight = jnp.asarray(S64), jnp.asarray(T64), jnp.asarray(1 - p_y)
         close(dkd_jit(s, t, Y, beta=weight), kd(s, t), rtol=1e-10)
-        grads = jax.jit(jax.grad(lambda s: (dkd(s, t, Y, beta=weight) - kd(s, t)).sum()))(s)
+        grads = jax.jit(jax.grad(lambda s: (dkd_loss(s, t, Y, beta=weight) - kd(s, t)).sum()))(s)
         close(grads, 0, atol=1e-10)
         # Logits of thousands, where a label shifted by -1000 is still the largest.
         big = dkd_jit(s * 1000, t * 1000, Y, alpha=0.0, beta=1.0)
@@ -371,15 +371,15 @@ def test_nkd():
         (_, rest_p), (_, rest_q) = rest64(T64, y, temperature), rest64(S64, y, temperature)
         target = -P64[np.arange(B), y] * np.log(Q64[np.arange(B), y])
         expected = target - gamma * temperature**2 * (rest_p * np.log(rest_q)).sum(-1)
-        close(nkd(S, T, Y, temperature=temperature, gamma=gamma), expected, rtol=1e-5)
+        close(nkd_loss(S, T, Y, temperature=temperature, gamma=gamma), expected, rtol=1e-5)
     with jax.enable_x64(True):
         s, t = jnp.asarray(S64), jnp.asarray(T64)
 
         def gradient(function, **settings):
             return jax.grad(lambda s: function(s, t, Y, temperature=2.0, **settings).sum())(s)
 
-        rest = gradient(nkd, gamma=1.5) - gradient(nkd, gamma=0.0)
-        close(rest, 1.5 * gradient(dkd, alpha=0.0, beta=1.0), atol=1e-10)
+        rest = gradient(nkd_loss, gamma=1.5) - gradient(nkd_loss, gamma=0.0)
+        close(rest, 1.5 * gradient(dkd_loss, alpha=0.0, beta=1.0), atol=1e-10)
 
 
 def dist64(s, t, temperature=1.0, beta=1.0, gamma=1.0):
@@ -389,7 +389,7 @@ def dist64(s, t, temperature=1.0, beta=1.0, gamma=1.0):
     return temperature**2 * (beta * inter + gamma * intra)
 
 
-dist_jit = jax.jit(dist)
+dist_jit = jax.jit(dist_loss)
 
 
 def test_dist():
@@ -400,7 +400,7 @@ def test_dist():
     # Rows that do not count are in no correlation.
     where = jnp.asarray([True, False, True, True, False, True])
     close(
-        dist(S.at[1].set(jnp.nan), T.at[4].set(jnp.inf), where=where),
+        dist_loss(S.at[1].set(jnp.nan), T.at[4].set(jnp.inf), where=where),
         dist64(S64[where], T64[where]),
         rtol=1e-4,
     )
@@ -417,7 +417,7 @@ def test_dist():
 
 
 def test_dist_of_a_dead_student():
-    value_and_grad = jax.jit(jax.value_and_grad(lambda s: dist(s, T)))
+    value_and_grad = jax.jit(jax.value_and_grad(lambda s: dist_loss(s, T)))
     for dead in (jnp.zeros((B, C)), jnp.broadcast_to(S[0], (B, C))):
         value, grads = value_and_grad(dead)
         assert np.isfinite(value)
@@ -430,21 +430,25 @@ def test_mix_kd(rng):
     s, t = (x / x.std(-1, ddof=1, keepdims=True) for x in (S64, T64))
     hard = -(np.asarray(mixed, np.float64) * scipy.special.log_softmax(s, -1)).sum(-1)
     soft = kl64(scipy.special.softmax(t, -1), scipy.special.softmax(s, -1))
-    close(mix_kd(S, T, mixed), 0.1 * hard + 0.9 * soft, rtol=1e-5)
-    close(mix_kd(S, T, Y, gamma=0.0, alpha=1.0), kd(S, T, temperature=1.0, transform=standardize), rtol=1e-4)
+    close(mix_kd_loss(S, T, mixed), 0.1 * hard + 0.9 * soft, rtol=1e-5)
+    close(
+        mix_kd_loss(S, T, Y, gamma=0.0, alpha=1.0),
+        kd(S, T, temperature=1.0, transform=standardize),
+        rtol=1e-4,
+    )
     with jax.enable_x64(True):
         s, t = jnp.asarray(S64), jnp.asarray(T64)
         for settings_ in ({"gamma": 1.0, "alpha": 0.0}, {"gamma": 0.0, "alpha": 1.0}):
-            grads = np.asarray(jax.grad(lambda s: mix_kd(s, t, Y, **settings_).sum())(s))
+            grads = np.asarray(jax.grad(lambda s: mix_kd_loss(s, t, Y, **settings_).sum())(s))
             close((grads * (S64 - S64.mean(-1, keepdims=True))).sum(-1), 0, atol=1e-6)
             close(grads.sum(-1), 0, atol=1e-12)
             assert np.abs(grads).max() > 1e-2
         # Equal deviations are a temperature.
         s, t = (3 * standardize(x, eps=1e-15) for x in (s, t))
-        close(mix_kd(s, t, Y, gamma=0.0), 0.9 * kd(s, t, temperature=3.0) / 9, rtol=1e-6)
-        close(mix_kd(s, s * 4 + 1, Y, gamma=0.0), 0, atol=1e-12)
+        close(mix_kd_loss(s, t, Y, gamma=0.0), 0.9 * kd(s, t, temperature=3.0) / 9, rtol=1e-6)
+        close(mix_kd_loss(s, s * 4 + 1, Y, gamma=0.0), 0, atol=1e-12)
     with pytest.raises(ValueError, match="fewer than three classes"):
-        mix_kd(S[:, :2], T[:, :2], Y % 2)
+        mix_kd_loss(S[:, :2], T[:, :2], Y % 2)
 
 
 def test_logit_losses():
@@ -468,17 +472,17 @@ def test_bd_kd_gradients(rng):
     nu, rho = np.where(gap > 0, 2.0, 1.0), np.where(gap > 0, 1.0, 2.0)
     with jax.enable_x64(True):
         s, t = jnp.asarray(S64), jnp.asarray(T64)
-        value, grads = jax.value_and_grad(lambda s: bd_kd(s, t).sum())(s)
+        value, grads = jax.value_and_grad(lambda s: bd_kd_loss(s, t).sum())(s)
         forward, reverse = kl64(p, q), kl64(q, p)
         close(value, 9 * (nu * forward + rho * reverse).sum(), rtol=1e-9)
         expected = nu[:, None] * (q - p) + rho[:, None] * q * (np.log(q / p) - reverse[:, None])
         close(grads, temperature * expected, atol=1e-9)
         # The plain sum is Jeffreys' divergence, symmetric.
-        plain = bd_kd(s, t, delta=1.0)
+        plain = bd_kd_loss(s, t, delta=1.0)
         close(plain, kd(s, t, temperature=3.0, divergence=jeffreys), rtol=1e-10)
-        close(plain, bd_kd(t, s, delta=1.0), rtol=1e-10)
+        close(plain, bd_kd_loss(t, s, delta=1.0), rtol=1e-10)
         # Equal networks: nothing to learn from each other.
-        value, grads = jax.value_and_grad(lambda s: bd_kd(s, t).sum())(t)
+        value, grads = jax.value_and_grad(lambda s: bd_kd_loss(s, t).sum())(t)
         close(value, 0, atol=1e-14)
         close(grads, 0, atol=1e-14)
         # Both divergences are ½ε² Var(d)/T² to second order.
@@ -493,7 +497,7 @@ def test_bd_kd_joint_gradient():
     """The gradient of the sum of both sides' losses is the two separate ones."""
 
     def student(s, t):
-        return bd_kd(s, t).sum()
+        return bd_kd_loss(s, t).sum()
 
     def teacher(s, t):
         return peer(t, s, temperature=3.0).sum()
@@ -537,7 +541,7 @@ def test_forward_covers_and_reverse_seeks_modes():
     assert entropy(log_q)[covering] > entropy(log_q)[seeking] + 1
 
 
-mutual_jit = jax.jit(mutual)
+mutual_jit = jax.jit(mutual_loss)
 
 
 def test_mutual():
@@ -545,7 +549,7 @@ def test_mutual():
     losses = mutual_jit(stack)
     close(losses[0], kl64(P64, Q64), rtol=1e-5)
     close(losses[1], kl64(Q64, P64), rtol=1e-5)
-    grads = jax.jit(jax.grad(lambda z: mutual(z).sum()))(stack)
+    grads = jax.jit(jax.grad(lambda z: mutual_loss(z).sum()))(stack)
     close(grads[0], Q64 - P64, atol=1e-6)  # each learns from the other as a constant
     close(grads[1], P64 - Q64, atol=1e-6)
     three = jnp.stack([S, T, S + T])
@@ -553,7 +557,7 @@ def test_mutual():
     close(mutual_jit(three, temperature=2.0)[0], expected, rtol=1e-5)
     close(mutual_jit(jnp.stack([S, S])), 0, atol=1e-6)
     with pytest.raises(ValueError, match="two networks"):
-        mutual(S[None])
+        mutual_loss(S[None])
 
 
 # What all losses have in common
@@ -565,16 +569,16 @@ LOSSES = {
         if name not in ("alpha_2", "alpha_-1")  # infinite where others are huge
     },
     "standardize": lambda s, t, y, where: kd(s, t, temperature=2.0, transform=standardize, where=where),
-    "hinton": lambda s, t, y, where: hinton(s, t, y, where=where),
-    "dkd": lambda s, t, y, where: dkd(s, t, y, where=where),
-    "dkd_standardize": lambda s, t, y, where: dkd(s, t, y, transform=standardize, where=where),
-    "nkd": lambda s, t, y, where: nkd(s, t, y, where=where),
-    "dist": lambda s, t, y, where: dist(s, t, temperature=4.0, where=where),
-    "mix_kd": lambda s, t, y, where: mix_kd(s, t, y, where=where),
-    "bd_kd": lambda s, t, y, where: bd_kd(s, t, where=where),
+    "hinton": lambda s, t, y, where: hinton_loss(s, t, y, where=where),
+    "dkd": lambda s, t, y, where: dkd_loss(s, t, y, where=where),
+    "dkd_standardize": lambda s, t, y, where: dkd_loss(s, t, y, transform=standardize, where=where),
+    "nkd": lambda s, t, y, where: nkd_loss(s, t, y, where=where),
+    "dist": lambda s, t, y, where: dist_loss(s, t, temperature=4.0, where=where),
+    "mix_kd": lambda s, t, y, where: mix_kd_loss(s, t, y, where=where),
+    "bd_kd": lambda s, t, y, where: bd_kd_loss(s, t, where=where),
     "logit_mse": lambda s, t, y, where: logit_mse(s, t, where=where),
     "logit_cosine": lambda s, t, y, where: logit_cosine(s, t, where=where),
-    "pld": lambda s, t, y, where: pld(s, t, y, where=where),
+    "pld": lambda s, t, y, where: pld_loss(s, t, y, where=where),
     "listmle": lambda s, t, y, where: listmle(s, t, y, where=where),
     "p_listmle": lambda s, t, y, where: p_listmle(s, t, y, where=where),
 }

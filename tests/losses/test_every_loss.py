@@ -138,11 +138,18 @@ def test_impossible_labels_are_refused_and_unknown_ones_left_out(name):
 
 STACKED = {"losses.best_logits", "losses.min_logits", "losses.linear_weights", "losses.general_weights"}
 # Logits or an order; two with a term that needs no label.
-REST = {"losses.best_logits", "losses.min_logits", "losses.teacher_ranking", "losses.hinton", "losses.mix_kd"}
+REST = {
+    "losses.best_logits",
+    "losses.min_logits",
+    "losses.teacher_ranking",
+    "losses.hinton_loss",
+    "losses.mix_kd_loss",
+}
 
 
 @pytest.mark.parametrize(
-    "name", ["cross_entropy", "kd", "dkd", "nkd", "pld", "listmle", "bd_kd", "dist", "peer"]
+    "name",
+    ["cross_entropy", "kd", "dkd_loss", "nkd_loss", "pld_loss", "listmle", "bd_kd_loss", "dist_loss", "peer"],
 )
 def test_a_single_column_of_logits_is_refused(name):
     """Softmax makes one of it whatever it says: of a binary classifier it must be two columns."""
@@ -291,7 +298,8 @@ def test_values_of_half_precision_are_finite(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["standardize", "whiten", "mix_kd", "clipped_surrogate", "dkd", "nkd", "mi_alpha"]
+    "name",
+    ["standardize", "whiten", "mix_kd_loss", "clipped_surrogate", "dkd_loss", "nkd_loss", "mi_alpha_bound"],
 )
 def test_gradients_of_half_precision_are_finite(name):
     for x in evaluated(f"losses.{name}", ("half", "half zeros", "half large"), True):

@@ -102,7 +102,7 @@ def ref_cosine(s, t):
 
 def fsp(s, t, *, where=None):
     """Both ends of a stage made from one array, so that it fits the table."""
-    return F.fsp((s, 2 * s[:, ::2, ::2, :2]), (t, 3 * t[:, ::2, ::2, :2]), where=where)
+    return F.fsp_loss((s, 2 * s[:, ::2, ::2, :2]), (t, 3 * t[:, ::2, ::2, :2]), where=where)
 
 
 def ref_fsp(s, t):
@@ -119,18 +119,18 @@ LOSSES = {
         MAP,
         LARGER,
     ),
-    "nst": (F.nst, ref_nst, LARGER, MAP),
-    "vid": (lambda s, t, where=None: F.vid(s, t, jnp.asarray(SCALES), where=where), ref_vid, MAP, MAP),
-    "ofd": (lambda s, t, where=None: F.ofd(s, t, jnp.asarray(MARGIN), where=where), ref_ofd, MAP, MAP),
+    "nst": (F.nst_loss, ref_nst, LARGER, MAP),
+    "vid": (lambda s, t, where=None: F.vid_loss(s, t, jnp.asarray(SCALES), where=where), ref_vid, MAP, MAP),
+    "ofd": (lambda s, t, where=None: F.ofd_loss(s, t, jnp.asarray(MARGIN), where=where), ref_ofd, MAP, MAP),
     "hcl": (F.hcl, ref_hcl, MAP, MAP),
     "fsp": (fsp, ref_fsp, MAP, (B, 8, 8, 3)),
     "factor": (
-        F.factor_transfer,
+        F.factor_transfer_loss,
         lambda s, t: np.mean(np.abs(normalised(s) - normalised(t))),
         MAP,
         MAP,
     ),
-    "ickd": (F.ickd, ref_ickd, MAP, (B, 4, 4, 3)),
+    "ickd": (F.ickd_loss, ref_ickd, MAP, (B, 4, 4, 3)),
     "hidden_mse": (F.hidden_mse, lambda s, t: np.mean((s - t) ** 2), VECTOR, VECTOR),
     "hidden_ce": (
         F.hidden_cross_entropy,
@@ -252,9 +252,9 @@ def test_attention_and_nst_ignore_what_they_should(rng):
     s, t = (jnp.asarray(rng.standard_normal((B, 4, 4, 3)), jnp.float32) for _ in range(2))
     turn = scipy.stats.ortho_group.rvs(3, random_state=0).astype(np.float32)
     close(F.attention_transfer(7 * s @ turn, t), F.attention_transfer(s, t), atol=1e-6)
-    close(F.nst(s[..., [2, 0, 1]], t), F.nst(s, t), atol=1e-6)
-    close(F.nst(s * jnp.asarray([1, 5, 0.2]), t), F.nst(s, t), atol=1e-6)
-    assert (np.abs(F.nst(s[:, ::-1], t) - F.nst(s, t)) > 1e-4).all()  # where things are matters
+    close(F.nst_loss(s[..., [2, 0, 1]], t), F.nst_loss(s, t), atol=1e-6)
+    close(F.nst_loss(s * jnp.asarray([1, 5, 0.2]), t), F.nst_loss(s, t), atol=1e-6)
+    assert (np.abs(F.nst_loss(s[:, ::-1], t) - F.nst_loss(s, t)) > 1e-4).all()  # where things are matters
 
 
 def test_vid_learns_the_error(rng):
@@ -263,7 +263,7 @@ def test_vid_learns_the_error(rng):
     best = jnp.log(jnp.expm1(jnp.asarray(error - 1e-5, jnp.float32)))
 
     def loss(scale):
-        return jnp.mean(F.vid(m, f, scale))
+        return jnp.mean(F.vid_loss(m, f, scale))
 
     value, gradient = jax.value_and_grad(loss)(best)
     close(value, np.mean(0.5 * (1 + np.log(error))), rtol=1e-5)
@@ -292,8 +292,8 @@ def test_ofd_pays_for_one_side_only():
     t = jnp.float32([2.0, -0.2, -5.0])[None]
     margin = jnp.full(3, -0.5)
     below, above = jnp.float32([1.0, -9, -9])[None], jnp.float32([3.0, 0.0, 0.0])[None]
-    close(F.ofd(below, t, margin), [1])
-    close(F.ofd(above, t, margin), [1 + 0.04 + 0.25], rtol=1e-6)
+    close(F.ofd_loss(below, t, margin), [1])
+    close(F.ofd_loss(above, t, margin), [1 + 0.04 + 0.25], rtol=1e-6)
 
 
 def test_hcl_of_constant_maps():

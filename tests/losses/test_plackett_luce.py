@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jgd.losses import cross_entropy
-from jgd.losses.ranking import listmle, p_listmle, plackett_luce_nll, pld, teacher_ranking
+from jgd.losses.ranking import listmle, p_listmle, plackett_luce_nll, pld_loss, teacher_ranking
 
 close = np.testing.assert_allclose
 B, C = 6, 7
@@ -57,7 +57,7 @@ def both(function, *arrays):
 
 @pytest.mark.parametrize("tau", [0.5, 1.0, 4.0])
 def test_pld_and_its_gradient(tau):
-    values, grads = both(lambda s, t, y: pld(s, t, y, temperature=tau), S, T, Y)
+    values, grads = both(lambda s, t, y: pld_loss(s, t, y, temperature=tau), S, T, Y)
     for i in range(B):
         close(values[i], pld64(S[i], T[i], Y[i], tau), rtol=1e-10)
         ranking = ranking64(T[i], Y[i])
@@ -78,7 +78,7 @@ def test_teacher_ranking():
 
 
 def test_cold_teachers():
-    values, grads = both(lambda s, t, y: pld(s, t, y, temperature=1e-3), S, T, Y)
+    values, grads = both(lambda s, t, y: pld_loss(s, t, y, temperature=1e-3), S, T, Y)
     right = Y == TOP
     entropies = -scipy.special.log_softmax(S, -1)[np.arange(B), Y]
     close(values[right], entropies[right], rtol=1e-10)
@@ -89,7 +89,7 @@ def test_cold_teachers():
 
 
 def test_special_weights(rng):
-    values, _ = both(lambda s, t, y: pld(s, t, y, temperature=1e9), S, T, Y)
+    values, _ = both(lambda s, t, y: pld_loss(s, t, y, temperature=1e9), S, T, Y)
     uniform, _ = both(listmle, S, T, Y)
     close(values, uniform / C, rtol=1e-7)
     graded, _ = both(p_listmle, S, T, Y)
@@ -109,32 +109,32 @@ def test_special_weights(rng):
 
 def test_two_classes():
     s, t, y = S[:, :2], T[:, :2], Y % 2
-    values, _ = both(lambda s, t, y: pld(s, t, y, temperature=2.0), s, t, y)
+    values, _ = both(lambda s, t, y: pld_loss(s, t, y, temperature=2.0), s, t, y)
     rows = np.arange(B)
     expected = scipy.special.softmax(t / 2, -1)[rows, y] * np.logaddexp(0, s[rows, 1 - y] - s[rows, y])
     close(values, expected, rtol=1e-10)
 
 
 def test_flat_students_and_invariances(rng):
-    values, _ = both(pld, np.zeros((B, C)), T, Y)
+    values, _ = both(pld_loss, np.zeros((B, C)), T, Y)
     for i in range(B):
         weights = scipy.special.softmax(T[i])[ranking64(T[i], Y[i])]
         close(values[i], weights @ np.log(np.arange(C, 0, -1)), rtol=1e-10)
-    values, _ = both(pld, S, T, Y)
-    close(both(pld, S + 11.0, T - 3.0, Y)[0], values, rtol=1e-9)
+    values, _ = both(pld_loss, S, T, Y)
+    close(both(pld_loss, S + 11.0, T - 3.0, Y)[0], values, rtol=1e-9)
     order = rng.permutation(C)
-    close(both(pld, S[:, order], T[:, order], np.argsort(order)[Y])[0], values, rtol=1e-10)
-    assert (np.abs(both(pld, 2 * S, T, Y)[0] - values) > 1e-2).all()
+    close(both(pld_loss, S[:, order], T[:, order], np.argsort(order)[Y])[0], values, rtol=1e-10)
+    assert (np.abs(both(pld_loss, 2 * S, T, Y)[0] - values) > 1e-2).all()
 
 
 def test_convexity(rng):
     with jax.enable_x64(True):
         s, r, t = (jnp.asarray(x) for x in (S, rng.standard_normal((B, C)) * 3, T))
         y = jnp.asarray(Y)
-        assert (pld((s + r) / 2, t, y) <= (pld(s, t, y) + pld(r, t, y)) / 2 + 1e-12).all()
+        assert (pld_loss((s + r) / 2, t, y) <= (pld_loss(s, t, y) + pld_loss(r, t, y)) / 2 + 1e-12).all()
 
         def one(s, t, y):
-            return pld(s, t, y, temperature=2.0)
+            return pld_loss(s, t, y, temperature=2.0)
 
         hessians = np.asarray(jax.jit(jax.vmap(jax.hessian(one)))(s, t, y))
         for i in range(B):
@@ -172,13 +172,15 @@ def test_weights_are_differentiable(rng):
     mixed = jax.jit(jax.jacfwd(jax.grad(plackett_luce_nll), 2))(s, ranking, jnp.zeros(C))
     for k in range(C):
         close(mixed[:, k], gradient64(S[0], np.asarray(ranking), np.eye(C)[k]), atol=1e-6)
-    assert not jax.grad(lambda t: pld(s, t, jnp.asarray(1)))(jnp.asarray(T[0], jnp.float32)).any()
+    assert not jax.grad(lambda t: pld_loss(s, t, jnp.asarray(1)))(jnp.asarray(T[0], jnp.float32)).any()
 
 
 @pytest.mark.parametrize("scale", [1.0, 50.0, 1e4])
 def test_huge_logits(scale):
     s, t = ((scale * x).astype(np.float32) for x in (S, T))
-    value_and_grad = jax.jit(jax.value_and_grad(lambda s, t, y: pld(s, t, y, temperature=4 * scale).sum()))
+    value_and_grad = jax.jit(
+        jax.value_and_grad(lambda s, t, y: pld_loss(s, t, y, temperature=4 * scale).sum())
+    )
     value, grads = value_and_grad(jnp.asarray(s), jnp.asarray(t), jnp.asarray(Y))
     expected = sum(
         pld64(*(np.float64(x) for x in row), y, 4 * scale) for *row, y in zip(s, t, Y, strict=True)
@@ -197,17 +199,17 @@ def test_classes_ruled_out():
     y = jnp.asarray([0, 1, 3, 4, 6, 0])
     s, t = jnp.asarray(S, jnp.float32), jnp.asarray(T, jnp.float32)
     less_s, less_t = s.at[:, gone].set(-jnp.inf), t.at[:, gone].set(-jnp.inf)
-    small = pld(s[:, keep], t[:, keep], jnp.searchsorted(jnp.asarray(keep), y))
-    close(pld(less_s, less_t, y), small, rtol=1e-5)
-    value_and_grad = jax.jit(jax.value_and_grad(lambda s, t: pld(s, t, y).sum()))
+    small = pld_loss(s[:, keep], t[:, keep], jnp.searchsorted(jnp.asarray(keep), y))
+    close(pld_loss(less_s, less_t, y), small, rtol=1e-5)
+    value_and_grad = jax.jit(jax.value_and_grad(lambda s, t: pld_loss(s, t, y).sum()))
     for pair in ((less_s, less_t), (less_s, t), (s, less_t)):
         value, grads = value_and_grad(*pair)
         assert np.isfinite(value)
         assert np.isfinite(grads).all()
         if pair[0] is less_s:
             assert not grads[:, gone].any()
-    assert np.isfinite(jax.jit(jax.hessian(lambda s: pld(s, less_t[0], y[0])))(less_s[0])).all()
-    assert pld(jnp.full(C, -jnp.inf), t[0], y[0]) == 0
+    assert np.isfinite(jax.jit(jax.hessian(lambda s: pld_loss(s, less_t[0], y[0])))(less_s[0])).all()
+    assert pld_loss(jnp.full(C, -jnp.inf), t[0], y[0]) == 0
 
 
 def test_jit_and_vmap():
@@ -215,19 +217,19 @@ def test_jit_and_vmap():
     taus = jnp.asarray([0.5, 1.0, 4.0])
     table = jax.jit(
         jax.vmap(
-            jax.vmap(lambda s, t, y, tau: pld(s, t, y, temperature=tau), (0, 0, 0, None)),
+            jax.vmap(lambda s, t, y, tau: pld_loss(s, t, y, temperature=tau), (0, 0, 0, None)),
             (None, None, None, 0),
         )
     )
     for row, tau in zip(table(s, t, y, taus), taus, strict=True):
-        close(row, pld(s, t, y, temperature=tau), rtol=1e-6)
+        close(row, pld_loss(s, t, y, temperature=tau), rtol=1e-6)
     close(
-        pld(s, t, y, temperature=jnp.asarray([0.5, 1, 4, 4, 1, 0.5]))[2],
+        pld_loss(s, t, y, temperature=jnp.asarray([0.5, 1, 4, 4, 1, 0.5]))[2],
         table(s, t, y, taus)[2, 2],
         rtol=1e-6,
     )
-    per_row = jax.vmap(jax.grad(lambda s, t, y: pld(s, t, y)))(s, t, y)
-    close(per_row, jax.grad(lambda s: pld(s, t, y).sum())(s), atol=1e-6)
+    per_row = jax.vmap(jax.grad(lambda s, t, y: pld_loss(s, t, y)))(s, t, y)
+    close(per_row, jax.grad(lambda s: pld_loss(s, t, y).sum())(s), atol=1e-6)
 
 
 @settings(deadline=None, max_examples=30)
@@ -251,7 +253,7 @@ def test_many_classes(rng):
     """Linear memory, a small program and the right values with a vocabulary of classes."""
     num = 50_000
     s, t = (jnp.asarray(rng.standard_normal(num) * 3, jnp.float32) for _ in range(2))
-    compiled = jax.jit(jax.value_and_grad(pld)).lower(s, t, jnp.asarray(7)).compile()
+    compiled = jax.jit(jax.value_and_grad(pld_loss)).lower(s, t, jnp.asarray(7)).compile()
     value, grads = compiled(s, t, jnp.asarray(7))
     analysis = compiled.memory_analysis()
     assert analysis.temp_size_in_bytes < 20 * s.nbytes

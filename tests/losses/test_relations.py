@@ -89,7 +89,7 @@ LOSSES = {
     "distance": (R.rkd_distance, ref_distance, (B, 4), (B, 7)),
     "angle": (R.rkd_angle, ref_angle, (B, 4), (B, 7)),
     "similarity": (R.similarity_preserving, ref_similarity, (B, 2, 3, 4), (B, 9)),
-    "pkt": (R.pkt, ref_pkt, (B, 4), (B, 7)),
+    "pkt": (R.pkt_loss, ref_pkt, (B, 4), (B, 7)),
     "congruence": (R.correlation_congruence, ref_congruence, (B, 4), (B, 7)),
     "neighbour": (R.neighbour_congruence, ref_neighbour, (B, 4), (B, 4)),
 }
