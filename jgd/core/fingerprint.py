@@ -4,7 +4,7 @@
 with what they close over) down to plain values::
 
     fingerprint(offline(net, teacher, kd(temperature=4.0), optax.adam(1e-2)))
-    {"type": "jgd.distill.schedule.Distillation", "objective.terms.kd.1.…temperature": 4.0, …}
+    {"type": "jgd.distill.recipes.Distillation", "objective.terms.kd.1.…temperature": 4.0, …}
 
 Addresses, hashes of the process and the order of sets are left out, so that equal constructions are equal.
 Functions of installed libraries are described by their names, so that another version of a library is not

@@ -1,15 +1,13 @@
 """Distill: a teacher into a student.
 
 ``student = jgd.distill.offline(net, teacher, objective, tx)(key, task)`` is objective × who teaches whom ×
-data policy; a method is a short file that names its point in that grid. Where a method has the name of its
-module, what a user calls wins.
+augmentation; a method is a short private file that names its point in that grid.
 """
 
-from jgd.distill import autodistiller, pruning
-from jgd.distill.crd import crd
-from jgd.distill.data import predict
-from jgd.distill.dot import apart, by_source
-from jgd.distill.features import (
+from jgd.distill import autodistiller, probes, pruning, ridge, scores
+from jgd.distill._crd import crd
+from jgd.distill._dot import apart, by_source
+from jgd.distill._features import (
     attention,
     cc,
     factor_transfer,
@@ -24,11 +22,14 @@ from jgd.distill.features import (
     similarity,
     vid,
 )
-from jgd.distill.layers import emd, layers
-from jgd.distill.lelp import lelp, random_subclasses, subclassed
-from jgd.distill.logits import bd_kd, ctkd, dist, dkd, hinton, kdcl, mix_kd, nkd, pld, ramp, standardized
-from jgd.distill.mi_alpha import mi_alpha
-from jgd.distill.one import Branched, one, sigmoid_ramp
+from jgd.distill._layers import emd, layers
+from jgd.distill._lelp import lelp, random_subclasses, subclassed
+from jgd.distill._logits import bd_kd, ctkd, dist, dkd, hinton, kdcl, mix_kd, nkd, pld, ramp, standardized
+from jgd.distill._mi_alpha import mi_alpha
+from jgd.distill._one import Branched, one, sigmoid_ramp
+from jgd.distill._simkd import reusing, simkd
+from jgd.distill._trg import trg
+from jgd.distill.data import predict
 from jgd.distill.policies import (
     Policy,
     chain,
@@ -39,10 +40,8 @@ from jgd.distill.policies import (
     token_dropout,
     token_swap,
 )
-from jgd.distill.schedule import Distillation, assistants, generations, offline, online, scratch
-from jgd.distill.simkd import reusing, simkd
+from jgd.distill.recipes import Distillation, assistants, generations, offline, online, scratch
 from jgd.distill.terms import linear, mean_teacher, mutual, supervised, term
-from jgd.distill.trg import trg
 from jgd.registry import Catalog
 
 __all__ = [
@@ -89,13 +88,16 @@ __all__ = [
     "online",
     "pkt",
     "pld",
-    "pruning",
     "predict",
+    "probes",
+    "pruning",
     "ramp",
     "random_subclasses",
     "reusing",
     "review",
+    "ridge",
     "rkd",
+    "scores",
     "scratch",
     "sigmoid_ramp",
     "similarity",
@@ -115,10 +117,10 @@ OBJECTIVES = Catalog(
     "jgd.distill",
     {
         "terms": ("ce", "listmle", "fitnet"),
-        "logits": ("kd", "reverse-kl", "dkd", "nkd", "dist", "standardized", "ctkd", "pld"),
-        "features": ("rkd", "sp", "pkt"),
-        "crd": ("crd",),
-        "mi_alpha": ("mi",),
+        "_logits": ("kd", "reverse-kl", "dkd", "nkd", "dist", "standardized", "ctkd", "pld"),
+        "_features": ("rkd", "sp", "pkt"),
+        "_crd": ("crd",),
+        "_mi_alpha": ("mi",),
     },
 )
 """Objectives that need nothing but logits and an embedding, with their authors' weights.

@@ -42,8 +42,8 @@ from jgd import losses
 from jgd.core import Bound, Loop, Objective, ensemble, in_memory, sweep, weighted
 from jgd.data.distiller import distillation_runs
 from jgd.data.storage import reading
+from jgd.distill._mi_alpha import mi_alpha
 from jgd.distill.data import Task
-from jgd.distill.mi_alpha import mi_alpha
 from jgd.distill.policies import (
     Policy,
     chain,
@@ -54,7 +54,7 @@ from jgd.distill.policies import (
     token_dropout,
     token_swap,
 )
-from jgd.distill.schedule import Network, learning, mean_accuracy, offline
+from jgd.distill.recipes import Network, learning, mean_accuracy, offline
 from jgd.distill.terms import At, linear, supervised, term
 
 __all__ = [

@@ -29,7 +29,7 @@ from jgd.data.checks import need_classes
 from jgd.data.tasks import ArrayTask
 from jgd.distill import OBJECTIVES, scratch
 from jgd.distill.data import Task, examples
-from jgd.distill.schedule import Network, offline, staged
+from jgd.distill.recipes import Network, offline, staged
 from jgd.distill.scores import logits_on, scored
 from jgd.evaluation._compare import versions
 from jgd.metrics import ReliabilityBins, reliability

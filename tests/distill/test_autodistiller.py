@@ -3,7 +3,6 @@
 import json
 import math
 import os
-from importlib import import_module
 from pathlib import Path
 
 import jax
@@ -15,11 +14,11 @@ from distill_toy import NET, TALL, TX, blobs, random_teacher
 from jgd.core import Context, Examples, Outputs
 from jgd.data.distiller import distillation_runs, remotes
 from jgd.data.storage import DataError
+from jgd.distill import autodistiller as auto
 from jgd.distill import hinton, offline
 from jgd.losses import cross_entropy, kd
 from jgd.metrics import accuracy
 
-auto = import_module("jgd.distill.autodistiller")
 Pipeline, Run, History = auto.Pipeline, auto.Run, auto.History
 KEY = jax.random.key(0)
 

@@ -9,7 +9,7 @@ from jgd import distill
 from jgd.core import from_linen, weighted
 from jgd.data.tasks import ArrayTask
 from jgd.distill import OBJECTIVES
-from jgd.distill.schedule import learning
+from jgd.distill.recipes import learning
 from jgd.nn import Perceptron, network
 
 INDEX = np.arange(60)

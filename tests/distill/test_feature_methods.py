@@ -1,7 +1,5 @@
 """Objectives on features: their networks, what they measure, whom they leave alone."""
 
-from importlib import import_module
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,13 +11,15 @@ from scipy.optimize import linprog
 from jgd import losses
 from jgd.core import Context, Examples, Outputs, from_linen, train, weighted
 from jgd.data.tasks import ArrayTask
+from jgd.distill import _features as f
+from jgd.distill import _layers as chosen
+from jgd.distill import _simkd as simkd
 from jgd.distill.data import source, take
-from jgd.distill.schedule import offline, scratch
+from jgd.distill.recipes import offline, scratch
 from jgd.distill.terms import supervised
 from jgd.graph import EXPORT_CHECKS
 from jgd.nn import ConvNet
 
-f, chosen, simkd = (import_module(f"jgd.distill.{name}") for name in ("features", "layers", "simkd"))
 KEY = jax.random.key(0)
 ROWS = 6
 

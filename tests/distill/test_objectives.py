@@ -1,7 +1,5 @@
 """The methods of distillation as objectives: what they learn, remember and leave alone."""
 
-from importlib import import_module
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,14 +9,16 @@ from distill_toy import NET, TALL, TASK, TX, blobs, random_teacher
 
 from jgd import distill, losses
 from jgd.core import Context, Examples, Outputs, from_linen, weighted
+from jgd.distill import _crd as crd
+from jgd.distill import _lelp as lelp
+from jgd.distill import _logits as logits
+from jgd.distill import _mi_alpha as mi_alpha
+from jgd.distill import _trg as trg
 from jgd.distill.data import source
-from jgd.distill.schedule import offline, online, scratch
+from jgd.distill.recipes import offline, online, scratch
 from jgd.distill.terms import supervised
 from jgd.nn.perceptron import Perceptron
 
-crd, lelp, logits, mi_alpha, trg = (
-    import_module(f"jgd.distill.{name}") for name in ("crd", "lelp", "logits", "mi_alpha", "trg")
-)
 KEY = jax.random.key(0)
 TEACHER = random_teacher()
 

@@ -1,7 +1,6 @@
 """Branches that their own ensemble teaches."""
 
 from functools import partial
-from importlib import import_module
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +10,10 @@ import pytest
 from distill_toy import NET, TASK
 
 from jgd.core import Context, Examples, from_linen
-from jgd.distill.schedule import scratch
+from jgd.distill import _one as one
+from jgd.distill.recipes import scratch
 from jgd.nn.perceptron import Perceptron
 
-one = import_module("jgd.distill.one")
 KEY = jax.random.key(0)
 BRANCH = partial(Perceptron, 3, (6,))
 X, Y = jnp.asarray(TASK.x[:9]), jnp.asarray(TASK.y[:9])

@@ -1,7 +1,6 @@
 """Pruned training sets: scores, what is kept, the loss at its ends, ridge regression in closed form."""
 
 import dataclasses
-from importlib import import_module
 from itertools import pairwise
 
 import jax
@@ -16,10 +15,10 @@ from hypothesis import strategies as st
 from jgd import losses
 from jgd.core import bind, from_linen, in_memory, objective, train
 from jgd.data.tasks import NodeTask
+from jgd.distill import hinton, offline, probes, pruning, ridge, scratch
 from jgd.graph.build import from_edges
 from jgd.ops.kernels import ridge_predict
 
-pruning = import_module("jgd.distill.pruning")
 KEY = jax.random.key(0)
 S, T = jnp.asarray(np.random.default_rng(0).normal(size=(2, 12, 5)), jnp.float32)
 Y = jnp.asarray(np.random.default_rng(1).integers(0, 5, 12))
@@ -176,7 +175,7 @@ def test_forgetting_counts_by_hand():
         [[1, 0, 1, 1, 0, 1], [1, 0, 0, 0, 0, 0], [1, 0, 1, 1, 0, 0], [1, 0, 1, 0, 1, 0]],
         bool,
     )
-    np.testing.assert_array_equal(pruning.forgetting(right), [0, np.inf, 1, 2, 0, 1])
+    np.testing.assert_array_equal(probes.forgetting(right), [0, np.inf, 1, 2, 0, 1])
 
 
 def test_counting_in_the_loop_is_counting_afterwards(rng):
@@ -191,10 +190,10 @@ def test_counting_in_the_loop_is_counting_afterwards(rng):
         result=lambda state, data: state,
     )
     for every in (1, 3):
-        watched = pruning.count_forgetting(alg, lambda steps, data: data[steps - 1], 6, every=every)
+        watched = probes.count_forgetting(alg, lambda steps, data: data[steps - 1], 6, every=every)
         steps, score = in_memory("count", watched, KEY, jnp.asarray(history), 9)
         assert int(steps) == 9
-        np.testing.assert_array_equal(score, pruning.forgetting(history[every - 1 :: every]))
+        np.testing.assert_array_equal(score, probes.forgetting(history[every - 1 :: every]))
 
 
 def test_memorized_examples_are_right_only_where_they_were_seen():
@@ -236,16 +235,16 @@ WRONG = {4, 11, 23}
 
 @pytest.fixture(scope="module")
 def seen():
-    return pruning.probes(KEY, NET, NOISY, TX, members=4, steps=60, batch=10, folds=2)
+    return probes.probes(KEY, NET, NOISY, TX, members=4, steps=60, batch=10, folds=2)
 
 
 def test_wrong_labels_are_hard(seen):
-    y = pruning.labelled(NOISY).targets
+    y = probes.labelled(NOISY).targets
     for score in (
         pruning.el2n(seen.outputs.logits, y),
         pruning.grand_last(seen.outputs.logits, seen.outputs.embedding, y),
-        pruning.grand(seen.nets, pruning.labelled(NOISY), batch=16),
-        pruning.centroid_distance(pruning.labelled(NOISY).inputs[0], y),
+        pruning.grand(seen.nets, probes.labelled(NOISY), batch=16),
+        pruning.centroid_distance(probes.labelled(NOISY).inputs[0], y),
     ):
         assert set(pruning.keep(score, 3 / 40)) == WRONG
     assert {"value", "embedding"} <= {n for n, v in seen.outputs._asdict().items() if v is not None}
@@ -265,7 +264,7 @@ def test_folds_leave_every_example_out_equally_often(seen):
 
 
 def test_gradient_norms_are_those_of_each_example_alone(seen):
-    data = pruning.labelled(NOISY)
+    data = probes.labelled(NOISY)
     found = pruning.grand(seen.nets, data, batch=7)
     for i in (0, 4, 39):
         norms = []
@@ -284,7 +283,7 @@ def test_gradient_norms_are_those_of_each_example_alone(seen):
 def test_held_out_examples_do_not_change_a_net():
     other = dataclasses.replace(NOISY, y=np.where(np.arange(60) == 7, (NOISY.y + 1) % 3, NOISY.y))
     first, second = (
-        pruning.probes(KEY, NET, task, TX, members=4, steps=60, batch=10, folds=2) for task in (NOISY, other)
+        probes.probes(KEY, NET, task, TX, members=4, steps=60, batch=10, folds=2) for task in (NOISY, other)
     )
     same = [
         np.array_equal(a, b)
@@ -295,18 +294,25 @@ def test_held_out_examples_do_not_change_a_net():
 
 def test_impossible_probes_are_refused():
     with pytest.raises(ValueError, match="a batch of 64 from 40"):
-        pruning.probes(KEY, NET, TASK, TX)
+        probes.probes(KEY, NET, TASK, TX)
     with pytest.raises(ValueError, match="divide the members"):
-        pruning.probes(KEY, NET, TASK, TX, members=3, folds=2, batch=8)
+        probes.probes(KEY, NET, TASK, TX, members=3, folds=2, batch=8)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_probes_lower_everywhere(platform):
+    stage = {}
+
+    def loop(name, alg, key, data, steps):
+        stage.update(alg=alg, data=data)
+        return in_memory(name, alg, key, data, steps)
+
+    task = dataclasses.replace(TASK, train=np.arange(60) < 12)
+    probes.probes(KEY, NET, task, TX, members=2, steps=1, batch=4, every=3, loop=loop)
+
     def run(x, y):
-        alg = pruning._probe(from_linen(NET), TX, 2, 12, 4, 3)
-        keys = jax.random.split(KEY, 2)
-        given = pruning.Examples((x,), y, jnp.ones((2, 12)), jnp.arange(12))
-        data = pruning.Source(given, None, {}, {}, keys)
+        data = stage["data"]._replace(train=stage["data"].train._replace(inputs=(x,), targets=y))
+        alg = stage["alg"]
         state = alg.init(KEY, data, None)
         return alg.step(KEY, jnp.asarray(2), state, data, None)[1]["loss"]
 
@@ -315,8 +321,6 @@ def test_probes_lower_everywhere(platform):
 
 
 def test_distilling_from_a_pruned_set():
-    from jgd.distill import hinton, offline, scratch
-
     task = blobs(300, noise=1.2, labelled=200)
     teacher = scratch(NET, TX, steps=200, batch=32)(KEY, task)
     small = pruning.pruned(task, pruning.keep(pruning.random(KEY, 200), 0.04))
@@ -362,7 +366,7 @@ def wide():
 def test_ridge_moments_are_those_of_simulation(rng, wide, alpha, share):
     kept, taught = first(0.1), first(share)
     noise = rng.normal(size=(N, 4000))
-    found = pruning.ridge_distillation(
+    found = ridge.ridge_distillation(
         *map(jnp.asarray, (X, X @ TRUTH + noise[:, 0], kept)),
         alpha, LAM, truth=jnp.asarray(TRUTH), taught=jnp.asarray(taught),
     )  # fmt: skip
@@ -376,7 +380,7 @@ def test_ridge_moments_are_those_of_simulation(rng, wide, alpha, share):
 
 def moments(fraction, alpha, taught=None):
     taught = None if taught is None else jnp.asarray(taught)
-    return pruning.ridge_distillation(
+    return ridge.ridge_distillation(
         *map(jnp.asarray, (X, X @ TRUTH, first(fraction))),
         alpha,
         LAM,
@@ -399,9 +403,9 @@ def test_the_best_weight_falls_from_small_sets_to_none_for_the_whole(wide):
     best = []
     for fraction in fractions:
         kept = orders < round(fraction * N)
-        each = jax.vmap(lambda k: pruning.best_alpha(x, k, lam, truth=truth))(kept)
+        each = jax.vmap(lambda k: ridge.best_alpha(x, k, lam, truth=truth))(kept)
         best.append(float(each.mean()))
-        risks = jax.vmap(lambda a, k=kept[0]: sum(pruning.ridge_distillation(
+        risks = jax.vmap(lambda a, k=kept[0]: sum(ridge.ridge_distillation(
             x, x @ truth, k, a, lam, truth=truth)[1:]))(jnp.linspace(0, 1, 201))  # fmt: skip
         assert abs(float(each[0]) - float(jnp.argmin(risks)) / 200) <= 0.0026
     assert best[-1] == 0
@@ -422,7 +426,7 @@ def test_it_is_the_ridge_of_kernels(rng, wide):
 
     teacher = kernel_fit(X, y, X[kept])
     expected = kernel_fit(X[kept], (1 - alpha) * y[kept] + alpha * teacher, new)
-    found = pruning.ridge_distillation(
+    found = ridge.ridge_distillation(
         *map(jnp.asarray, (X, y, kept)), alpha, LAM, truth=jnp.asarray(TRUTH)
     ).theta
     np.testing.assert_allclose(new @ found, expected, rtol=1e-7)

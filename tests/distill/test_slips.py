@@ -11,7 +11,7 @@ from distill_toy import NET, TASK, random_teacher
 
 from jgd import distill, losses
 from jgd.core import Context, Examples, Outputs, train, weighted
-from jgd.distill.schedule import offline
+from jgd.distill.recipes import offline
 from jgd.distill.terms import supervised, term
 
 KEY = jax.random.key(0)

@@ -10,7 +10,7 @@ from jgd.core import Context, Examples, Outputs, from_linen, weighted
 from jgd.data.generate import contextual_sbm
 from jgd.distill.data import examples, take
 from jgd.distill.policies import mixup
-from jgd.distill.schedule import scratch
+from jgd.distill.recipes import scratch
 from jgd.distill.terms import linear, mean_teacher, mutual, read, supervised, term
 from jgd.nn import GCN
 

@@ -1,7 +1,5 @@
 """Two velocities: of the task and of the teacher."""
 
-from importlib import import_module
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +9,12 @@ import pytest
 from jgd import losses
 from jgd.core import Bound, from_linen, objective, weighted
 from jgd.data.tasks import ArrayTask
-from jgd.distill.schedule import offline
+from jgd.distill import _dot as split
+from jgd.distill.recipes import offline
 from jgd.distill.terms import supervised, term
 from jgd.nn.perceptron import Perceptron
 from jgd.optim.dot import dot
 
-split = import_module("jgd.distill.dot")
 KEY = jax.random.key(0)
 
 

@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from jgd import losses
 from jgd.core import Bound, Model, Objective, applied, as_model, from_linen
-from jgd.distill.features import same_size
+from jgd.distill._features import same_size
 from jgd.distill.terms import At, read, term
 from jgd.nn import ConvNorm
 

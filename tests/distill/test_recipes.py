@@ -22,7 +22,7 @@ from jgd.distill import (
     term,
 )
 from jgd.distill.data import Rows, ahead, examples, inputs_of, predict, rows, take
-from jgd.distill.schedule import learning
+from jgd.distill.recipes import learning
 from jgd.losses import cross_entropy
 from jgd.nn import GCN, MLP
 
