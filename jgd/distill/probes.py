@@ -6,7 +6,7 @@
     score = el2n(seen.outputs.logits, labelled(task).targets)
 
 Few steps suit `jgd.distill.pruning.el2n` and ``grand``, many suit `forgetting`; networks that leave out parts
-of the examples (``folds``) are what `jgd.distill.pruning.memorization` compares. Examples stand in the order of
+of the examples (``folds``) are what `jgd.distill.pruning.memorization` compares. Examples are in the order of
 `labelled`.
 """
 

@@ -253,7 +253,7 @@ def pruned(task: AnyTask, index: Int[np.ndarray, " n"]) -> AnyTask:
 def weight_of(fraction: Any, low: float = 0.0, high: float = 1.0) -> Any:
     """α by the share that is kept, ``clip(1 - f, low, high)``: a rule of ours that falls as the best α does.
 
-    `jgd.distill.ridge.best_alpha` is what theory says for linear regression. With wrong labels, or scores that
+    `jgd.distill.ridge.best_alpha` is what theory says of linear regression. With wrong labels, or scores that
     keep hard examples, larger is better: raise ``low``.
     """
     return jnp.clip(1 - jnp.asarray(fraction), low, high)

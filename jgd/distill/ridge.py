@@ -1,7 +1,8 @@
 r"""Distillation by ridge regression: bias, variance and the best weight of the teacher in closed form.
 
-This is the linear case of distillation on a pruned training set, see `jgd.distill.pruning`: ``y = X θ + η``, a
-teacher ``θ_t = (A_t + λ I)^-1 X_t^T y_t`` of the examples t, a student of the kept examples f, ``A = X^T X``::
+The linear case of distillation on a pruned training set, see `jgd.distill.pruning`. Targets are
+``y = X θ + η`` and ``A = X^T X``; the teacher ``θ_t = (A_t + λ I)^-1 X_t^T y_t`` sees the examples t, the
+student the kept examples f::
 
     θ_s = (A_f + λ I)^-1 X_f^T ((1-α) y_f + α X_f θ_t) = M y
 
