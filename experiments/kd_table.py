@@ -40,6 +40,7 @@ from jgd.distill.scores import classified
 from jgd.metrics.spread import spread
 from jgd.nn import GCN, MLP, ResNet, TextTransformer, VisionTransformer
 from jgd.nn.perceptron import Perceptron
+from jgd.training import mixup
 
 KEY, SEEDS = jax.random.key(0), 8
 ROW: list[str] = []
@@ -294,7 +295,7 @@ def peers(rate: float) -> dict[str, Any]:
 def mixing() -> dict[str, Any]:
     """What mixup does to a student of 150 digits, by temperature."""
     task, teacher = subset(digits_images(1000, seed=0), 150, seed=0), digits_teacher()
-    policies = {"none": None, "full": distill.mixup(), "10 % mixed": distill.mixup(clean=0.9)}
+    augmentations = {"none": None, "full": mixup(), "10 % mixed": mixup(clean=0.9)}
     objectives = {
         "CE": HARD,
         "KD (T 4)": distill.hinton(),
@@ -302,11 +303,11 @@ def mixing() -> dict[str, Any]:
         "over the deviation": distill.mix_kd(),
     }
     rows = {}
-    for mixed, policy in policies.items():
+    for mixed, augment in augmentations.items():
         for name, objective in objectives.items():
             recipe = offline(
                 Perceptron(10, (32,)), teacher, objective, adamw(2e-3, 700),
-                steps=700, policy=policy, seeds=SEEDS,
+                steps=700, augment=augment, seeds=SEEDS,
             )  # fmt: skip
             rows[f"{name}, {mixed}"] = scores(recipe(KEY, task), task, teacher)
     return rows

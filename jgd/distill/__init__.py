@@ -30,16 +30,6 @@ from jgd.distill._one import Branched, one, sigmoid_ramp
 from jgd.distill._simkd import reusing, simkd
 from jgd.distill._trg import trg
 from jgd.distill.data import predict
-from jgd.distill.policies import (
-    Policy,
-    chain,
-    crop_flip,
-    cutmix,
-    gaussian_noise,
-    mixup,
-    token_dropout,
-    token_swap,
-)
 from jgd.distill.recipes import Distillation, assistants, generations, offline, online, scratch
 from jgd.distill.terms import linear, mean_teacher, mutual, supervised, term
 from jgd.registry import Catalog
@@ -48,7 +38,6 @@ __all__ = [
     "OBJECTIVES",
     "Branched",
     "Distillation",
-    "Policy",
     "apart",
     "assistants",
     "autodistiller",
@@ -56,18 +45,14 @@ __all__ = [
     "bd_kd",
     "by_source",
     "cc",
-    "chain",
     "crd",
-    "crop_flip",
     "ctkd",
-    "cutmix",
     "dist",
     "dkd",
     "emd",
     "factor_transfer",
     "fitnet",
     "fsp",
-    "gaussian_noise",
     "generations",
     "hinton",
     "ickd",
@@ -78,7 +63,6 @@ __all__ = [
     "mean_teacher",
     "mi_alpha",
     "mix_kd",
-    "mixup",
     "mutual",
     "nkd",
     "nst",
@@ -106,8 +90,6 @@ __all__ = [
     "subclassed",
     "supervised",
     "term",
-    "token_dropout",
-    "token_swap",
     "trg",
     "vid",
 ]

@@ -13,7 +13,6 @@ paper's rule costs twelve points.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import flax.linen as nn
@@ -23,6 +22,7 @@ from jaxtyping import Array, Float
 
 from jgd import losses
 from jgd.core import Context, Model, Objective, applied, as_model
+from jgd.core.memo import memoized
 from jgd.distill.data import count, outputs_of_all, source_of
 from jgd.distill.terms import index_of
 from jgd.losses import mean
@@ -42,7 +42,7 @@ def subclassed(net: Model | nn.Module, num_classes: int, *, temperature: float =
     return _subclassed(as_model(net), num_classes, temperature)
 
 
-@lru_cache(maxsize=64)
+@memoized
 def _subclassed(model: Model, num_classes: int, temperature: float) -> Model:
     def apply(params, state, *inputs, key=None, train=False):
         out, state = applied(model, params, state, *inputs, key=key, train=train)

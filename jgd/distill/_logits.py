@@ -94,7 +94,7 @@ def pld(*, temperature: Any = 4.0, **settings: Any) -> Objective:
 
 
 def mix_kd(*, gamma: Any = 0.1, alpha: Any = 0.9, **settings: Any) -> Objective:
-    """Return labels and teacher without a temperature, for batches of `jgd.distill.mixup` (``clean=0.9``)."""
+    """Return labels and teacher without a temperature, for batches of `mixup(clean=0.9)`."""
     return weighted(mix_kd=(1.0, term(losses.mix_kd_loss, gamma=gamma, alpha=alpha, **settings)))
 
 

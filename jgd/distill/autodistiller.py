@@ -44,21 +44,11 @@ from jgd.data.distiller import distillation_runs
 from jgd.data.storage import reading
 from jgd.distill._mi_alpha import mi_alpha
 from jgd.distill.data import Task
-from jgd.distill.policies import (
-    Policy,
-    chain,
-    crop_flip,
-    cutmix,
-    gaussian_noise,
-    mixup,
-    token_dropout,
-    token_swap,
-)
 from jgd.distill.recipes import Network, learning, mean_accuracy, offline
 from jgd.distill.terms import At, linear, supervised, term
+from jgd.training import AUGMENTATIONS, Augmentation, chain
 
 __all__ = [
-    "AUGMENTATION",
     "INTERMEDIATE",
     "LAYERS",
     "LOGITS",
@@ -378,16 +368,6 @@ INTERMEDIATE: Mapping[str, Callable[..., Objective]] = {
 LAYERS: Mapping[str, tuple[tuple[At, At], ...]] = {"last": (("embedding", "embedding"),)}
 """Pairs of the student's and the teacher's layers by name; those of other layers depend on the networks."""
 
-AUGMENTATION: Mapping[str, Policy] = {
-    "mixup": mixup(),
-    "cutmix": cutmix(),
-    "crop_flip": crop_flip(),
-    "noise": gaussian_noise(0.1),
-    "swap": token_swap(),
-    "drop": token_dropout(),
-}
-"""Policies by name: for anything, for images, for vectors, for texts."""
-
 
 def space(
     logits: Sequence[str] = ("kd",),
@@ -402,7 +382,7 @@ def space(
       logits: Names in `LOGITS`.
       intermediate: Names in `INTERMEDIATE`, or ``"none"``.
       layers: Names in `LAYERS`.
-      augmentation: Tuples of names in `AUGMENTATION`.
+      augmentation: Tuples of names in `jgd.training.AUGMENTATIONS`, or of one's own, see `trials`.
       **settings: Values of ``soft`` (the teacher's share of the loss, the labels have the rest),
         ``temperature`` and ``weight`` (of the intermediate loss).
     """
@@ -471,10 +451,10 @@ def trials(
     batch: int | None = 64,
     seeds: int | None = None,
     layers: Mapping[str, tuple[tuple[At, At], ...]] = LAYERS,
-    policies: Mapping[str, Policy] = AUGMENTATION,
+    augmentations: Mapping[str, Augmentation] | None = None,
     loop: Loop = in_memory,
 ) -> Trial:
-    """Return what `search` runs: `jgd.distill.offline` with the objective and the policy of a pipeline.
+    """Return what `search` runs: `jgd.distill.offline` with the objective and the augmentation of a pipeline.
 
     Settings of one structure are trained at once (`jgd.core.sweep`), all from the same key, as ``offline``
     with that key would.
@@ -488,7 +468,7 @@ def trials(
       batch: Examples of a step.
       seeds: Number of students of each pipeline, whose mean counts; None for one.
       layers: Pairs of layers by name.
-      policies: Augmentations by name.
+      augmentations: Augmentations of one's own by name, beside those of `jgd.training.AUGMENTATIONS`.
       loop: Loop that runs the stages.
 
     Returns:
@@ -497,16 +477,22 @@ def trials(
     if task.val is None:
         raise ValueError(f"pipelines are judged by validation examples, {task.name!r} has none")
 
+    own = augmentations or {}
+
+    def augmentation(name: str) -> Augmentation:
+        return own[name] if name in own else AUGMENTATIONS[name].make()
+
     def run(structure: Pipeline, settings: Mapping[str, np.ndarray], steps: int) -> np.ndarray:
-        names = [_named(policies, name, "augmentation") for name in structure.augmentation]
-        policy = chain(*names) if names else None
-        recipe = offline(net, teacher, supervised(), tx, policy=policy, steps=steps, batch=batch)
+        augment = chain(*map(augmentation, structure.augmentation)) if structure.augmentation else None
+        recipe = offline(net, teacher, supervised(), tx, augment=augment, steps=steps, batch=batch)
         k_order, k_train = jax.random.split(key)
         data = recipe.source(k_order, task)
 
         def algorithm(**now):
             goal = objective_of(structure, layers, **now)
-            return learning(recipe.models, goal, tx, policy=policy, batch=batch, num_classes=task.num_classes)
+            return learning(
+                recipe.models, goal, tx, augment=augment, batch=batch, num_classes=task.num_classes
+            )
 
         alg = sweep(algorithm, **settings) if settings else ensemble(algorithm(), 1)
         nets = loop("trial", alg if seeds is None else ensemble(alg, seeds), k_train, data, steps)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from jgd.core import Bound, Context, Examples, Model, Outputs, applied, as_bound, as_float
+from jgd.core.memo import memoized
 from jgd.data.arrays import read_npy, read_npz
 from jgd.data.checks import known
 from jgd.data.storage import DataError
@@ -291,7 +291,7 @@ def with_table(net: Bound, outputs: Any) -> Bound:
     return Bound(net.params, Table(net.state, outputs), _looked_up(net.model))
 
 
-@lru_cache(maxsize=64)
+@memoized
 def _looked_up(model: Model) -> Model:
     def apply(params, state, *inputs, key=None, train=False):
         if isinstance(inputs[0], Rows):

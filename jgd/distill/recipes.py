@@ -2,7 +2,7 @@
 
 ::
 
-    student = jgd.distill.offline(net, teacher, objective, optax.adamw(1e-3), policy=mixup())(key, task)
+    student = jgd.distill.offline(net, teacher, objective, optax.adamw(1e-3), augment=mixup())(key, task)
     peers = jgd.distill.online({"small": net, "large": other}, objective, optax.adamw(1e-3))(key, task)
 
 Both are one recipe, `Distillation`: players that learn, networks that do not, one objective over all.
@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import flax.linen as nn
@@ -43,6 +42,7 @@ from jgd.core import (
     train,
 )
 from jgd.core.algorithm import context
+from jgd.core.memo import memoized
 from jgd.core.model import sketch, starts_given
 from jgd.data.tasks import NodeTask
 from jgd.distill.data import (
@@ -62,9 +62,9 @@ from jgd.distill.data import (
     take,
     with_table,
 )
-from jgd.distill.policies import Policy
 from jgd.distill.terms import supervised
 from jgd.metrics import accuracy
+from jgd.training import Augmentation
 
 __all__ = [
     "Distillation",
@@ -91,11 +91,11 @@ class Distillation:
         once they are here.
       objective: Loss over all of them.
       tx: Optimiser of ``{player: params, "objective": params}``.
-      policy: Change of each batch; None for none.
+      augment: Change of each batch, see `jgd.training.AUGMENTATIONS`; None for none.
       steps: Steps of the optimiser.
       batch: Examples of a step; None for all at once, as graphs of nodes are always.
-      cache: Whether outputs of teachers are computed once, ahead. By default where the policy keeps the
-        inputs and they take less than 256 MiB.
+      cache: Whether outputs of teachers are computed once, ahead. By default where the augmentation keeps
+        the inputs and they take less than 256 MiB.
       select_every: Steps between validation checks, which select the state that is returned:
         by accuracy, or, for targets that are no classes, by the objective; None for the last state.
       metric: Score in place of these: ``metric(ctx) -> number`` over all validation examples, higher is
@@ -113,7 +113,7 @@ class Distillation:
     teachers: Mapping[str, Any]
     objective: Any
     tx: optax.GradientTransformation
-    policy: Policy | None = None
+    augment: Augmentation | None = None
     steps: int = 1500
     batch: int | None = 64
     cache: bool | None = None
@@ -164,14 +164,14 @@ class Distillation:
           loop: Loop that runs the stage ``distill``.
 
         Raises:
-          ValueError: for a task without training examples, a batch larger than them, a policy that changes
-            the inputs of a whole graph, a selection without validation examples, networks whose outputs do
-            not fit the task, or a task without the labels that the objective reads.
+          ValueError: for a task without training examples, a batch larger than them, an augmentation that
+            changes the inputs of a whole graph, a selection without validation examples, networks whose
+            outputs do not fit the task, or a task without the labels that the objective reads.
         """
         k_order, k_train = jax.random.split(as_key(key))
         data = self.source(k_order, task)
         alg = _cached(
-            tuple(self.models.items()), self.objective, self.tx, self.policy, self.batch, task.num_classes,
+            tuple(self.models.items()), self.objective, self.tx, self.augment, self.batch, task.num_classes,
             self.select_every, self._score(task, data), self.patience, self.average,
             self.seeds, self.at_once,
         )  # fmt: skip
@@ -197,19 +197,19 @@ class Distillation:
           task: Task with training examples.
         """
         data = source(key, task, self.models, self.teachers)
-        keeps = self.policy is None or self.policy.keeps_inputs
+        keeps = self.augment is None or self.augment.keeps_inputs
         if data.inputs and not keeps:
-            raise ValueError("a policy cannot change the inputs of networks that see a whole graph")
+            raise ValueError("an augmentation cannot change the inputs of networks that see a whole graph")
         total = count(data.train)
         if self.batch is not None and self.batch > total and not data.inputs:
             raise ValueError(f"a batch of {self.batch} from {total} training examples")
         if self.select_every is not None and data.val is None:
             raise ValueError(f"select_every looks at validation examples, {task.name!r} has none")
         if self.cache and not keeps:
-            raise ValueError("outputs of a teacher cannot be cached: the policy changes its inputs")
+            raise ValueError("outputs of a teacher cannot be cached: the augmentation changes its inputs")
         given = [name for name, net in self.teachers.items() if known_rows(net) is not None]
         if given and (self.cache is False or not keeps):
-            why = "cache=False asks for the network" if keeps else "the policy changes its inputs"
+            why = "cache=False asks for the network" if keeps else "the augmentation changes its inputs"
             raise ValueError(f"the {given[0]!r} is an array of outputs for the inputs as they are: {why}")
         self._check_widths(task, data)
 
@@ -320,7 +320,7 @@ def learning(
     objective: Any,
     tx: optax.GradientTransformation,
     *,
-    policy: Policy | None = None,
+    augment: Augmentation | None = None,
     batch: int | None = 64,
     num_classes: int = 0,
 ) -> Algorithm:
@@ -330,9 +330,9 @@ def learning(
       models: ``{player: network}`` of those that learn.
       objective: Loss over all players and teachers.
       tx: Optimiser.
-      policy: Change of each batch.
+      augment: Change of each batch.
       batch: Examples of a step; None for all, as graphs of nodes are always.
-      num_classes: Classes of the task, for policies.
+      num_classes: Classes of the task, for augmentations.
 
     Returns:
       An `Algorithm` whose product is ``{player: Bound}``.
@@ -346,8 +346,8 @@ def learning(
         else:
             index = jnp.arange(total) if batch is None else rows(data.order, t, total, batch)
             examples = take(data.train, index)
-            if policy is not None:
-                examples = policy.apply(key, t, examples, num_classes)
+            if augment is not None:
+                examples = augment.apply(key, t, examples, num_classes)
             inputs = dict.fromkeys([*models, *data.teachers], examples.inputs)
         known = [name for name, net in data.teachers.items() if isinstance(net.state, Table)]
         return examples, {**inputs, **{name: (Rows(index),) for name in known}}
@@ -362,12 +362,12 @@ def learning(
     )
 
 
-@lru_cache(maxsize=256)  # the same functions again, so that `jit` finds what it compiled
+@memoized(maxsize=256)
 def _cached(
     models,
     objective,
     tx,
-    policy,
+    augment,
     batch,
     classes,
     every,
@@ -377,7 +377,7 @@ def _cached(
     seeds,
     at_once,
 ) -> Algorithm:
-    alg = learning(dict(models), objective, tx, policy=policy, batch=batch, num_classes=classes)
+    alg = learning(dict(models), objective, tx, augment=augment, batch=batch, num_classes=classes)
     if every is not None and score is not mean_accuracy:
         alg = _with_objective(alg)
     if average is not None:
@@ -407,7 +407,7 @@ def _networks_alone(alg: Algorithm) -> Algorithm:
     return alg._replace(result=lambda state, data: alg.result(state, data)[0])
 
 
-@lru_cache(maxsize=64)  # the same functions again, see `_cached`
+@memoized
 def _measured(metric: Callable[[Context], Any]) -> Callable:
     def score(found, data):
         value = jnp.asarray(metric(_validation(found[0], data)))
@@ -418,7 +418,7 @@ def _measured(metric: Callable[[Context], Any]) -> Callable:
     return score
 
 
-@lru_cache(maxsize=64)
+@memoized
 def _by_objective(objective: Any, steps: int) -> Callable:
     """Minus the objective, as it is weighted in the last step."""
 

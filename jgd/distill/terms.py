@@ -103,12 +103,12 @@ def index_of(ctx: Context, who: str) -> Array:
     """Return positions of the examples of a batch in the training set.
 
     Raises:
-      ValueError: where they are not known, as after a policy that mixes examples.
+      ValueError: where they are not known, as after an augmentation that mixes examples.
     """
     if ctx.batch.index is None:
         raise ValueError(
             f"{who} needs to know which examples a batch holds: give Examples an index, and leave out "
-            "policies that mix examples, such as mixup"
+            "augmentations that mix examples, such as mixup"
         )
     return ctx.batch.index
 

@@ -72,7 +72,7 @@ class TextTransformer(nn.Module):
     """Classifier of token sequences by the mean of their last hidden states.
 
     The further tap ``words`` holds the embeddings of the tokens alone. Embeddings can replace tokens, and the
-    embeddings of two texts can be mixed (see `jgd.distill.mixup`).
+    embeddings of two texts can be mixed (see `jgd.training.mixup`).
 
     Attributes:
       num_classes: Number of classes, the width of the output.

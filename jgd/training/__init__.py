@@ -1,5 +1,16 @@
-"""What turns a task into batches, and batches into a trained classifier."""
+"""What turns a task into batches, changes batches, and fits a classifier to them."""
 
+from jgd.registry import Catalog
+from jgd.training.augment import (
+    Augmentation,
+    chain,
+    crop_flip,
+    cutmix,
+    gaussian_noise,
+    mixup,
+    token_dropout,
+    token_swap,
+)
 from jgd.training.classifier import Metric, classifier, score
 from jgd.training.examples import (
     GraphSet,
@@ -13,6 +24,15 @@ from jgd.training.examples import (
 )
 
 __all__ = [
+    "AUGMENTATIONS",
+    "Augmentation",
+    "chain",
+    "crop_flip",
+    "cutmix",
+    "gaussian_noise",
+    "mixup",
+    "token_dropout",
+    "token_swap",
     "GraphSet",
     "Metric",
     "Splits",
@@ -25,3 +45,10 @@ __all__ = [
     "graph_splits",
     "score",
 ]
+
+AUGMENTATIONS = Catalog(
+    "augmentation",
+    "jgd.training",
+    {"augment": ("mixup", "cutmix", "crop-flip", "gaussian-noise", "token-swap", "token-dropout")},
+)
+"""Augmentations that can be named."""

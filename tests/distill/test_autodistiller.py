@@ -309,7 +309,7 @@ def test_trials_are_offline_distillation():
 
 def test_trials_with_hidden_states_augmentation_and_seeds():
     run = auto.trials(NET, TEACHER, TASK, TX, key=KEY, batch=10, seeds=2)
-    p = Pipeline("dist", "pkd", "last", ("mixup", "noise"))
+    p = Pipeline("dist", "pkd", "last", ("mixup", "gaussian-noise"))
     found = run(p, {"weight": np.asarray([0.1, 1.0]), "soft": np.asarray([0.5, 0.5])}, 2)
     assert found.shape == (2,)
     assert np.isfinite(found).all()

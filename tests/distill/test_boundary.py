@@ -12,12 +12,13 @@ from jgd import losses
 from jgd.core import Model, Outputs, from_nnx, weighted
 from jgd.data.generate import contextual_sbm
 from jgd.data.tasks import ArrayTask
-from jgd.distill import crop_flip, generations, lelp, mixup, offline, predict, scratch, supervised, term
+from jgd.distill import generations, lelp, offline, predict, scratch, supervised, term
 from jgd.distill.data import as_teacher, examples
 from jgd.distill.scores import classified, logits_on, scores
 from jgd.evaluation import compare_students
 from jgd.nn import GCN, Perceptron
 from jgd.nn.saved import save
+from jgd.training import crop_flip, mixup
 
 KEY = jax.random.key(0)
 KD = weighted(kd=(1.0, term(losses.kd)))
@@ -145,7 +146,7 @@ def test_what_cannot_teach_is_told_in_one_line(teacher, message):
 def test_known_outputs_and_changed_inputs_exclude_each_other(tmp_path):
     logits = np.ones((60, 3))
     for settings, message in (
-        ({"policy": mixup()}, "the policy changes its inputs"),
+        ({"augment": mixup()}, "the augmentation changes its inputs"),
         ({"cache": False}, "cache=False asks for the network"),
     ):
         with pytest.raises(ValueError, match=f"'teacher' is an array of outputs.*{message}"):
@@ -253,10 +254,10 @@ def test_without_labels_a_teacher_is_enough():
     bare = changed(y=None)
     assert distance(go(task=bare).params, go().params) == 0  # labels are not looked at
     assert distance(go(task=changed(y=np.full(60, -1))).params, go().params) == 0
-    go(task=bare, policy=mixup())
+    go(task=bare, augment=mixup())
     images = ArrayTask(x=np.ones((12, 4, 4, 1), np.float32), train=np.ones(12, bool), num_classes=3)
     net = Perceptron(3, (8,))
-    go(net, random_teacher(net, features=16), KD, images, policy=crop_flip(1))
+    go(net, random_teacher(net, features=16), KD, images, augment=crop_flip(1))
     for objective in (supervised(), weighted(kd=(1.0, term(losses.kd)), ce=(0.1, supervised()))):
         with pytest.raises(ValueError, match="reads labels, and no training label of 'blobs' is known"):
             go(objective=objective, task=bare)

@@ -13,7 +13,6 @@ from jgd.distill import (
     assistants,
     bd_kd,
     generations,
-    mixup,
     mutual,
     offline,
     online,
@@ -25,6 +24,7 @@ from jgd.distill.data import Rows, ahead, examples, inputs_of, predict, rows, ta
 from jgd.distill.recipes import learning
 from jgd.losses import cross_entropy
 from jgd.nn import GCN, MLP
+from jgd.training import mixup
 
 KEY = jax.random.key(0)
 
@@ -256,7 +256,7 @@ def test_graph_networks_teach_graph_networks_and_perceptrons():
     agree = np.mean(np.argmax(student(*a).logits, -1) == np.argmax(teacher(*a).logits, -1))
     assert agree > 0.9
     with pytest.raises(ValueError, match="whole graph"):
-        offline(MLP(3), teacher, objective, tx, policy=mixup())(KEY, task)
+        offline(MLP(3), teacher, objective, tx, augment=mixup())(KEY, task)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ def test_impossible_data_are_refused():
     with pytest.raises(ValueError, match="batch of 64"):
         offline(NET, random_teacher(), SOFT, TX)(KEY, TASK)
     with pytest.raises(ValueError, match="cannot be cached"):
-        offline(NET, random_teacher(), SOFT, TX, policy=mixup(), cache=True, batch=8)(KEY, TASK)
+        offline(NET, random_teacher(), SOFT, TX, augment=mixup(), cache=True, batch=8)(KEY, TASK)
     no_val = ArrayTask(x=TASK.x, y=TASK.y, train=TASK.train, num_classes=3)
     with pytest.raises(ValueError, match="validation"):
         scratch(NET, TX, batch=8, select_every=2)(KEY, no_val)
@@ -301,8 +301,8 @@ def test_another_key_compiles_nothing(compilations):
 
 @pytest.mark.parametrize("platform", ["cpu", "cuda", "tpu"])
 def test_a_step_lowers(platform):
-    recipe = offline(NET, random_teacher(), SOFT, TX, batch=8, policy=mixup())
+    recipe = offline(NET, random_teacher(), SOFT, TX, batch=8, augment=mixup())
     data = recipe.source(KEY, TASK)
-    alg = learning(recipe.models, SOFT, TX, policy=recipe.policy, batch=8, num_classes=3)
+    alg = learning(recipe.models, SOFT, TX, augment=recipe.augment, batch=8, num_classes=3)
     state = alg.init(KEY, data, None)
     jax.export.export(jax.jit(alg.step), platforms=[platform])(KEY, jnp.asarray(0), state, data, None)

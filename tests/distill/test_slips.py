@@ -13,6 +13,7 @@ from jgd import distill, losses
 from jgd.core import Context, Examples, Outputs, train, weighted
 from jgd.distill.recipes import offline
 from jgd.distill.terms import supervised, term
+from jgd.training import cutmix, gaussian_noise, mixup
 
 KEY = jax.random.key(0)
 TEACHER = random_teacher()
@@ -155,7 +156,7 @@ def test_ensembles_take_mixed_labels():
 
 @pytest.mark.parametrize("name", ["dkd", "pld"])
 def test_students_learn_from_mixed_examples(name):
-    student = go(getattr(distill, name)(), policy=distill.mixup(), steps=100)
+    student = go(getattr(distill, name)(), augment=mixup(), steps=100)
     assert np.isfinite(np.asarray(student(TASK.x).logits)).all()
 
 
@@ -163,11 +164,11 @@ def test_mixed_examples_are_none_of_the_memory():
     """A bank or a table of each example would be given what belongs to others."""
     batch = Examples((jnp.ones((6, 4)),), jnp.arange(6) % 3, None, jnp.arange(6))
     images = batch._replace(inputs=(jnp.ones((6, 4, 4, 1)),))
-    for policy in (distill.mixup(), distill.cutmix()):
-        assert policy.apply(KEY, 0, images, 3).index is None
-    assert distill.gaussian_noise(0.1).apply(KEY, 0, batch, 3).index is batch.index
-    with pytest.raises(ValueError, match="leave out policies that mix") as caught:
-        go(weighted(ce=(1.0, supervised()), crd=(0.8, distill.crd(negatives=4))), policy=distill.mixup())
+    for augment in (mixup(), cutmix()):
+        assert augment.apply(KEY, 0, images, 3).index is None
+    assert gaussian_noise(0.1).apply(KEY, 0, batch, 3).index is batch.index
+    with pytest.raises(ValueError, match="leave out augmentations that mix") as caught:
+        go(weighted(ce=(1.0, supervised()), crd=(0.8, distill.crd(negatives=4))), augment=mixup())
     line(caught)
 
 

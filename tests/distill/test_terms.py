@@ -9,10 +9,10 @@ from distill_toy import NET, TALL, TASK, TX, random_teacher
 from jgd.core import Context, Examples, Outputs, from_linen, weighted
 from jgd.data.generate import contextual_sbm
 from jgd.distill.data import examples, take
-from jgd.distill.policies import mixup
 from jgd.distill.recipes import scratch
 from jgd.distill.terms import linear, mean_teacher, mutual, read, supervised, term
 from jgd.nn import GCN
+from jgd.training import mixup
 
 KEY = jax.random.key(0)
 

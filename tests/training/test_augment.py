@@ -1,3 +1,5 @@
+"""Augmentations: what they change, in what shares, and what they leave as it is."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 from jgd.core import Examples
 from jgd.data.tasks import ArrayTask
 from jgd.distill import hinton, offline, scratch
-from jgd.distill.policies import (
-    Policy,
+from jgd.nn import TextTransformer
+from jgd.training.augment import (
+    Augmentation,
     chain,
     crop_flip,
     cutmix,
@@ -20,7 +23,6 @@ from jgd.distill.policies import (
     token_dropout,
     token_swap,
 )
-from jgd.nn import TextTransformer
 
 KEY = jax.random.key(0)
 STEP = jnp.asarray(0)
@@ -31,8 +33,8 @@ def batch(rows=12, shape=(3,), classes=4, weights=None):
     return Examples((x,), jnp.arange(rows) % classes, weights, jnp.arange(rows))
 
 
-def run(policy, given, key=KEY, classes=4):
-    return policy.apply(key, STEP, given, classes)
+def run(augment, given, key=KEY, classes=4):
+    return augment.apply(key, STEP, given, classes)
 
 
 def test_all_clean_is_a_permutation():
@@ -82,11 +84,11 @@ def test_loss_weights_are_mixed_too():
 
 
 def test_the_same_key_gives_the_same_batch_under_jit_and_vmap():
-    given, policy = batch(), mixup(0.4, clean=0.5)
-    one = run(policy, given)
-    jitted = jax.jit(lambda k: run(policy, given, k).inputs[0])(KEY)
+    given, augment = batch(), mixup(0.4, clean=0.5)
+    one = run(augment, given)
+    jitted = jax.jit(lambda k: run(augment, given, k).inputs[0])(KEY)
     np.testing.assert_allclose(one.inputs[0], jitted, rtol=1e-6)
-    many = jax.vmap(lambda k: run(policy, given, k).inputs[0])(jnp.stack([KEY, jax.random.key(9)]))
+    many = jax.vmap(lambda k: run(augment, given, k).inputs[0])(jnp.stack([KEY, jax.random.key(9)]))
     np.testing.assert_allclose(many[0], jitted, rtol=1e-6)
     assert np.abs(many[0] - many[1]).max() > 0.1
 
@@ -121,7 +123,7 @@ def test_noise_has_its_scale():
 
 
 def test_a_chain_keeps_inputs_where_all_do():
-    same = Policy(lambda key, t, batch, num_classes: batch, keeps_inputs=True)
+    same = Augmentation(lambda key, t, batch, num_classes: batch, keeps_inputs=True)
     assert chain(same, same).keeps_inputs
     assert not chain(same, mixup()).keeps_inputs
     np.testing.assert_array_equal(run(chain(same, same), batch()).inputs[0], batch().inputs[0])
@@ -168,8 +170,8 @@ def test_a_student_learns_from_mixed_texts():
     large, small = (TextTransformer(2, 9, width=w, depth=1, heads=2, length=5, dropout=0.0) for w in (12, 8))
     tx = optax.adam(1e-2)
     teacher = scratch(large, tx, steps=40, batch=16)(KEY, task)
-    policy = chain(token_swap(), mixup())
-    student = offline(small, teacher, hinton(), tx, steps=120, batch=16, policy=policy)(KEY, task)
+    augment = chain(token_swap(), mixup())
+    student = offline(small, teacher, hinton(), tx, steps=120, batch=16, augment=augment)(KEY, task)
     assert np.mean(student(x[part >= 32]).logits.argmax(-1) == y[part >= 32]) > 0.9
 
 
@@ -199,12 +201,12 @@ def test_dropped_tokens_leave_one():
     assert run(token_dropout(0.0), whole).inputs[1].all()
 
 
-def test_policies_say_what_they_need():
+def test_augmentations_say_what_they_need():
     with pytest.raises(ValueError, match="floating-point"):
         run(gaussian_noise(1.0), texts())
-    for policy in (mixup(), token_swap(), token_dropout()):
+    for augment in (mixup(), token_swap(), token_dropout()):
         with pytest.raises(ValueError, match=r"tokens \[B, T\]"):
-            run(policy, Examples((jnp.zeros((4, 7, 2), int),), jnp.zeros(4, int)))
+            run(augment, Examples((jnp.zeros((4, 7, 2), int),), jnp.zeros(4, int)))
     with pytest.raises(ValueError, match="probability"):
         token_swap(1.5)
     with pytest.raises(ValueError, match=r"\[B, H, W, C\]"):

@@ -1,7 +1,15 @@
-"""Data policies: what happens to a batch before the networks see it.
+"""Augmentations: random changes of a batch before the networks see it.
 
-A policy is a pure function of a key and a batch. Teacher and students see the same inputs. Outputs of the
-teacher can be computed once, ahead, where the inputs stay what they are in the data (``keeps_inputs``).
+::
+
+    augment = chain(crop_flip(), mixup(0.4))
+    student = jgd.distill.offline(net, teacher, objective, tx, augment=augment)(key, task)
+
+An augmentation is a pure function of a key and a batch. In distillation teacher and students see the same
+inputs. Outputs of the teacher can be computed once, ahead, where the inputs stay what they are in the data
+(``keeps_inputs``). Equal settings make the same function, so that another run compiles nothing.
+
+`jgd.training.AUGMENTATIONS` is the catalogue. Kinds are ``"arrays"`` (images and vectors) and ``"texts"``.
 """
 
 from __future__ import annotations
@@ -14,9 +22,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from jgd.core import Examples
+from jgd.core.memo import memoized
+from jgd.registry import Entry
 
 __all__ = [
-    "Policy",
+    "Augmentation",
     "chain",
     "crop_flip",
     "cutmix",
@@ -28,8 +38,8 @@ __all__ = [
 ]
 
 
-class Policy(NamedTuple):
-    """What is done to a batch.
+class Augmentation(NamedTuple):
+    """A random change of a batch.
 
     Attributes:
       apply: ``(key, t, batch: Examples, num_classes) -> Examples`` of the same static shapes.
@@ -40,34 +50,39 @@ class Policy(NamedTuple):
     keeps_inputs: bool = False
 
 
-def chain(*policies: Policy) -> Policy:
-    """Policies one after another, as in `optax.chain`."""
+@memoized
+def chain(*augmentations: Augmentation) -> Augmentation:
+    """Return one augmentation that applies several, one after another, as in `optax.chain`.
+
+    Args:
+      *augmentations: Augmentations in order.
+    """
 
     def apply(key, t, batch, num_classes):
-        for policy, k in zip(policies, jax.random.split(key, len(policies)), strict=True):
-            batch = policy.apply(k, t, batch, num_classes)
+        for one, k in zip(augmentations, jax.random.split(key, len(augmentations)), strict=True):
+            batch = one.apply(k, t, batch, num_classes)
         return batch
 
-    return Policy(apply, all(p.keeps_inputs for p in policies))
+    return Augmentation(apply, all(one.keeps_inputs for one in augmentations))
 
 
 def _continuous(batch: Examples) -> Array:
     x = batch.inputs[0]
     if len(batch.inputs) != 1 or not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(
-            f"this policy needs one array of floating-point inputs, got {len(batch.inputs)} of "
+            f"this augmentation needs one array of floating-point inputs, got {len(batch.inputs)} of "
             f"{[str(i.dtype) for i in batch.inputs]}"
         )
     return x
 
 
 def _tokens(batch: Examples) -> tuple[Int[Array, "B T"], Bool[Array, "B T"]]:
-    """Tokens, and which of them are real."""
+    """Return tokens and the mask of those that are no padding."""
     x = batch.inputs[0]
     if len(batch.inputs) > 2 or x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
         raise ValueError(
-            f"this policy needs tokens [B, T] and at most their mask, got {len(batch.inputs)} arrays, the "
-            f"first {x.dtype} of shape {x.shape}"
+            f"this augmentation needs tokens [B, T] and at most their mask, got {len(batch.inputs)} arrays, "
+            f"the first {x.dtype} of shape {x.shape}"
         )
     return x, batch.inputs[1] if len(batch.inputs) == 2 else jnp.ones(x.shape, bool)
 
@@ -99,7 +114,7 @@ def _blended(batch: Examples, num_classes: int, first, second, weight, inputs) -
 def partial_weights(
     key: Array, size: int, alpha: float = 1.0, clean: float = 0.0, exact: bool = True
 ) -> Float[Array, " B"]:
-    """Weights ``λ ~ Beta(alpha, alpha)``, one for each example, set to one for a share of them.
+    """Draw weights ``λ ~ Beta(alpha, alpha)``, one for each example, and set a share of them to one.
 
     Args:
       key: Random key.
@@ -108,7 +123,7 @@ def partial_weights(
       clean: Share of examples with ``λ = 1``.
       exact: Whether exactly ``round(clean * size)`` of them stay clean. Otherwise ``int(clean * size)``
         examples are drawn with replacement, which leaves a share of ``1 - (1 - 1/size)^(clean * size)``, 59 %
-        at 0.9: what the authors' code does, and their numbers come from.
+        at 0.9. The authors' code does this, and their numbers come from it.
     """
     k_beta, k_clean = jax.random.split(key)
     weight = jax.random.beta(k_beta, alpha, alpha, (size,))
@@ -121,14 +136,15 @@ def partial_weights(
     return jnp.where(mask, 1.0, weight)
 
 
-def mixup(alpha: float = 1.0, *, clean: float = 0.0, exact: bool = True) -> Policy:
-    """Examples become weighted means of two, and so do their labels (Zhang et al., ICLR 2018).
+@memoized
+def mixup(alpha: float = 1.0, *, clean: float = 0.0, exact: bool = True) -> Augmentation:
+    """Replace examples by weighted means of two, and their labels alike (Zhang et al., ICLR 2018).
 
     Both partners are permutations of the batch and every example has a weight of its own. With ``clean`` it
     is the partial mixup of Choi et al. (WACV 2023): only ``1 - clean`` of the batch is mixed.
 
-    Of texts it is the embeddings that are mixed (MixKD, Liang et al., ICLR 2021), by each network its own:
-    networks get ``(tokens, mask, other tokens, their mask, weight)``, as `jgd.nn.TextTransformer` takes them.
+    Of texts the embeddings are mixed (MixKD, Liang et al., ICLR 2021), in each network its own: networks get
+    ``(tokens, mask, other tokens, their mask, weight)``, as `jgd.nn.TextTransformer` takes them.
 
     Args:
       alpha: Both parameters of the Beta distribution of the weights.
@@ -153,10 +169,11 @@ def mixup(alpha: float = 1.0, *, clean: float = 0.0, exact: bool = True) -> Poli
             inputs = (along * x[first] + (1 - along) * x[second],)
         return _blended(batch, num_classes, first, second, weight, inputs)
 
-    return Policy(apply)
+    return Augmentation(apply)
 
 
-def cutmix(alpha: float = 1.0) -> Policy:
+@memoized
+def cutmix(alpha: float = 1.0) -> Augmentation:
     """Replace a rectangle of each image by another image's, labels in proportion (CutMix, Yun et al. 2019).
 
     Images are ``[B, H, W, C]``; every image has a rectangle of its own.
@@ -184,11 +201,17 @@ def cutmix(alpha: float = 1.0) -> Policy:
         mixed = jnp.where(inside[..., None], x[second], x)
         return _blended(batch, num_classes, first, second, weight, (mixed,))
 
-    return Policy(apply)
+    return Augmentation(apply)
 
 
-def crop_flip(padding: int = 4, *, flip: bool = True) -> Policy:
-    """Images are shifted by up to ``padding`` pixels, zeros coming in, and every other one is mirrored."""
+@memoized
+def crop_flip(padding: int = 4, *, flip: bool = True) -> Augmentation:
+    """Shift images at random, with zeros at the border, and mirror half of them.
+
+    Args:
+      padding: Largest shift, in pixels.
+      flip: Whether images are mirrored, each with probability 0.5.
+    """
 
     def apply(key, t, batch, num_classes):
         del t, num_classes
@@ -206,22 +229,34 @@ def crop_flip(padding: int = 4, *, flip: bool = True) -> Policy:
             cut = jnp.where(_along(mirrored, x), cut[:, :, ::-1], cut)
         return batch._replace(inputs=(cut,))
 
-    return Policy(apply)
+    return Augmentation(apply)
 
 
-def gaussian_noise(scale: float) -> Policy:
-    """Add normal noise of a standard deviation to the inputs."""
+@memoized
+def gaussian_noise(scale: float = 0.1) -> Augmentation:
+    """Add normal noise to the inputs.
+
+    Args:
+      scale: Standard deviation of the noise.
+    """
 
     def apply(key, t, batch, num_classes):
         del t, num_classes
         x = _continuous(batch)
         return batch._replace(inputs=(x + scale * jax.random.normal(key, x.shape, x.dtype),))
 
-    return Policy(apply)
+    return Augmentation(apply)
 
 
-def token_swap(rate: float = 0.1) -> Policy:
-    """Neighbouring tokens change places, each pair of a random half of all with probability ``rate``."""
+@memoized
+def token_swap(rate: float = 0.1) -> Augmentation:
+    """Swap neighbouring tokens.
+
+    The tokens of a text are paired in one of two ways, drawn for each text.
+
+    Args:
+      rate: Probability of a swap of each pair.
+    """
     _probability(rate)
 
     def apply(key, t, batch, num_classes):
@@ -237,13 +272,17 @@ def token_swap(rate: float = 0.1) -> Policy:
         swapped = jnp.take_along_axis(x, jnp.where(chosen, other, at), axis=1)
         return batch._replace(inputs=(swapped, *batch.inputs[1:]))
 
-    return Policy(apply)
+    return Augmentation(apply)
 
 
-def token_dropout(rate: float = 0.1) -> Policy:
-    """Tokens are hidden from the networks with probability ``rate``, but never all of a text.
+@memoized
+def token_dropout(rate: float = 0.1) -> Augmentation:
+    """Hide tokens from the networks, but never all of a text.
 
     Networks get ``(tokens, mask)``.
+
+    Args:
+      rate: Probability of each token to be hidden.
     """
     _probability(rate)
 
@@ -254,9 +293,19 @@ def token_dropout(rate: float = 0.1) -> Policy:
         last = draws == jnp.max(draws, axis=1, keepdims=True)
         return batch._replace(inputs=(x, mask & ((draws >= rate) | last)))
 
-    return Policy(apply)
+    return Augmentation(apply)
 
 
 def _probability(rate: float) -> None:
     if not 0 <= rate <= 1:
         raise ValueError(f"rate is a probability in [0, 1], got {rate}")
+
+
+ENTRIES = (
+    Entry("mixup", mixup, "Weighted means of two examples.", "Zhang et al. 2018", ("arrays", "texts")),
+    Entry("cutmix", cutmix, "A rectangle of another image.", "Yun et al. 2019", ("arrays",)),
+    Entry("crop-flip", crop_flip, "Images shifted and mirrored.", "", ("arrays",)),
+    Entry("gaussian-noise", gaussian_noise, "Normal noise on the inputs.", "", ("arrays",)),
+    Entry("token-swap", token_swap, "Neighbouring tokens swapped.", "", ("texts",)),
+    Entry("token-dropout", token_dropout, "Tokens hidden at random.", "", ("texts",)),
+)
