@@ -9,7 +9,7 @@ from distill_toy import NET, TASK, TX, random_teacher
 from flax import nnx
 
 from jgd import losses
-from jgd.core import Model, Outputs, from_nnx, weighted
+from jgd.core import Model, Outputs, from_nnx, in_memory, weighted
 from jgd.data.generate import contextual_sbm
 from jgd.data.tasks import ArrayTask
 from jgd.distill import generations, lelp, offline, predict, scratch, supervised, term
@@ -238,6 +238,7 @@ def test_a_student_of_another_width_is_refused_before_it_trains(width):
     def loop(*args, **kwargs):
         raise AssertionError("it trains")
 
+    loop.stage = in_memory.stage
     with pytest.raises(ValueError, match=f"the model has {width} outputs, 'blobs' has 3 classes"):
         scratch(Perceptron(width, (8,)), TX, **SHORT)(KEY, TASK, loop)
 

@@ -307,6 +307,7 @@ def test_probes_lower_everywhere(platform):
         stage.update(alg=alg, data=data)
         return in_memory(name, alg, key, data, steps)
 
+    loop.stage = in_memory.stage
     task = dataclasses.replace(TASK, train=np.arange(60) < 12)
     probes.probes(KEY, NET, task, TX, members=2, steps=1, batch=4, every=3, loop=loop)
 
