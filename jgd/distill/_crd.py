@@ -58,7 +58,7 @@ def groups(labels: Int[Array, " N"]) -> Groups:
 
 
 def draw_others(key: Array, sorted_by: Groups, index: Int[Array, " B"], draws: int) -> Int[Array, "B K"]:
-    """Examples drawn uniformly from those of all classes but that of each example.
+    """Draw examples uniformly from those of all classes but that of each example.
 
     Args:
       key: Random key.
@@ -99,7 +99,7 @@ def crd(
       teacher: Name of the network that it learns from.
 
     Raises:
-      ValueError: for settings outside their range.
+      ValueError: For settings outside their range.
     """
     if dim < 1 or negatives < 1 or temperature <= 0 or not 0 <= momentum <= 1:
         raise ValueError(

@@ -32,7 +32,7 @@ def apart(whole: Objective, *names: str) -> Objective:
       *names: Names of its terms.
 
     Raises:
-      ValueError: for names that it does not have.
+      ValueError: For names that it does not have.
     """
     weights: dict[str, Any] = {name: weight for name, weight, _ in whole.terms}
     if not names or not set(names) <= set(weights):

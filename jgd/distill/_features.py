@@ -128,7 +128,7 @@ def adaptor(student: Array, teacher: Array, *, relu: bool = True) -> nn.Module:
       relu: Whether a ReLU follows the convolution, for a teacher's map after one.
 
     Raises:
-      ValueError: for sizes that none of these makes equal.
+      ValueError: For sizes that none of these makes equal.
     """
     if student.ndim != 4:
         return nn.Dense(teacher.shape[-1])
@@ -167,7 +167,7 @@ class _Same(nn.Module):
 
 
 def fitnet(at: Place = "stage2", *, relu: bool = True, **settings: Any) -> Objective:
-    """FitNet's hint: a map of the student, adapted, must be the teacher's. Weight 100.
+    """Return FitNet's hint: a map of the student, adapted, must be the teacher's. Weight 100.
 
     Args:
       at: Place of a map or a vector.
@@ -178,7 +178,7 @@ def fitnet(at: Place = "stage2", *, relu: bool = True, **settings: Any) -> Objec
 
 
 def attention(stages: Sequence[Place] = STAGES, **settings: Any) -> Objective:
-    """Attention transfer. Weight 1000; ``squared=False`` for the paper's distance.
+    """Return attention transfer. Weight 1000; ``squared=False`` for the paper's distance.
 
     Args:
       stages: Places of maps, of any sizes and widths.
@@ -188,7 +188,7 @@ def attention(stages: Sequence[Place] = STAGES, **settings: Any) -> Objective:
 
 
 def nst(stages: Sequence[Place] = STAGES, **settings: Any) -> Objective:
-    """Neuron selectivity transfer. Weight 50.
+    """Return neuron selectivity transfer. Weight 50.
 
     Args:
       stages: Places of maps, of any sizes and widths.
@@ -198,17 +198,17 @@ def nst(stages: Sequence[Place] = STAGES, **settings: Any) -> Objective:
 
 
 def similarity(at: Place = "stage3", **settings: Any) -> Objective:
-    """Similarity-preserving distillation. Weight 3000, with batches of 64."""
+    """Return similarity-preserving distillation. Weight 3000, with batches of 64."""
     return term(losses.similarity_preserving, at=at, **settings)
 
 
 def pkt(at: Place = "embedding", **settings: Any) -> Objective:
-    """Probabilistic knowledge transfer. Weight 30000, with batches of 64."""
+    """Return probabilistic knowledge transfer. Weight 30000, with batches of 64."""
     return term(losses.pkt_loss, at=at, **settings)
 
 
 def rkd(at: Place = "embedding", *, distance: Any = 25.0, angle: Any = 50.0, **settings: Any) -> Objective:
-    """Relational distillation: distances and angles, in the authors' proportion. Weight 1.
+    """Return relational distillation, distances and angles in the authors' proportion. Weight 1.
 
     Args:
       at: Place of vectors.
@@ -223,7 +223,7 @@ def rkd(at: Place = "embedding", *, distance: Any = 25.0, angle: Any = 50.0, **s
 
 
 def ickd(at: Place = "stage3", **settings: Any) -> Objective:
-    """Inter-channel correlation. A connector is learned where the networks differ in channels.
+    """Return inter-channel correlation, with a connector where the networks differ in channels.
 
     Args:
       at: Place of maps, of any sizes.
@@ -240,7 +240,7 @@ def fsp(
     stages: Sequence[tuple[At, At]] = (("stage0", "stage1"), ("stage1", "stage2"), ("stage2", "stage3")),
     **settings: Any,
 ) -> Objective:
-    """Flow of the solution procedure, for networks of equal widths. Weight 50.
+    """Return the flow of the solution procedure, for networks of equal widths. Weight 50.
 
     The authors train on it first and on labels afterwards: give the student of the first run as ``start`` of
     the second one.
@@ -273,7 +273,7 @@ def cc(
     student: str = "model",
     teacher: str = "teacher",
 ) -> Objective:
-    """Correlation congruence between linear embeddings of both networks, both trained.
+    """Return correlation congruence between linear embeddings of both networks, both trained.
 
     ``"kernel"`` compares Gaussian kernels of embeddings of unit length, ``|K_s - K_t|_F / B²``, weight 0.003;
     ``"neighbours"`` is what the authors' code has, weight 0.02. With a map of the teacher that is trained,
@@ -326,7 +326,7 @@ class _Regressor(nn.Module):
 
 
 def vid(stages: Sequence[Place] = STAGES, *, variance: float = 5.0, **settings: Any) -> Objective:
-    """Variational information distillation. Weight 1.
+    """Return variational information distillation. Weight 1.
 
     A regressor of three 1x1 convolutions for each stage; the variances of the teacher's channels are trained
     too, as the authors meant (one implementation in use leaves them where they begin).
@@ -356,7 +356,7 @@ def ofd(
     student: str = "model",
     teacher: str = "teacher",
 ) -> Objective:
-    """Overhaul of feature distillation: maps before ReLU, later stages count more. Weight 1e-3.
+    """Return the overhaul of feature distillation: maps before ReLU, later stages count more. Weight 1e-3.
 
     Stage l of n counts ``2^-(n-l)``; its sum of squares is averaged over examples. The margin of a channel is
     the mean of its negative values, taken as normal: with mean and deviation from the batch normalisation
@@ -370,7 +370,7 @@ def ofd(
       teacher: Name of the network that it learns from.
 
     Raises:
-      ValueError: for norms of another number than stages, or when it is run in a loop that does not know all
+      ValueError: For norms of another number than stages, or when it is run in a loop that does not know all
         examples and has no norms.
     """
     if norms is not None and len(norms) != len(stages):
@@ -406,7 +406,7 @@ def ofd(
 
 
 def _moments(ctx: Context, player: str, places: Sequence[At], batch: int = 256) -> list[tuple[Array, Array]]:
-    """Mean and standard deviation of each channel over all training examples and positions."""
+    """Return mean and standard deviation of each channel over all training examples and positions."""
     train = source_of(ctx, "ofd without norms").train
     count = number_of(train)
     size = min(batch, count)
@@ -474,7 +474,7 @@ def review(
     width: int | None = None,
     **settings: Any,
 ) -> Objective:
-    """Knowledge review: the student's stages are fused from the last down, each compared by `losses.hcl`.
+    """Return knowledge review: the student's stages, fused from the last down, each compared by `losses.hcl`.
 
     Weight 1 (5 for ResNet-32x4 to 8x4), growing over 20 epochs: see `jgd.distill.ramp`.
 
@@ -570,7 +570,7 @@ def factor_transfer(
     student: str = "model",
     teacher: str = "teacher",
 ) -> Objective:
-    """Factor transfer: the student's translator must say what a paraphraser says of the teacher. Weight 200.
+    """Return factor transfer: the student's translator must equal the teacher's paraphraser. Weight 200.
 
     The paraphraser is an autoencoder of the teacher's map. It is trained first, when the objective is made,
     on batches of all training examples; then it is fixed (the state of the objective), and the translator is

@@ -36,7 +36,7 @@ Pick = Callable[[Array], Array]
 
 
 def _states(outputs: Outputs, pick: Pick | None) -> dict[int, Array]:
-    """Hidden states by the number of their layer."""
+    """Return hidden states by the number of their layer."""
     found = {
         int(name[5:]): value if pick is None else pick(value)
         for name, value in outputs.taps.items()
@@ -53,7 +53,7 @@ def _both(ctx: Context, student: str, teacher: str, pick: Pick | None):
 
 
 def _weights(ctx: Context, shape: tuple[int, ...]) -> Array | None:
-    """Weights of hidden states of this shape: those of their examples, zero where there is no token."""
+    """Return weights of hidden states: those of their examples, zero where there is no token."""
     batch, weights = ctx.batch, None
     if batch.weights is not None:
         weights = jnp.broadcast_to(batch.weights.reshape(-1, *[1] * (len(shape) - 1)), shape)
@@ -109,7 +109,7 @@ def layers(
       **settings: Settings of the loss.
 
     Raises:
-      ValueError: when it is run, for a pair of which one network has no such layer.
+      ValueError: For a pair of which one network has no such layer, when it is run.
     """
 
     def chosen(ctx):
@@ -161,7 +161,7 @@ def emd(
     """
 
     def split(ctx):
-        """Stacked layers of both, and the pair of embeddings if they have them."""
+        """Return stacked layers of both, and the pair of embeddings if they have them."""
         sides = _both(ctx, student, teacher, pick)
         first = [side[0] for side in sides] if all(0 in side for side in sides) else None
         sides = [{i: x for i, x in side.items() if i} for side in sides]

@@ -54,7 +54,7 @@ def _subclassed(model: Model, num_classes: int, temperature: float) -> Model:
 
 
 def head(h: Float[Array, "n D"], z: Float[Array, "n C"]) -> Float[Array, "D C"]:
-    """Weights W of ``z = h W + b`` by least squares: exact for a linear head of any library."""
+    """Return the weights W of ``z = h W + b`` by least squares, exact for a linear head of any library."""
     centred = h - jnp.mean(h, axis=0)
     return jnp.linalg.lstsq(centred, z - jnp.mean(z, axis=0), rcond=1e-5)[0]
 

@@ -176,7 +176,7 @@ def kdcl(
 def ctkd(
     *, hard: Any = 0.1, soft: Any = 0.9, ramp_steps: int = 1000, start: float = 1.0, **settings: Any
 ) -> Objective:
-    """Hinton's loss at a temperature that is learned against the student (Li et al., AAAI 2023).
+    """Return Hinton's loss at a temperature that is learned against the student (Li et al., AAAI 2023).
 
     One temperature for all examples, ``1 + 20 sigmoid(θ)``, is trained by the same optimiser with its
     gradient reversed; the reversal sets in over ``ramp_steps`` (10 epochs in the paper).

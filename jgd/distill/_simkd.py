@@ -33,10 +33,10 @@ __all__ = ["last_linear", "reusing", "simkd"]
 
 
 def last_linear(params: Mapping[str, Any]) -> tuple[Float[Array, "D C"], Float[Array, " C"]]:
-    """Weights and biases of the last linear layer at the top of a Flax network, by its number.
+    """Return weights and biases of the last linear layer at the top of a Flax network, by its number.
 
     Raises:
-      ValueError: where there is none, or several without numbers.
+      ValueError: Where there is none, or several without numbers.
     """
     found = {
         name: layer

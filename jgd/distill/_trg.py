@@ -33,14 +33,14 @@ __all__ = ["tokens", "trg"]
 
 
 def tokens(features: Float[Array, "..."], grid: tuple[int, int] | None = None) -> Float[Array, "B N D"]:
-    """Tokens of a map ``[B, H, W, C]``, one for each cell of a grid, or tokens as they are.
+    """Return tokens of a map ``[B, H, W, C]``, one for each cell of a grid, or tokens as they are.
 
     Args:
       features: Map, or tokens ``[B, N, D]``.
       grid: Cells that the map is averaged to; None for one token for each position.
 
     Raises:
-      ValueError: for anything else.
+      ValueError: For anything else.
     """
     if features.ndim == 3:
         return features

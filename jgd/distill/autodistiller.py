@@ -121,14 +121,14 @@ class History(NamedTuple):
 
 
 def history(path: str | os.PathLike[str] | None = None) -> History:
-    """Finished runs.
+    """Return finished runs.
 
     Args:
       path: Log of `search`, of which each pipeline's run with the largest budget counts; None for the
         authors' table, see `jgd.data.distiller.distillation_runs`.
 
     Raises:
-      DataError: for files that are missing or damaged.
+      DataError: For files that are missing or damaged.
     """
     if path is not None:
         with reading(path):
@@ -201,7 +201,7 @@ def _choices(pipeline: Pipeline) -> set[str]:
 
 
 def _targets(runs: Sequence[Run], target: str, within: str) -> Float[np.ndarray, " R"]:
-    """Ranks in (-1/2, 1/2), or centred scores, within each task."""
+    """Return ranks in (-1/2, 1/2), or centred scores, within each task."""
     groups: dict[Any, list[int]] = defaultdict(list)
     for i, run in enumerate(runs):
         groups[run.task if within == "task" else (run.task, run.student, run.teacher)].append(i)
@@ -265,7 +265,7 @@ def recommend(
       Positions among the candidates, the best first; among equals the first.
 
     Raises:
-      ValueError: without past runs, or for more recommendations than candidates.
+      ValueError: For more recommendations than candidates, or without past runs.
     """
     if not past.runs:
         raise ValueError("there are no past runs to learn from")
@@ -317,7 +317,7 @@ def leave_one_out(
     similar: bool = False,
     **settings: Any,
 ) -> list[LeftOut]:
-    """Recommend for each task from the runs of the others, and look up how the recommended ones did.
+    """Recommend for each task from the runs of the others, and look up the scores of the recommended ones.
 
     Candidates are the pipelines that were run on the task, in an order that does not depend on how they did;
     several runs of one count by their mean, failed ones not.
@@ -376,7 +376,7 @@ def space(
     augmentation: Sequence[tuple[str, ...]] = ((),),
     **settings: Sequence[float | int],
 ) -> tuple[Pipeline, ...]:
-    """All pipelines of a grid, each once: what a structure has no use for is left out.
+    """Return all pipelines of a grid, each once, without settings that a structure does not read.
 
     Args:
       logits: Names in `LOGITS`.
@@ -519,7 +519,7 @@ def search(
     task: str = "task",
     log: str | os.PathLike[str] | None = None,
 ) -> list[Run]:
-    """Successive halving: run all pipelines a little, the better ones longer. With one rung: random search.
+    """Run all pipelines a little, the better ones longer: successive halving; random search with one rung.
 
     Args:
       pipelines: Pipelines to try.
@@ -537,7 +537,7 @@ def search(
       The last run of each pipeline, the best first: those that went further, then those with better scores.
 
     Raises:
-      ValueError: for no pipelines, budgets that do not ascend, or a share outside 0..1.
+      ValueError: For no pipelines, budgets that do not ascend, or a share outside 0..1.
     """
     alive = list(dict.fromkeys(pipelines))
     if not alive or not rungs or list(rungs) != sorted(set(rungs)) or rungs[0] < 1 or not 0 < keep < 1:

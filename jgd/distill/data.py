@@ -1,4 +1,4 @@
-"""What a distillation loop is given: examples of a task, batches of them, and outputs of teachers ahead."""
+"""Data of a distillation loop: examples of a task, batches of them, outputs of teachers computed ahead."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def examples(task: Any, split: str) -> Examples:
     nodes, the weights say which of them are in the split, and the masks are those of all splits.
 
     Raises:
-      ValueError: for another kind of task, a task without this split, or with NaN among its inputs.
+      ValueError: For another kind of task, a task without this split, or with NaN among its inputs.
     """
     if not isinstance(task, ArrayTask | NodeTask | SequenceTask):
         raise ValueError(
@@ -116,7 +116,7 @@ def examples(task: Any, split: str) -> Examples:
 
 
 def _targets(task: Task, index: Any, counted: np.ndarray) -> tuple[Array | None, Any]:
-    """Targets, None where none of those that count is known, and which of them are known."""
+    """Return targets (None where none of those that count is known), and which of them are known."""
     labels = task.labels if isinstance(task, NodeTask) else task.y
     if labels is None:
         return None, True
@@ -129,7 +129,7 @@ def inputs_at(task: ArrayTask | SequenceTask, index: Any, what: str = "inputs") 
     """Return inputs of some rows of a task.
 
     Raises:
-      ValueError: for NaN or infinite numbers, naming the first row.
+      ValueError: For NaN or infinite numbers, naming the first row.
     """
     x = np.asarray(task.x if isinstance(task, ArrayTask) else task.tokens)[index]
     if np.issubdtype(x.dtype, np.floating) and not (finite := np.isfinite(x)).all():
@@ -142,24 +142,26 @@ def inputs_at(task: ArrayTask | SequenceTask, index: Any, what: str = "inputs") 
 
 
 def count(some: Examples) -> int:
-    """How many examples there are, with or without labels."""
+    """Return the number of examples, with or without labels."""
     first = some.targets if some.targets is not None else some.weights
     return some.inputs[0].shape[0] if first is None else first.shape[0]
 
 
 def inputs_of(model: Model, task: NodeTask) -> tuple:
-    """Operator and features of a graph as a network reads them, see `Model.reads`.
+    """Return operator and features of a graph as a network reads them, see `Model.reads`.
 
     Of an inductive task the training graph has the training nodes alone.
     """
     if task.setting == "inductive":
-        raise ValueError("distillation on inductive node tasks: give the induced task of the training nodes")
+        raise ValueError(
+            "distillation does not take inductive node tasks: give the induced task of the training nodes"
+        )
     settings: dict[str, Any] = dict(model.reads or (("normalize", "sym"), ("self_loops", True)))
     return operator(task.graph, **settings), features_for(task.graph)
 
 
 def source(key: Array, task: Task, models: Mapping[str, Model], teachers: Mapping[str, Bound]) -> Source:
-    """Examples of a task for these players."""
+    """Return the data of a loop on a task, for these players."""
     train = examples(task, "train")
     val = None if task.val is None else examples(task, "val")
     inputs: dict[str, tuple] = {}
@@ -171,7 +173,7 @@ def source(key: Array, task: Task, models: Mapping[str, Model], teachers: Mappin
 
 
 def rows(order: Array, t: Array, count: int, batch: int) -> Int[Array, " B"]:
-    """Which examples step ``t`` sees: every epoch goes through all in another order, the rest is dropped."""
+    """Return the examples of step ``t``; every epoch has its own order, an incomplete batch is dropped."""
     epoch = count // batch
     shuffled = jax.random.permutation(jax.random.fold_in(order, t // epoch), count)
     return jax.lax.dynamic_slice(shuffled, ((t % epoch) * batch,), (batch,))
@@ -200,7 +202,7 @@ def source_of(ctx: Context, who: str) -> Source:
       who: Name of the objective, for the error.
 
     Raises:
-      ValueError: where the loop has other data.
+      ValueError: Where the loop has other data.
     """
     if not isinstance(ctx.examples, Source):
         raise ValueError(
@@ -226,7 +228,7 @@ def predict(net: Bound, given: Any, batch: int = 512) -> Outputs:
       batch: Examples at a time; a graph is read as a whole.
 
     Raises:
-      ValueError: for inputs of different lengths or without examples.
+      ValueError: For inputs of different lengths or without examples.
     """
     if batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")
@@ -324,8 +326,8 @@ def as_teacher(teacher: Any) -> Bound:
         ``embedding``; other arrays are taps) or of a network that `jgd.save` has written.
 
     Raises:
-      ValueError: for anything else, and for outputs that are no numbers.
-      DataError: for a file that cannot be read.
+      ValueError: For anything else, and for outputs that are no numbers.
+      DataError: For a file that cannot be read.
     """
     if isinstance(teacher, str | os.PathLike):
         return _from_file(Path(teacher))
@@ -374,12 +376,12 @@ def _given(found: Outputs) -> Bound:
 
 
 def known_rows(net: Bound) -> int | None:
-    """For how many rows a teacher's outputs are given; None for a network."""
+    """Return the number of rows for which a teacher's outputs are given; None for a network."""
     return net.state.logits.shape[0] if net.model is _GIVEN else None
 
 
 def is_given(net: Bound) -> bool:
-    """Whether a network in a `Source` only looks up outputs that were given."""
+    """Return whether a network in a `Source` only looks up outputs that were given."""
     return net.model is _looked_up(_GIVEN)
 
 
@@ -387,7 +389,7 @@ def of_rows(net: Bound, task: Task, index: Any) -> Outputs:
     """Return outputs that are given, of some rows of a task.
 
     Raises:
-      ValueError: where they are not those of all rows of the task.
+      ValueError: Where they are not those of all rows of the task.
     """
     have = known_rows(net)
     rows_of_task = len(np.asarray(task.train)) if task.train is not None else have

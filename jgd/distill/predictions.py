@@ -52,7 +52,7 @@ def read_features(path: Path) -> np.ndarray:
 
 
 def _rows_of_csv(path: Path) -> np.ndarray:
-    """Numbers of a table without labels; a first line of names is left out."""
+    """Return the numbers of a table without labels; a first line of names is left out."""
 
     def number(cell: str) -> float | None:
         try:

@@ -180,7 +180,7 @@ def probes(
       loop: Loop that runs the stage.
 
     Raises:
-      ValueError: for a batch larger than the training set, or members that are no multiple of the folds.
+      ValueError: For a batch larger than the training set, or members that are no multiple of the folds.
     """
     given = labelled(task)
     count = int(given.targets.shape[0])

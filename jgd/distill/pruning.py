@@ -95,7 +95,7 @@ def margin(logits: Float[Array, "*M N C"]) -> Float[Array, " N"]:
 def grand_last(
     logits: Float[Array, "*M N C"], embedding: Float[Array, "*M N D"], labels: Labels
 ) -> Float[Array, " N"]:
-    """`grand` of the last layer alone, in closed form: ``‖p - y‖ √(‖h‖² + 1)``, a mean over nets.
+    """Return `grand` of the last layer alone in closed form, ``‖p - y‖ √(‖h‖² + 1)``, a mean over nets.
 
     Args:
       logits: ``W h + b``.
@@ -210,7 +210,7 @@ def keep(
       hard: Whether large scores are kept, else small ones.
 
     Raises:
-      ValueError: for scores that are not numbers, no labels to balance by, or nothing kept.
+      ValueError: For scores that are not numbers, no labels to balance by, or nothing kept.
     """
     score = np.asarray(score, np.float64)
     n = round(fraction * len(score))
@@ -238,7 +238,7 @@ def pruned(task: AnyTask, index: Int[np.ndarray, " n"]) -> AnyTask:
       index: Positions among them, see `keep`.
 
     Raises:
-      ValueError: for positions that do not exist.
+      ValueError: For positions that do not exist.
     """
     if task.train is None:
         raise ValueError(f"{task.name or 'the task'} has no training examples")
@@ -251,7 +251,7 @@ def pruned(task: AnyTask, index: Int[np.ndarray, " n"]) -> AnyTask:
 
 
 def weight_of(fraction: Any, low: float = 0.0, high: float = 1.0) -> Any:
-    """α by the share that is kept, ``clip(1 - f, low, high)``: a rule of ours that falls as the best α does.
+    """Return α for the share that is kept, ``clip(1 - f, low, high)``: our rule, falling like the best α.
 
     `jgd.distill.ridge.best_alpha` is what theory says of linear regression. With wrong labels, or scores that
     keep hard examples, larger is better: raise ``low``.

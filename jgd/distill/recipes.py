@@ -87,24 +87,25 @@ class Distillation:
 
     Attributes:
       models: ``{player: network}`` of those that learn.
-      teachers: ``{player: network}`` of those that do not, in any form that `offline` takes; bound networks
-        once they are here.
+      teachers: ``{player: network}`` of those that do not, in any form that `offline` takes; stored as bound
+        networks.
       objective: Loss over all of them.
       tx: Optimiser of ``{player: params, "objective": params}``.
       augment: Change of each batch, see `jgd.training.AUGMENTATIONS`; None for none.
       steps: Steps of the optimiser.
       batch: Examples of a step; None for all at once, as graphs of nodes are always.
-      cache: Whether outputs of teachers are computed once, ahead. By default where the augmentation keeps
+      cache: Whether outputs of teachers are computed once, ahead; None does so where the augmentation keeps
         the inputs and they take less than 256 MiB.
       select_every: Steps between validation checks, which select the state that is returned:
         by accuracy, or, for targets that are no classes, by the objective; None for the last state.
-      metric: Score in place of these: ``metric(ctx) -> number`` over all validation examples, higher is
-        better; ``ctx`` is what an objective sees (`jgd.core.Context`), with the outputs of teachers too.
+      metric: Score of the validation checks in place of these, ``metric(ctx) -> number`` over all validation
+        examples; higher is better. ``ctx`` is the context of an objective (`jgd.core.Context`), with the
+        outputs of teachers too.
       patience: Validation checks without improvement before stopping; None disables early stopping.
       average: Decay of a moving average of the parameters that is returned in their place; None for none.
       start: ``{player: bound network}`` to start from.
       seeds: Number of students that are trained in one program; parameters get a leading axis. None for one.
-      at_once: Number of them that are vmapped, the others after them in every step; None for all. With
+      at_once: Number of students that are vmapped, the others after them in every step; None for all. With
         convolutions on CPU 1 is faster.
       alone: Whether the product is the bound network in place of ``{player: bound network}``.
     """
@@ -138,9 +139,9 @@ class Distillation:
         if self.average is not None and not 0 <= self.average < 1:
             raise ValueError(f"average is a decay in [0, 1), got {self.average}")
         if self.patience is not None and self.select_every is None:
-            raise ValueError("patience counts looks at the validation examples: set select_every too")
+            raise ValueError("patience counts validation checks: set select_every too")
         if self.metric is not None and self.select_every is None:
-            raise ValueError("metric looks at the validation examples: set select_every too")
+            raise ValueError("metric is computed in validation checks: set select_every too")
         given = [name for name, model in self.models.items() if starts_given(model)]
         if given and (self.seeds or 1) > 1:
             raise ValueError(
@@ -164,7 +165,7 @@ class Distillation:
           loop: Loop that runs the stage ``distill``.
 
         Raises:
-          ValueError: for a task without training examples, a batch larger than them, an augmentation that
+          ValueError: For a task without training examples, a batch larger than them, an augmentation that
             changes the inputs of a whole graph, a selection without validation examples, networks whose
             outputs do not fit the task, or a task without the labels that the objective reads.
         """
@@ -204,7 +205,7 @@ class Distillation:
         if self.batch is not None and self.batch > total and not data.inputs:
             raise ValueError(f"a batch of {self.batch} from {total} training examples")
         if self.select_every is not None and data.val is None:
-            raise ValueError(f"select_every looks at validation examples, {task.name!r} has none")
+            raise ValueError(f"select_every needs validation examples, {task.name!r} has none")
         if self.cache and not keeps:
             raise ValueError("outputs of a teacher cannot be cached: the augmentation changes its inputs")
         given = [name for name, net in self.teachers.items() if known_rows(net) is not None]
@@ -248,7 +249,7 @@ class Distillation:
                 )
 
     def _score(self, task: Task, data: Source) -> Callable | None:
-        """By what states are selected."""
+        """Return the score by which states are selected."""
         if self.select_every is None:
             return None
         if self.metric is not None:
@@ -263,7 +264,7 @@ class Distillation:
 
 
 def _width_of(task: Task) -> int | None:
-    """How many outputs a network for a task has, as far as the task tells."""
+    """Return the number of outputs of a network for a task, None where the task leaves it open."""
     if task.num_classes:
         return task.num_classes
     labels = task.labels if isinstance(task, NodeTask) else task.y
@@ -271,12 +272,12 @@ def _width_of(task: Task) -> int | None:
 
 
 def take_specs(some: Examples) -> tuple:
-    """Shapes of the inputs of one example, as a batch."""
+    """Return the shapes of the inputs of one example, as a batch."""
     return tuple(jax.ShapeDtypeStruct((1, *x.shape[1:]), x.dtype) for x in some.inputs)
 
 
 def _shapes(net: Bound, inputs: tuple, name: str) -> Outputs:
-    """Shapes of the outputs of a teacher."""
+    """Return the shapes of the outputs of a teacher."""
     specs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), inputs)
     specs = tuple(
         jax.ShapeDtypeStruct(x.shape, jnp.float32) if getattr(x, "dtype", None) == np.uint8 else x
@@ -292,7 +293,7 @@ def _shapes(net: Bound, inputs: tuple, name: str) -> Outputs:
 
 
 def _row_numbers(task: Task, data: Source) -> Any:
-    """Rows of the task in the order of a table of given outputs: training examples, then validation."""
+    """Return rows of the task in the order of a table of given outputs: training, then validation."""
     if isinstance(task, NodeTask):
         return slice(None)
     parts = [data.train.index, *([] if data.val is None else [data.val.index])]
@@ -300,7 +301,7 @@ def _row_numbers(task: Task, data: Source) -> Any:
 
 
 def _runs(alg: Algorithm, key: Array, data: Source) -> bool:
-    """Whether an algorithm that failed on a task without labels has no other fault."""
+    """Return whether an algorithm that failed on a task without labels has no other fault."""
     labels = jnp.zeros(count(data.train), jnp.int32)
     labelled = data._replace(train=data.train._replace(targets=labels))
 
@@ -420,7 +421,7 @@ def _measured(metric: Callable[[Context], Any]) -> Callable:
 
 @memoized
 def _by_objective(objective: Any, steps: int) -> Callable:
-    """Minus the objective, as it is weighted in the last step."""
+    """Return minus the objective, as it is weighted in the last step."""
 
     def score(found, data):
         nets, (params, state) = found
@@ -432,7 +433,7 @@ def _by_objective(objective: Any, steps: int) -> Callable:
 
 
 def _validation(nets: Mapping[str, Bound], data: Source) -> Context:
-    """All players on the validation examples, without dropout."""
+    """Return the context of all players on the validation examples, without dropout."""
     assert data.val is not None
     total = count(data.val)
     val = data.val if data.inputs else take(data.val, jnp.arange(total))

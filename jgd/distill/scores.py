@@ -1,4 +1,4 @@
-"""How good a trained classifier is: right, calibrated, and like its teacher."""
+"""Scores of trained networks: accuracy, calibration, agreement with the teacher."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Classified(NamedTuple):
     """Scores of a classifier, or of several, one number each.
 
     Attributes:
-      accuracy: share of right predictions.
-      nll: mean negative log-likelihood, in nats.
-      ece: expected calibration error of 15 bins.
-      brier: mean squared error of the probabilities, summed over classes.
-      agreement: share of examples with the teacher's prediction, or None.
-      divergence: mean KL from the teacher's probabilities to the student's, or None.
+      accuracy: Share of right predictions.
+      nll: Mean negative log-likelihood, in nats.
+      ece: Expected calibration error of 15 bins.
+      brier: Mean squared error of the probabilities, summed over classes.
+      agreement: Share of examples with the teacher's prediction, or None.
+      divergence: Mean KL from the teacher's probabilities to the student's, or None.
     """
 
     accuracy: Array
@@ -67,7 +67,7 @@ class Classified(NamedTuple):
     divergence: Array | None = None
 
     def __str__(self) -> str:
-        """In words, mean ± deviation over several classifiers."""
+        """Return the scores in words, mean ± deviation over several classifiers."""
         return _in_words(self, ("accuracy", "ece", "agreement"))
 
 
@@ -75,9 +75,9 @@ class Regressed(NamedTuple):
     """Scores of a network that predicts numbers, or of several, one number each.
 
     Attributes:
-      mse: mean squared error.
-      mae: mean absolute error.
-      r2: share of the targets' variance that is explained.
+      mse: Mean squared error.
+      mae: Mean absolute error.
+      r2: Share of the targets' variance that is explained.
     """
 
     mse: Array
@@ -85,7 +85,7 @@ class Regressed(NamedTuple):
     r2: Array
 
     def __str__(self) -> str:
-        """In words, mean ± deviation over several networks."""
+        """Return the scores in words, mean ± deviation over several networks."""
         return _in_words(self, ())
 
 
@@ -94,14 +94,14 @@ class Multilabelled(NamedTuple):
 
     Attributes:
       micro_f1: F1 over all entries, of labels with a positive logit.
-      auc: mean ROC-AUC of the labels.
+      auc: Mean ROC-AUC of the labels.
     """
 
     micro_f1: Array
     auc: Array
 
     def __str__(self) -> str:
-        """In words, mean ± deviation over several networks."""
+        """Return the scores in words, mean ± deviation over several networks."""
         return _in_words(self, ("micro_f1", "auc"))
 
 
@@ -114,14 +114,14 @@ def _in_words(found: Any, shares: tuple[str, ...]) -> str:
 
 
 def logits_on(net: Any, task: Task, split: str = "test", *, several: bool | None = None) -> Array:
-    """Logits of a network on all examples of a split; of a `NodeTask` on all nodes.
+    """Return logits of a network on all examples of a split; of a `NodeTask` on all nodes.
 
     Args:
-      net: a network, several of them with a leading axis, or what else may teach, such as an array of logits
-        with one row for each row of the task (see `jgd.distill.offline`).
-      task: the data.
-      split: which examples.
-      several: whether there is such an axis; logits then have it too. By default it is seen from the shapes.
+      net: Network, several of them with a leading axis, or another form of a teacher, such as an array of
+        logits with one row for each row of the task (see `jgd.distill.offline`).
+      task: Task.
+      split: Name of the split.
+      several: Whether there is such an axis; logits then have it too. None decides by the shapes.
     """
     net = as_teacher(net)
     given = known_rows(net) is not None
@@ -153,14 +153,14 @@ def classified(
     Examples whose label is unknown (-1) are left out of every score.
 
     Args:
-      net: a network, or several of them with a leading axis (those of ``seeds=``).
-      task: the data; of probabilities as labels the likeliest class counts.
-      split: ``"test"``, or another split.
-      teacher: whom the predictions are compared with too: a network, or its logits on all rows of the task.
-      several: whether ``net`` are several; scores then are arrays. By default it is seen from the shapes.
+      net: Network, or several of them with a leading axis (those of ``seeds=``).
+      task: Task; of probabilities as labels the likeliest class counts.
+      split: Name of the split.
+      teacher: Network whose predictions are compared too, or its logits on all rows of the task.
+      several: Whether ``net`` are several; scores then are arrays. None decides by the shapes.
 
     Raises:
-      ValueError: for a task without this split, without a known label there, or whose labels are no classes
+      ValueError: For a task without this split, without a known label there, or whose labels are no classes
         (`scores` takes those).
     """
     if task.target_kind != "probabilities":
@@ -176,16 +176,16 @@ def scores(
     """Score a network by what the targets of its task are.
 
     Args:
-      net: as in `classified`.
-      task: the data.
-      split: ``"test"``, or another split.
-      several: as in `classified`.
+      net: Network, or several, as in `classified`.
+      task: Task.
+      split: Name of the split.
+      several: Whether ``net`` are several, as in `classified`.
 
     Returns:
       `Classified` of classes and probabilities, `Regressed` of numbers, `Multilabelled` of indicators.
 
     Raises:
-      ValueError: for a task without this split, or without a known target there.
+      ValueError: For a task without this split, or without a known target there.
     """
     if task.target_kind in ("classes", "probabilities"):
         return classified(net, task, split, several=several)
@@ -216,10 +216,10 @@ def scored(
     """Compute the scores of `classified` from logits that are known.
 
     Args:
-      logits: of a network on examples, or of several with a leading axis.
-      some: the examples.
-      theirs: the teacher's logits on them.
-      several: whether there is such an axis.
+      logits: Logits of a network on examples, or of several with a leading axis.
+      some: Examples.
+      theirs: The teacher's logits on them.
+      several: Whether there is such an axis.
     """
     labels, where = some.targets, some.weights
     labels = jnp.argmax(labels, -1) if labels.ndim == 2 else labels

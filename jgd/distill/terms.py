@@ -9,8 +9,8 @@
         hint=(100.0, term(losses.hint, at=("stage2", "stage3"), adapt=linear)),
     )
 
-A loss is a plain function ``loss(student, teacher)``; what else it needs (``labels``, ``where``, ``key``) it
-is given because it has an argument of that name.
+A loss is a plain function ``loss(student, teacher)``. If it has arguments named ``labels``, ``where`` or
+``key``, they are passed too.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def read(outputs: Outputs, at: At) -> Any:
         outputs.
 
     Raises:
-      ValueError: for a tap that the network does not have.
+      ValueError: For a tap that the network does not have.
     """
     if callable(at):
         return at(outputs)
@@ -81,7 +81,7 @@ def pair(place: Any) -> tuple[At, At]:
     """Return where to read the student and where the teacher, of a place that may be one for both.
 
     Raises:
-      ValueError: for anything but a name, a function of the outputs, or a pair of these.
+      ValueError: For anything but a name, a function of the outputs, or a pair of these.
     """
     both = place if isinstance(place, tuple) else (place, place)
     if len(both) != 2 or not all(isinstance(at, str) or callable(at) for at in both):
@@ -103,7 +103,7 @@ def index_of(ctx: Context, who: str) -> Array:
     """Return positions of the examples of a batch in the training set.
 
     Raises:
-      ValueError: where they are not known, as after an augmentation that mixes examples.
+      ValueError: Where they are not known, as after an augmentation that mixes examples.
     """
     if ctx.batch.index is None:
         raise ValueError(
@@ -123,7 +123,7 @@ def counted(ctx: Context, on: On = "labelled") -> Array | None:
         ``"test"``; or a function ``ctx -> [B]``.
 
     Raises:
-      ValueError: for a name that the batch does not have.
+      ValueError: For a name that the batch does not have.
     """
     weights, masks = ctx.batch.weights, ctx.batch.masks or {}
     if callable(on):
@@ -146,10 +146,10 @@ _GIVEN = ("labels", "where", "key")
 
 
 def _loss_settings(loss: Any, given: Iterable[str], what: str) -> Mapping[str, inspect.Parameter]:
-    """Parameters of a loss of two arguments, which has all the settings that it is given.
+    """Return the parameters of a loss of two arguments, which must have all the given settings.
 
     Raises:
-      ValueError: for no loss, or a setting that it does not have, with those that it has.
+      ValueError: For no loss, or a setting that it does not have, with those that it has.
     """
     name = getattr(loss, "__name__", type(loss).__name__)
     if isinstance(loss, Objective) or not callable(loss):
@@ -188,7 +188,7 @@ def supervised(loss: Any = cross_entropy, *, player: str = "model", **settings: 
     Examples of unknown class, -1, count no more than those of weight zero.
 
     Raises:
-      ValueError: for a setting that the loss does not have.
+      ValueError: For a setting that the loss does not have.
     """
     _loss_settings(loss, settings, "supervised")
 
@@ -238,7 +238,7 @@ def term(
       **settings: Settings of the loss.
 
     Raises:
-      ValueError: for a setting that the loss does not have, or that also has a schedule.
+      ValueError: For a setting that the loss does not have, or that also has a schedule.
     """
     changing = dict(schedules or {})
     wanted = _loss_settings(loss, [*settings, *changing], "term")
