@@ -73,6 +73,15 @@ def test_shapes_targets_and_weights_stay_valid(entry, kind, batches):
     np.testing.assert_allclose(changed.weights, 1, rtol=1e-6)
     assert changed.masks["train"].dtype == bool
     assert changed.masks["train"].all()
+    # Weights and masks follow the labels: the weight of a mixture is the share of the classes that count.
+    counts = jnp.arange(CLASSES) < 2
+    by_class = run(
+        made, batch._replace(weights=1.0 * counts[batch.targets], masks={"half": counts[batch.targets]})
+    )
+    shares = targets if targets.ndim == 2 else np.eye(CLASSES)[targets]
+    np.testing.assert_allclose(by_class.weights, shares @ np.asarray(counts), atol=1e-6)
+    np.testing.assert_allclose(shares[np.asarray(by_class.masks["half"])] @ np.asarray(~counts), 0, atol=1e-6)
+    assert by_class.masks["half"].any()
     # What does not count does not count afterwards, and unknown targets stay unknown.
     nothing = batch._replace(targets=None, weights=jnp.zeros(ROWS), masks={"train": jnp.zeros(ROWS, bool)})
     changed = run(made, nothing)
