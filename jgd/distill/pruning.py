@@ -27,8 +27,8 @@ score               large for                                                   
 ==================  =======================================================================  ================
 
 `forgetting` is counted while the networks train, see `jgd.distill.probes`. Scores belong to the training
-examples in their order, and come from the labels as they are, wrong ones
-included: among the examples that are hard then are those with wrong labels.
+examples in their order, and come from the labels as they are: examples with wrong labels are among the hard
+ones.
 """
 
 from __future__ import annotations
