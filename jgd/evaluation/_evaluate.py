@@ -28,7 +28,7 @@ from jgd.evaluation.kinds import Kind, kind_of
 from jgd.evaluation.predictors import PREDICTORS
 from jgd.evaluation.scores import Curve, Scores
 from jgd.registry import Choice, choose
-from jgd.training import Metric, Splits
+from jgd.training import AUGMENTATIONS, Augmentation, Metric, Splits
 
 __all__ = ["FULL", "evaluate", "trained"]
 
@@ -134,7 +134,8 @@ def trained(
     train = _examples(kind, small, task, net, config)
     train = jax.tree.map(lambda leaf: leaf[None], train) if stacked else train
     val, test = (kind.real(task, split, net) for split in ("val", "test"))
-    nets, _ = _train(kind, net, (train, val, test), seeds, stacked, key, config, {})
+    augment = _augmentation(small)
+    nets, _ = _train(kind, net, (train, val, test), seeds, stacked, key, config, augment, {})
     return jax.tree.map(lambda leaf: leaf[0], nets) if stacked else nets
 
 
@@ -163,7 +164,17 @@ def _check(kind: Kind, small: Any, task: Any) -> None:
         )
     if small.training.preprocess:
         raise ValueError(f"this set is meant for data changed by {small.training.preprocess.name!r} first")
+    augment = small.training.augment
+    if augment and not set(AUGMENTATIONS[augment.name].kinds) & set(kind.augments):
+        raise ValueError(
+            f"this set prescribes the augmentation {augment.name!r}, which is not for {kind.name}"
+        )
     kind.check(small, task)
+
+
+def _augmentation(small: Any) -> Augmentation | None:
+    choice = small.training.augment if isinstance(small, Condensed) else None
+    return None if choice is None else AUGMENTATIONS.build(choice)
 
 
 def _predictor(small: Any) -> Choice | None:
@@ -206,15 +217,15 @@ def _scores(kind, sets, task, label, seeds, key, config) -> dict[str, tuple[dict
         own = _examples(kind, small, task, net, settings)
         alone = not (kind.stacked and isinstance(small, Condensed))
         shapes = name if alone else str(jax.tree.map(jnp.shape, own))
-        groups.setdefault((net, settings, alone, shapes), {})[name] = own
+        groups.setdefault((net, settings, _augmentation(small), alone, shapes), {})[name] = own
     found = {}
-    for (net, settings, alone, _), members in groups.items():
+    for (net, settings, augment, alone, _), members in groups.items():
         val, test = (kind.real(task, split, net) for split in ("val", "test"))
         _two_classes(settings, val, task)
         own = next(iter(members.values()))
         if not alone:
             own = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members.values())
-        results = _run(kind, net, (own, val, test), seeds, not alone, key, settings)
+        results = _run(kind, net, (own, val, test), seeds, not alone, key, settings, augment)
         found |= dict(zip(members, results, strict=True))
     return found
 
@@ -230,11 +241,11 @@ def _two_classes(config: EvalConfig, val: Any, task: Any) -> None:
         )
 
 
-def _run(kind, net, examples, seeds, stacked, key, config) -> list[tuple[dict, Curve]]:
+def _run(kind, net, examples, seeds, stacked, key, config, augment) -> list[tuple[dict, Curve]]:
     """Return scores and curve of each set of a group."""
     history: dict[str, Any] = {}
     start = time.perf_counter()
-    nets, data = _train(kind, net, examples, seeds, stacked, key, config, history)
+    nets, data = _train(kind, net, examples, seeds, stacked, key, config, augment, history)
     tester = _tester(kind.measure, tuple(kind.metrics.items()), stacked)
     final = jax.tree.map(np.asarray, tester(nets, data.val, data.test))
     seconds = time.perf_counter() - start
@@ -251,17 +262,25 @@ def _run(kind, net, examples, seeds, stacked, key, config) -> list[tuple[dict, C
     return [one(lambda values, i=i: values[i]) for i in range(len(curves["loss"]))]
 
 
-def _train(kind, net, examples, seeds, stacked, key, config, history) -> tuple[Any, Splits]:
+def _train(kind, net, examples, seeds, stacked, key, config, augment, history) -> tuple[Any, Splits]:
     seed = np.asarray(jax.random.key_data(key)).tolist()
     data, batches = kind.splits(*examples, config, seed)
     metric = None if examples[1] is None else kind.metrics[config.select]
-    alg = _algorithm(kind.fit, net, config, metric, seeds, stacked)
+    alg = _algorithm(kind.fit, net, config, metric, augment, seeds, stacked)
     return InMemory(history)("evaluate", alg, key, data, config.steps, batches), data
 
 
 @memoized
-def _algorithm(fit, net, config: EvalConfig, metric: Metric | None, seeds: int, stacked: bool) -> Algorithm:
-    alg = ensemble(fit(net, config, metric), seeds)
+def _algorithm(
+    fit,
+    net,
+    config: EvalConfig,
+    metric: Metric | None,
+    augment: Augmentation | None,
+    seeds: int,
+    stacked: bool,
+) -> Algorithm:
+    alg = ensemble(fit(net, config, metric, augment), seeds)
     return _over_sets(alg) if stacked else alg
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import optax
 from jaxtyping import Array
@@ -10,6 +11,7 @@ from jaxtyping import Array
 from jgd.core import Algorithm, Bound, Context, Examples, Model, keep_best, objective, train
 from jgd.losses import cross_entropy, mean
 from jgd.metrics import accuracy
+from jgd.training.augment import Augmentation
 
 __all__ = ["Metric", "classifier", "score"]
 
@@ -35,6 +37,7 @@ def classifier(
     every: int = 1,
     metric: Metric | None = accuracy,
     measure: Callable[..., Array] = score,
+    augment: Augmentation | None = None,
 ) -> Algorithm:
     """Train with weighted cross-entropy and keep the state that is best on the validation examples.
 
@@ -44,12 +47,14 @@ def classifier(
       every: Steps between validation checks.
       metric: What is measured there; higher is better. None keeps the last state.
       measure: ``(net, examples, metric) -> number``, for validation examples that do not fit into one batch.
+      augment: Augmentation of each batch, whose targets must be probabilities ``[N, C]``.
 
     Returns:
       An `Algorithm` over `jgd.training.Splits` whose product is the best network. Without batches every step
       sees all of ``data.train``.
     """
-    alg = train(model, objective(_loss), tx, prepare=_prepare)
+    prepare = _prepare if augment is None else partial(_augmented, augment)
+    alg = train(model, objective(_loss), tx, prepare=prepare)
     if metric is None:
         return alg
     return keep_best(alg, lambda net, data: measure(net, data.val, metric), every=every)
@@ -62,4 +67,12 @@ def _loss(ctx: Context) -> Array:
 def _prepare(key, t, data, batch):
     del key, t
     batch = data.train if batch is None else batch
+    return batch, {"model": batch.inputs}
+
+
+def _augmented(augment, key, t, data, batch):
+    batch = data.train if batch is None else batch
+    if batch.targets.ndim != 2:
+        raise ValueError(f"augmented batches need probabilities [N, C], got {batch.targets.shape}")
+    batch = augment.apply(key, t, batch, batch.targets.shape[1])
     return batch, {"model": batch.inputs}

@@ -83,6 +83,26 @@ def test_weights_and_targets_of_arrays_count(task):
     assert drawn.loss[-1] < 0.7
 
 
+def test_a_prescribed_augmentation_changes_the_batches(task):
+    """Noise without scale changes nothing; a lot of it leaves nothing to learn; other kinds refuse it."""
+    small = Random(per_class=6)(KEY, task)
+
+    def noisy(scale):
+        choice = Choice("gaussian-noise", {"scale": scale})
+        return score(replace(small, training=replace(small.training, augment=choice)), task)
+
+    plain = score(small, task)
+    np.testing.assert_array_equal(noisy(0.0).loss, plain.loss)
+    assert noisy(100.0).test_mean < plain.test_mean - 0.1
+    mixed = replace(small, training=replace(small.training, augment=Choice("mixup", {"alpha": 1.0})))
+    assert score(mixed, task).loss[-1] > plain.loss[-1] + 0.1  # mixtures of two classes are never certain
+    nodes = Random(nodes=6)(KEY, NODES)
+    with pytest.raises(ValueError, match="augmentation 'mixup', which is not for nodes"):
+        evaluate(replace(nodes, training=Training(augment=Choice("mixup"))), NODES)
+    with pytest.raises(ValueError, match="no augmentation is called 'mixap'"):
+        evaluate(replace(nodes, training=Training(augment=Choice("mixap"))), NODES)
+
+
 def test_pixels_are_scaled_alike_everywhere(rng):
     """Bytes and their floats in 0..1 are the same data, in a coreset too."""
     task = blobs(rng)

@@ -163,5 +163,6 @@ ARRAYS = Kind(
     sizes=(0.01, 0.1),
     check_size=_check_size,
     words=Words("full set", _protocol, ""),
+    augments=("arrays", "texts"),
 )
 ENTRIES = (Entry("arrays", lambda: ARRAYS, "Images, vectors and tokens, each with a class."),)

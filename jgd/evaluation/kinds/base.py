@@ -18,7 +18,7 @@ from jgd.nn.zoo import NETWORKS, members
 from jgd.optim import adam_l2
 from jgd.registry import choose
 from jgd.report.page import Picture
-from jgd.training import Metric, classifier, score
+from jgd.training import Augmentation, Metric, classifier, score
 
 __all__ = ["Kind", "Words", "check_classes", "fit", "named_network", "nbytes", "soft_targets"]
 
@@ -50,8 +50,8 @@ class Kind(NamedTuple):
         examples where there are none and the last state may be tested.
       small: ``(condensed, module, config, task) -> examples`` of a condensed set.
       splits: ``(train, val, test, config, seed) -> (data, batches)`` of a training loop.
-      fit: ``(module, config, metric) -> Algorithm`` that trains the network; without a metric it keeps the
-        last state.
+      fit: ``(module, config, metric, augmentation or None) -> Algorithm`` that trains the network; without a
+        metric it keeps the last state.
       measure: ``(network, examples, metric) -> number`` for a trained network.
       metrics: Metrics by name; the first one is the headline.
       size: ``(task or condensed) -> {"nodes": ..., "edges": ..., "bytes": ...}``, for tables.
@@ -66,6 +66,7 @@ class Kind(NamedTuple):
       sizes: Default values of the budget for a grid.
       check_size: ``(task, settings)`` raises a ValueError for settings of a size that is impossible.
       words: How it is spoken of.
+      augments: Kinds of `jgd.training.AUGMENTATIONS` that change its batches.
       stacked: Whether sets of equal shapes are trained in one program.
       embedding: ``(key, task, config) -> embedding`` that several baselines may share, or None.
       figures: ``(task, condensed) -> pictures`` of a condensed set.
@@ -94,6 +95,7 @@ class Kind(NamedTuple):
     sizes: tuple[float, ...]
     check_size: Callable[[Any, Mapping[str, Any]], None]
     words: Words
+    augments: tuple[str, ...] = ()
     stacked: bool = False
     embedding: Callable[..., Any] | None = None
     figures: Callable[[Any, Condensed], tuple[Picture, ...]] = lambda task, small: ()
@@ -103,7 +105,12 @@ class Kind(NamedTuple):
 
 
 def fit(
-    net: nn.Module, config: EvalConfig, metric: Metric | None, measure: Callable[..., Array] = score
+    net: nn.Module,
+    config: EvalConfig,
+    metric: Metric | None,
+    augment: Augmentation | None = None,
+    *,
+    measure: Callable[..., Array] = score,
 ) -> Algorithm:
     """Return the training of a classifier by Adam with L2, whose learning rate falls at half of the steps.
 
@@ -111,10 +118,13 @@ def fit(
       net: Network.
       config: How it is trained.
       metric: Metric on the validation examples that selects the state; None for the last state.
+      augment: Augmentation of each batch, or None.
       measure: ``(network, examples, metric) -> number``.
     """
     tx = adam_l2(config.learning_rate, config.weight_decay, num_steps=config.steps)
-    return classifier(from_linen(net), tx, every=config.select_every, metric=metric, measure=measure)
+    return classifier(
+        from_linen(net), tx, every=config.select_every, metric=metric, measure=measure, augment=augment
+    )
 
 
 def named_network(name: str, kind: str) -> Any:
