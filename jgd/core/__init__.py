@@ -1,5 +1,7 @@
 """Contracts and drivers: models, objectives, algorithms, their transforms, and the loop."""
 
+from jgd.core._export import export
+from jgd.core._objective import Context, Objective, as_objective, objective, weighted, with_outputs
 from jgd.core.algorithm import (
     Algorithm,
     Examples,
@@ -15,7 +17,6 @@ from jgd.core.algorithm import (
     train,
 )
 from jgd.core.driver import Driver, run
-from jgd.core.export import export
 from jgd.core.loop import Diverged, HostStream, InMemory, Loop, Recipe, in_memory
 from jgd.core.model import (
     Bound,
@@ -31,7 +32,6 @@ from jgd.core.model import (
     from_nnx,
     stacked,
 )
-from jgd.core.objective import Context, Objective, as_objective, objective, weighted
 from jgd.core.transforms import ema, ensemble, inner_flush, keep_best, record, sweep
 from jgd.files import atomic_write
 
@@ -81,4 +81,5 @@ __all__ = [
     "sweep",
     "train",
     "weighted",
+    "with_outputs",
 ]

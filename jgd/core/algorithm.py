@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, PyTree
 
+from jgd.core._objective import Context, Objective, Players, as_objective, one_number
 from jgd.core.model import Bound, Model, applied
-from jgd.core.objective import Context, Objective, Players, as_objective, one_number
 
 __all__ = [
     "Algorithm",

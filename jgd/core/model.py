@@ -161,7 +161,7 @@ class Bound:
           path: File to write, by convention ``*.jaxexport``; None for none.
           **settings: ``inputs``, ``graph``, ``batch`` and ``platforms``.
         """
-        from jgd.core.export import export
+        from jgd.core._export import export
 
         return export(self, path, **settings)
 

@@ -16,7 +16,7 @@ from jgd.data.checks import known
 from jgd.data.registry import load_with_notes
 from jgd.data.storage import DataError
 from jgd.data.tasks import ArrayTask, Corpus, GraphTask, NodeTask
-from jgd.graph.operator import SparseOperator, edge_weights
+from jgd.graph import SparseOperator, edge_weights
 
 __all__ = ["ClassCount", "Description", "describe"]
 

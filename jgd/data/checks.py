@@ -22,7 +22,7 @@ import numpy as np
 from jax.core import Tracer
 
 from jgd.data.storage import DataError
-from jgd.graph.build import validate
+from jgd.graph import validate
 
 __all__ = [
     "LabelName",

@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 
-from jgd.graph.build import adjacency
-from jgd.graph.operator import DenseOperator, Negative, Normalization, Operator, SelfLoops, operator
+from jgd.graph import DenseOperator, Negative, Normalization, Operator, SelfLoops, adjacency, operator
 from jgd.registry import Choice
 
 __all__ = ["Condensed", "Training"]

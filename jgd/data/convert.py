@@ -18,8 +18,7 @@ from jgd.data.condensed import Condensed
 from jgd.data.joined import Joined, edge_data, joined_networkx, joined_pyg, to_numpy
 from jgd.data.storage import DataError
 from jgd.data.tasks import GraphTask, NodeTask
-from jgd.graph.build import from_edges
-from jgd.graph.operator import SparseOperator, edge_weights, num_nodes
+from jgd.graph import SparseOperator, edge_weights, from_edges, num_nodes
 
 __all__ = ["from_networkx", "from_ogb", "from_pyg", "to_networkx", "to_pyg"]
 

@@ -13,7 +13,7 @@ from jgd.data.prepare import per_class
 from jgd.data.storage import DataError
 from jgd.data.subsets import with_validation
 from jgd.data.tasks import ArrayTask, NodeTask
-from jgd.graph.build import knn_graph
+from jgd.graph import knn_graph
 
 __all__ = ["digits_images", "digits_knn"]
 

@@ -13,8 +13,7 @@ import numpy as np
 from jgd.data.condensed import Condensed
 from jgd.data.convert import to_networkx, to_pyg
 from jgd.files import atomic_write
-from jgd.graph.build import adjacency
-from jgd.graph.operator import edge_weights
+from jgd.graph import adjacency, edge_weights
 
 __all__ = ["ENDINGS", "export_condensed"]
 

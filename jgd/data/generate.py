@@ -16,7 +16,7 @@ from jgd.data.facts import dataset
 from jgd.data.prepare import stratified
 from jgd.data.storage import DataError
 from jgd.data.tasks import NodeTask
-from jgd.graph.build import from_edges
+from jgd.graph import from_edges
 
 __all__ = ["contextual_sbm", "power_law"]
 

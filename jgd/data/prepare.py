@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from jgd.data.checks import TargetKind, known
-from jgd.graph.build import from_edges, remove_self_loops, to_undirected
+from jgd.graph import from_edges, remove_self_loops, to_undirected
 
 __all__ = [
     "DEFAULT_SPLIT",

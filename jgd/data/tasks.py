@@ -22,8 +22,7 @@ import numpy as np
 from jgd.data import checks
 from jgd.data.checks import LabelName, TargetKind
 from jgd.data.storage import DataError
-from jgd.graph.build import induced_subgraph
-from jgd.graph.operator import num_nodes
+from jgd.graph import induced_subgraph, num_nodes
 
 __all__ = [
     "ArrayTask",

@@ -27,7 +27,7 @@ from jgd.data.hashes import SHA256
 from jgd.data.prepare import CELLS, dense, normalize_features
 from jgd.data.storage import DataError, Remote, reading, require
 from jgd.data.tasks import NodeTask
-from jgd.graph.build import coalesce, from_edges
+from jgd.graph import coalesce, from_edges
 
 __all__ = ["files", "public_split", "remotes", "split_remote", "webkb"]
 

@@ -26,8 +26,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jgd import losses
-from jgd.core import Context, Model, Objective, Outputs, from_linen, objective, weighted
-from jgd.core.objective import with_outputs
+from jgd.core import Context, Model, Objective, Outputs, from_linen, objective, weighted, with_outputs
 from jgd.distill.data import seen_by
 from jgd.losses import cross_entropy, hint, listmle, mean
 from jgd.registry import Entry

@@ -1,5 +1,24 @@
 """Graphs as operators: sparse products with derivatives, builders, padded batches."""
 
+from jgd.graph._operator import (
+    AnyArray,
+    DenseOperator,
+    DiagonalOperator,
+    Negative,
+    Normalization,
+    Operator,
+    SelfLoops,
+    SparseOperator,
+    check_index,
+    edge_weights,
+    from_coo,
+    identity,
+    normalize,
+    num_nodes,
+    operator,
+    propagate,
+    sparse_features,
+)
 from jgd.graph.batch import (
     Blocks,
     Budget,
@@ -25,36 +44,27 @@ from jgd.graph.build import (
     to_undirected,
     validate,
 )
-from jgd.graph.operator import (
-    DenseOperator,
-    DiagonalOperator,
-    Operator,
-    SparseOperator,
-    edge_weights,
-    from_coo,
-    identity,
-    normalize,
-    num_nodes,
-    operator,
-    propagate,
-    sparse_features,
-)
 from jgd.graph.propagation import EXPORT_CHECKS, Structure, sddmm, spmm
 from jgd.graph.sample import sample_tree
 
 __all__ = [
     "EXPORT_CHECKS",
+    "AnyArray",
     "Blocks",
     "Budget",
     "DenseOperator",
     "DiagonalOperator",
+    "Negative",
+    "Normalization",
     "Operator",
+    "SelfLoops",
     "SparseOperator",
     "Structure",
     "adjacency",
     "batches",
     "blocks",
     "budget_for",
+    "check_index",
     "coalesce",
     "edge_weights",
     "from_adjacency",

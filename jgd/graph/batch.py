@@ -19,7 +19,7 @@ import jraph
 import numpy as np
 from jaxtyping import Array, Bool, Int, Integer, Shaped
 
-from jgd.graph.operator import AnyArray, Operator, SparseOperator, num_nodes
+from jgd.graph._operator import AnyArray, Operator, SparseOperator, num_nodes
 from jgd.graph.propagation import Structure
 
 __all__ = [

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Integer, Shaped
 from sklearn.neighbors import NearestNeighbors
 
-from jgd.graph.operator import AnyArray, SparseOperator, check_index, edge_weights, num_nodes
+from jgd.graph._operator import AnyArray, SparseOperator, check_index, edge_weights, num_nodes
 
 __all__ = [
     "adjacency",

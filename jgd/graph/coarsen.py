@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Float, Integer
 
-from jgd.graph.operator import AnyArray
+from jgd.graph._operator import AnyArray
 
 __all__ = ["coarsen", "indicator"]
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Integer
 
-from jgd.graph.operator import SparseOperator
+from jgd.graph._operator import SparseOperator
 from jgd.graph.propagation import Structure
 
 __all__ = ["sample_tree"]

@@ -5,7 +5,7 @@ and samples are functions of arrays that can be jitted and vmapped; those of gra
 the host.
 """
 
-from jgd.metrics.accuracy import accuracy
+from jgd.metrics._accuracy import accuracy
 from jgd.metrics.calibration import (
     ReliabilityBins,
     adaptive_calibration_error,
@@ -65,7 +65,7 @@ METRICS = Catalog(
     "metric",
     "jgd.metrics",
     {
-        "accuracy": ("accuracy",),
+        "_accuracy": ("accuracy",),
         "calibration": (
             "reliability",
             "calibration-error",

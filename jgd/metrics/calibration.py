@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from jgd.losses.classification import cross_entropy, mean
+from jgd.losses import cross_entropy, mean
 from jgd.losses.common import Count, checked, labelled, several, widened
 from jgd.registry import Entry
 

@@ -7,7 +7,7 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Shaped
 
-from jgd.graph.operator import AnyArray, check_index, num_nodes
+from jgd.graph import AnyArray, check_index, num_nodes
 from jgd.registry import Entry
 
 __all__ = ["strict_scores", "tolerant_scores", "within_hops"]

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from jgd.losses.classification import mean
+from jgd.losses import mean
 from jgd.losses.common import Count, checked, labelled, widened
 from jgd.registry import Entry
 

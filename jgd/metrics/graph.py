@@ -10,8 +10,7 @@ import scipy.sparse as sp
 from jaxtyping import Float, Shaped
 from sklearn.metrics import davies_bouldin_score
 
-from jgd.graph.build import adjacency
-from jgd.graph.operator import AnyArray, SparseOperator, num_nodes
+from jgd.graph import AnyArray, SparseOperator, adjacency, num_nodes
 from jgd.graph.spectral import eigenpairs, laplacian, normalized_adjacency
 from jgd.losses.common import Count, checked
 from jgd.registry import Entry

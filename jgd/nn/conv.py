@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgd.core.model import Outputs
+from jgd.core import Outputs
 from jgd.nn.layers import Linear
 from jgd.registry import Entry
 

@@ -24,9 +24,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jgd.core.model import Outputs
-from jgd.graph.batch import segment_pool
-from jgd.graph.operator import Operator, SparseOperator
+from jgd.core import Outputs
+from jgd.graph import Operator, SparseOperator, segment_pool
 from jgd.nn.layers import Dropout, Features, Linear, Norm
 from jgd.registry import Entry
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgd.graph.operator import Operator
+from jgd.graph import Operator
 
 __all__ = ["Dropout", "Linear", "Norm"]
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgd.core.model import Outputs
+from jgd.core import Outputs
 from jgd.nn.conv import ConvNorm, _shifts
 from jgd.nn.layers import Linear
 

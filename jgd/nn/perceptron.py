@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jgd.core.model import Outputs
+from jgd.core import Outputs
 from jgd.nn.layers import Dropout
 from jgd.registry import Entry
 

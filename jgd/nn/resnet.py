@@ -11,7 +11,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jgd.core.model import Outputs
+from jgd.core import Outputs
 from jgd.nn.conv import Conv, ConvNorm, batch_norm
 from jgd.nn.layers import Dropout, Linear
 from jgd.registry import Entry

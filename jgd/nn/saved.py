@@ -31,10 +31,8 @@ from jaxtyping import PyTree
 
 from jgd.core import Bound, Model, as_model
 from jgd.core.model import module_of
-from jgd.data import artifact, checksum
+from jgd.data import Condensed, DataError, artifact, checksum
 from jgd.data.arrays import read_npz
-from jgd.data.condensed import Condensed
-from jgd.data.storage import DataError
 from jgd.files import atomic_write
 from jgd.graph import from_edges, operator
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jgd.core.model import Outputs
+from jgd.core import Outputs
 from jgd.losses import patchify
 from jgd.nn.layers import Dropout, Linear
 from jgd.registry import Entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 from jaxtyping import Array, Float
 
-from jgd.core.model import Outputs
+from jgd.core import Outputs
 from jgd.nn.conv import ConvNorm, max_pool
 from jgd.nn.layers import Linear
 from jgd.registry import Entry

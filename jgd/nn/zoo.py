@@ -20,7 +20,7 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from jgd.data.tasks import ArrayTask, GraphTask, NodeTask
+from jgd.data import ArrayTask, GraphTask, NodeTask
 from jgd.nn.gnn import Readout
 from jgd.registry import Catalog
 

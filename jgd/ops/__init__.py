@@ -1,7 +1,7 @@
 """Numerical operations besides networks and losses."""
 
+from jgd.ops._kmeans import KMeans, assign, kmeans, kmeans_plus_plus
 from jgd.ops.itemsets import frequent_itemsets, itemsets_by_support
-from jgd.ops.kmeans import KMeans, assign, kmeans, kmeans_plus_plus
 from jgd.ops.transport import emd_flow
 from jgd.ops.wl import Forest, Trees, unfold, wl_colors
 

@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jgd.graph.operator import DiagonalOperator, Operator
+from jgd.graph import DiagonalOperator, Operator
 
 __all__ = ["deviations", "gntk_score", "graph_ntk", "kappa0", "kappa1", "ridge_predict"]
 

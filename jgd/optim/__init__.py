@@ -1,6 +1,6 @@
 """Optimisers in addition to those of Optax, as Optax transformations."""
 
-from jgd.optim.dot import dot, scale_by_dot
+from jgd.optim._dot import dot, scale_by_dot
 from jgd.optim.parts import by_part, turns
 from jgd.optim.schedules import adam_l2, restart_at
 

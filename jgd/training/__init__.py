@@ -1,6 +1,7 @@
 """What turns a task into batches, changes batches, and fits a classifier to them."""
 
 from jgd.registry import Catalog
+from jgd.training._classifier import Metric, classifier, score
 from jgd.training.augment import (
     Augmentation,
     chain,
@@ -11,7 +12,6 @@ from jgd.training.augment import (
     token_dropout,
     token_swap,
 )
-from jgd.training.classifier import Metric, classifier, score
 from jgd.training.examples import (
     GraphSet,
     Splits,

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jgd.data import ArrayTask, GraphTask, NodeTask, SequenceTask, from_pyg
+from jgd.data import ArrayTask, DataError, GraphTask, NodeTask, SequenceTask, from_pyg
 from jgd.data.checks import as_labels, as_mask, known, need_classes
-from jgd.data.storage import DataError
 from jgd.graph import from_edges, sparse_features, validate
 
 N = 12

@@ -13,10 +13,8 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.data import Training
-from jgd.data.generate import contextual_sbm
-from jgd.data.imported import import_condensed, labels_by_count, read_array, read_torch
-from jgd.data.storage import DataError
+from jgd.data import DataError, Training, contextual_sbm, import_condensed
+from jgd.data.imported import labels_by_count, read_array, read_torch
 
 TASK = contextual_sbm(num_nodes=60, num_classes=3, num_features=5, mean_degree=4)
 

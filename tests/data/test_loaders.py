@@ -5,9 +5,9 @@ import pickle
 import numpy as np
 import pytest
 
+from jgd.data import DataError
 from jgd.data.cpf import cpf
 from jgd.data.planetoid import planetoid
-from jgd.data.storage import DataError
 from jgd.data.tu import tu
 from jgd.data.webkb import webkb
 from jgd.graph import validate
@@ -277,7 +277,7 @@ def test_real_webkb(real, name, nodes, edges, counts):
 def test_cornell_with_the_pages_of_texas_warns(real, data_root, tmp_path, monkeypatch):
     monkeypatch.undo()
     real("geom-gcn/texas/out1_node_feature_label.txt")
-    from jgd.data.storage import data_dir
+    from jgd.data import data_dir
 
     source = data_dir() / "geom-gcn"
     target = data_root / "geom-gcn"

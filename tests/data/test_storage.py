@@ -16,11 +16,11 @@ import pytest
 import scipy.sparse as sp
 
 from jgd.core import atomic_write
-from jgd.data import storage
+from jgd.data import DataError, data_dir, storage
 from jgd.data.archives import archive_files, unpack
 from jgd.data.arrays import checked_sparse, read_npz, read_table
 from jgd.data.pickles import restricted_loads
-from jgd.data.storage import DataError, Remote, check_sha256, data_dir, reading, require
+from jgd.data.storage import Remote, check_sha256, reading, require
 
 CONTENT = b"some data"
 DIGEST = hashlib.sha256(CONTENT).hexdigest()

@@ -11,8 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jgd.data import system_logs
-from jgd.data.storage import DataError
+from jgd.data import DataError, EventLog, system_logs
 from jgd.data.system_logs import (
     INTRUSIONS,
     WORKLOADS,
@@ -23,7 +22,6 @@ from jgd.data.system_logs import (
     streamspot,
     subset,
 )
-from jgd.data.tasks import EventLog
 from jgd.graph import adjacency
 
 # --- events to a graph ----------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jgd.core import from_linen
-from jgd.data.generate import contextual_sbm
+from jgd.data import contextual_sbm
 from jgd.graph import EXPORT_CHECKS, from_coo, operator, sample_tree
 from jgd.nn import SGC
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from sklearn.metrics import precision_recall_fscore_support
 
 from jgd.graph import from_edges
-from jgd.metrics.detection import strict_scores, tolerant_scores, within_hops
+from jgd.metrics import strict_scores, tolerant_scores
+from jgd.metrics.detection import within_hops
 
 
 def case(seed, nodes=12, edges=10):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.data.generate import contextual_sbm
+from jgd.data import contextual_sbm
 from jgd.graph import from_adjacency, from_edges
 from jgd.metrics import (
     clustering_coefficient,

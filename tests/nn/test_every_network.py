@@ -10,11 +10,10 @@ import pytest
 from graph_toy import TASK as GRAPHS
 
 from jgd.core import from_linen
-from jgd.data.generate import contextual_sbm
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask, contextual_sbm
 from jgd.graph import EXPORT_CHECKS, graph_ids, operator, select_graphs
-from jgd.nn import VGG, Perceptron, Readout, ResNet, TextTransformer, WideResNet, network, zoo
-from jgd.nn.zoo import NETWORKS, members
+from jgd.nn import NETWORKS, VGG, Perceptron, Readout, ResNet, TextTransformer, WideResNet, network, zoo
+from jgd.nn.zoo import members
 
 INDEX = np.arange(6)
 MASKS = {"train": INDEX < 4, "test": INDEX >= 4}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jgd.ops.itemsets import frequent_itemsets, itemsets_by_support
+from jgd.ops import frequent_itemsets, itemsets_by_support
 
 transactions = st.lists(st.lists(st.integers(-3, 7), max_size=9), max_size=12)
 

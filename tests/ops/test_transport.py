@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from jgd.ops.transport import emd_flow
+from jgd.ops import emd_flow
 
 close = np.testing.assert_allclose
 

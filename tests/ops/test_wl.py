@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jgd.data.storage import DataError
+from jgd.data import DataError
 from jgd.data.tu import tu
 from jgd.graph import from_edges, select_graphs
-from jgd.ops.wl import Trees, unfold, wl_colors
+from jgd.ops import Trees, unfold, wl_colors
 
 equal = np.testing.assert_array_equal
 

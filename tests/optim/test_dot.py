@@ -8,12 +8,12 @@ import pytest
 
 from jgd import losses
 from jgd.core import Bound, from_linen, objective, weighted
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask
 from jgd.distill import _dot as split
 from jgd.distill.recipes import offline
 from jgd.distill.terms import supervised, term
-from jgd.nn.perceptron import Perceptron
-from jgd.optim.dot import dot
+from jgd.nn import Perceptron
+from jgd.optim import dot
 
 KEY = jax.random.key(0)
 

@@ -15,10 +15,10 @@ Experts are any `Algorithm`, on any data: a GCN on a graph or a ConvNet on batch
 trains on easy examples first.
 """
 
-from jgd.condense.trajectories.curriculum import Pace, RankedExamples, curriculum, difficulty, pace, ranks
-from jgd.condense.trajectories.expert import Segment, Span, expert, train_several, trajectory, uniform
-from jgd.condense.trajectories.store import Store, store
-from jgd.condense.trajectories.stream import streamed
+from jgd.condense.trajectories._curriculum import Pace, RankedExamples, curriculum, difficulty, pace, ranks
+from jgd.condense.trajectories._expert import Segment, Span, expert, train_several, trajectory, uniform
+from jgd.condense.trajectories._store import Store, store
+from jgd.condense.trajectories._stream import streamed
 
 __all__ = [
     "Pace",

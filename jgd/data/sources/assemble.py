@@ -14,7 +14,7 @@ from jgd.data.prepare import complete_splits
 from jgd.data.sources.columns import Columns, features, is_number, standardized
 from jgd.data.storage import DataError
 from jgd.data.tasks import ArrayTask, GraphTask, NodeTask
-from jgd.graph.build import from_edges, to_undirected
+from jgd.graph import from_edges, to_undirected
 
 __all__ = ["Found", "Options", "array_task", "graph_task", "node_task", "splits_of", "weights_of"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jgd.data.tasks import EventLog
-from jgd.graph.build import from_edges
+from jgd.graph import from_edges
 
 __all__ = ["ProvenanceGraph", "events_to_graph", "subset"]
 

@@ -37,7 +37,12 @@ def uniform(fan_in: int) -> Callable[..., Array]:
     return init
 
 
-def _cross_entropy(ctx: Context) -> Array:
+def expert_loss(ctx: Context) -> Array:
+    """Compute the weighted mean cross-entropy of the network.
+
+    Args:
+      ctx: Context of a step.
+    """
     batch = ctx.batch
     return mean(cross_entropy(ctx.outputs["model"].logits, batch.targets), batch.weights)
 
@@ -49,13 +54,18 @@ def expert(model: Model, tx: optax.GradientTransformation) -> Algorithm:
       model: The network.
       tx: Optimiser.
     """
-    return train(model, objective(_cross_entropy), tx)
+    return train(model, objective(expert_loss), tx)
 
 
 # --- trajectories --------------------------------------------------------------------------------
 
 
-def _own_params(state: Any) -> PyTree:
+def own_params(state: Any) -> PyTree:
+    """Return the parameters of the network that `jgd.core.train` trains.
+
+    Args:
+      state: State of its training.
+    """
     return state.params["model"]
 
 
@@ -63,7 +73,7 @@ def trajectory(
     alg: Algorithm,
     at: Sequence[int],
     *,
-    select: Callable[[Any], PyTree] = _own_params,
+    select: Callable[[Any], PyTree] = own_params,
     batches: Callable[[Any, Array], PyTree] | None = None,
 ) -> Callable[[Array, Any], PyTree]:
     """Return a function that trains one network and returns its trajectory.

@@ -26,10 +26,15 @@ from jaxtyping import Array, Integer, Num, Shaped
 from jgd.graph.propagation import Structure, sddmm, spmm
 
 __all__ = [
+    "AnyArray",
     "DenseOperator",
     "DiagonalOperator",
+    "Negative",
+    "Normalization",
     "Operator",
+    "SelfLoops",
     "SparseOperator",
+    "check_index",
     "edge_weights",
     "from_coo",
     "identity",

@@ -12,7 +12,7 @@ import optax
 import scipy.sparse as sp
 from jaxtyping import Array, Bool, Float, Int
 
-from jgd.condense.trajectories.expert import _cross_entropy
+from jgd.condense.trajectories._expert import expert_loss
 from jgd.core import Algorithm, Examples, Model, objective, train
 
 __all__ = ["Pace", "RankedExamples", "curriculum", "difficulty", "pace", "ranks"]
@@ -52,7 +52,7 @@ def curriculum(
         examples = examples._replace(weights=examples.weights * (data.rank < due))
         return examples, {"model": examples.inputs}
 
-    return train(model, objective(_cross_entropy), tx, prepare=prepare)
+    return train(model, objective(expert_loss), tx, prepare=prepare)
 
 
 def pace(kind: Pace, first: float, length: int) -> Callable[[Array], Array]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from jgd.condense.trajectories.expert import Segment, Span, train_several
+from jgd.condense.trajectories._expert import Segment, Span, train_several
 from jgd.core import Algorithm
 
 __all__ = ["streamed"]

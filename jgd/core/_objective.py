@@ -22,7 +22,7 @@ from jaxtyping import Array, PyTree
 
 from jgd.core.model import Outputs
 
-__all__ = ["Context", "Objective", "as_objective", "objective", "one_number", "weighted"]
+__all__ = ["Context", "Objective", "as_objective", "objective", "one_number", "weighted", "with_outputs"]
 
 
 class Players(Mapping):

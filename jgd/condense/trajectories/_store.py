@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from jgd.condense.trajectories.expert import Segment, Span, _own_params, train_several, trajectory
+from jgd.condense.trajectories._expert import Segment, Span, own_params, train_several, trajectory
 from jgd.core import Algorithm, HostStream
 from jgd.files import atomic_write
 
@@ -113,7 +113,7 @@ def store(
     at_once: int | None = None,
     precision: Precision = "float32",
     note: str = "",
-    select: Callable[[Any], PyTree] = _own_params,
+    select: Callable[[Any], PyTree] = own_params,
     batches: Callable[[Any, Array], PyTree] | None = None,
 ) -> Store:
     """Train experts into a folder, those that are not there yet.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 
-from jgd.losses.classification import mean
+from jgd.losses import mean
 from jgd.losses.common import checked, labelled, several
 from jgd.registry import Entry
 

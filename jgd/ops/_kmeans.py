@@ -12,8 +12,6 @@ from jaxtyping import Array, Float, Int
 
 __all__ = ["KMeans", "assign", "kmeans", "kmeans_plus_plus"]
 
-_BLOCK = 2**22  # numbers in one block of the distance matrix
-
 
 class KMeans(NamedTuple):
     """Result of `kmeans`.
@@ -38,21 +36,27 @@ def _square_distances(x, centers):
 
 
 def assign(
-    x: Float[Array, "n d"], centers: Float[Array, "k d"]
+    x: Float[Array, "n d"], centers: Float[Array, "k d"], *, chunk_size: int = 2**22
 ) -> tuple[Int[Array, " n"], Float[Array, " n"]]:
-    """Find the nearest center of each point and the squared distance to it, in blocks of bounded memory."""
+    """Find the nearest center of each point and the squared distance to it, in chunks of bounded memory.
 
-    def nearest(block):
-        labels = jnp.argmin(_square_distances(block, centers), -1)
+    Args:
+      x: Points.
+      centers: Centers.
+      chunk_size: Most numbers of the distance matrix that are held at once.
+    """
+
+    def nearest(chunk):
+        labels = jnp.argmin(_square_distances(chunk, centers), -1)
         # The expanded square loses digits for close points: compute the chosen distance directly.
-        return labels, jnp.sum((block - centers[labels]) ** 2, -1)
+        return labels, jnp.sum((chunk - centers[labels]) ** 2, -1)
 
-    n, size = x.shape[0], max(1, _BLOCK // centers.shape[0])
+    n, size = x.shape[0], max(1, chunk_size // centers.shape[0])
     if n <= size:
         return nearest(x)
     count = -(-n // size)
-    blocks = jnp.pad(x, ((0, count * size - n), (0, 0))).reshape(count, size, -1)
-    labels, distances = jax.lax.map(nearest, blocks)
+    chunks = jnp.pad(x, ((0, count * size - n), (0, 0))).reshape(count, size, -1)
+    labels, distances = jax.lax.map(nearest, chunks)
     return labels.reshape(-1)[:n], distances.reshape(-1)[:n]
 
 
@@ -107,7 +111,7 @@ def _means(x, labels, k):
     return jax.ops.segment_sum(x, labels, k) / jax.ops.segment_sum(ones, labels, k)[:, None]
 
 
-def _lloyd(x, centers, max_steps, tol):
+def lloyd(x, centers, max_steps, tol):
     enough = tol * jnp.mean(jnp.var(x, 0))
 
     def running(carry):
@@ -182,7 +186,7 @@ def kmeans(
     def once(key):
         k_seed, k_some, k_batch = jax.random.split(key, 3)
         if batch_size is None:
-            centers, history = _lloyd(x, kmeans_plus_plus(k_seed, x, k), max_steps, tol)
+            centers, history = lloyd(x, kmeans_plus_plus(k_seed, x, k), max_steps, tol)
         else:
             some = jax.random.permutation(k_some, x)[: 3 * max(batch_size, k)]
             centers = _mini_batch(k_batch, x, kmeans_plus_plus(k_seed, some, k), max_steps, batch_size)
