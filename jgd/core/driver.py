@@ -32,9 +32,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 import jgd
-from jgd.core import checkpoints
 from jgd.core.algorithm import Algorithm
-from jgd.core.checkpoints import Checkpoint
+from jgd.core.checkpoints import Checkpoint, checksum, prune, restore, save, shapes
 from jgd.core.fingerprint import difference, fingerprint
 from jgd.core.loop import (
     Diverged,
@@ -125,7 +124,7 @@ class Driver:
           ValueError: If the folder holds the same stage of another run.
         """
         scope = self._scope(name)
-        settings = {"arguments": checkpoints.checksum(args)}
+        settings = {"arguments": checksum(args)}
         self._claim(scope, settings)
         path = scope / "product.npz"
         if path.exists():
@@ -161,13 +160,13 @@ class Driver:
         like = jax.eval_shape(beginning(algorithm, key, data, batches))
         settings = {
             "num_steps": num_steps,
-            "key": checkpoints.checksum(key),
-            "data": checkpoints.checksum(data),
-            "shapes of the state": checkpoints.shapes(like),
+            "key": checksum(key),
+            "data": checksum(data),
+            "shapes of the state": shapes(like),
         }
         record = self._claim(scope, settings)
         last = num_steps if record["finished"] is None else record["finished"]
-        found = checkpoints.restore(scope, settings, like, last, self.tell)
+        found = restore(scope, settings, like, last, self.tell)
         begin = Checkpoint(0, None, []) if found is None else found
         self._settle(name, begin.rows)
         state = begin.state
@@ -198,9 +197,9 @@ class Driver:
                 if finished:  # written first, and valid once the checkpoint exists
                     write_record(scope / "stage.json", record | {"finished": t})
                 if finished or due:
-                    checkpoints.save(scope, record["settings"], Checkpoint(t, state, self.rows.get(name, [])))
+                    save(scope, record["settings"], Checkpoint(t, state, self.rows.get(name, [])))
                     kept = [*kept, t][-2:]
-                    checkpoints.prune(scope, kept)
+                    prune(scope, kept)
                     saved = time.monotonic()
         except Diverged as error:
             if error.step in kept:  # its state has a loss that is not finite
@@ -338,7 +337,7 @@ _OWNER = "owner"  # member that identifies a product; its arrays are named produ
 
 def _owner(settings: dict[str, Any], flat: dict[str, np.ndarray]) -> np.ndarray:
     """Return the description by which a product is recognised."""
-    return np.asarray(json.dumps([settings, sorted(flat), checkpoints.checksum(flat)]))
+    return np.asarray(json.dumps([settings, sorted(flat), checksum(flat)]))
 
 
 def _read_product(path: Path, settings: dict[str, Any]) -> dict[str, np.ndarray] | None:

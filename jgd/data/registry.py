@@ -8,10 +8,10 @@ import os
 from dataclasses import dataclass
 from typing import Any, get_args
 
-from jgd.data import sources as _sources
-from jgd.data import tu as _tu
 from jgd.data.facts import Kind
+from jgd.data.sources import Found, looks_like_path, read
 from jgd.data.storage import DataError, present
+from jgd.data.tu import tu
 from jgd.registry import Catalog
 
 __all__ = ["DATASETS", "Dataset", "datasets", "is_known", "is_path", "load", "load_with_notes"]
@@ -97,19 +97,19 @@ def is_known(name: str | os.PathLike[str]) -> bool:
 
 def is_path(name: str | os.PathLike[str]) -> bool:
     """Return whether `load` takes a text as a path, which is no name of a dataset and looks like a path."""
-    return not is_known(name) and _sources.looks_like_path(name)
+    return not is_known(name) and looks_like_path(name)
 
 
-def load_with_notes(name: str | os.PathLike[str], **options: Any) -> _sources.Found:
+def load_with_notes(name: str | os.PathLike[str], **options: Any) -> Found:
     """Return the task of `load`, and one line for each step that was taken to make it."""
     if is_path(name):
-        return _sources.read(name, **options)
-    return _sources.Found(_by_name(os.fspath(name), **options))
+        return read(name, **options)
+    return Found(_by_name(os.fspath(name), **options))
 
 
 def _by_name(name: str, **options: Any) -> Any:
     if name.startswith("tu:"):
-        return _tu.tu(name.removeprefix("tu:"), **options)
+        return tu(name.removeprefix("tu:"), **options)
     if name not in DATASETS:
         known = {key.lower(): key for key in DATASETS}
         close = [known[key] for key in difflib.get_close_matches(name.lower()[:60], known, cutoff=0.5)]

@@ -19,7 +19,7 @@ import jax
 import jraph
 import numpy as np
 
-from jgd.data import checks
+import jgd.data.checks as checks
 from jgd.data.checks import LabelName, TargetKind
 from jgd.data.storage import DataError
 from jgd.graph import induced_subgraph, num_nodes
