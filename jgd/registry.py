@@ -167,7 +167,8 @@ class Catalog:
 
     def entries(self) -> list[Entry]:
         """Return all entries, in the order of the catalogue."""
-        return [self[name] for name in self]
+        found = {module: self.of_module(module) for module in dict.fromkeys(self._homes.values())}
+        return [found[module][name] for name, module in self._homes.items()]
 
     def __contains__(self, name: object) -> bool:
         return name in self._homes

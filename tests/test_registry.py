@@ -35,6 +35,24 @@ def test_entries_are_those_of_their_modules(catalog):
         catalog["gone"]
 
 
+def test_all_entries_take_one_look_at_each_module(monkeypatch):
+    """Names of one module need not follow each other, and the order stays that of the names."""
+    looks = []
+
+    class Module(ModuleType):
+        @property
+        def ENTRIES(self):
+            looks.append(self.__name__)
+            return [Entry(f"{self.__name__}-{i}", dict, "") for i in range(3)]
+
+    for name in ("a", "b"):
+        monkeypatch.setitem(sys.modules, f"toy.{name}", Module(name))
+    catalog = Catalog("toy", "toy", {"a": ("a-2", "a-0"), "b": ("b-1",)})
+    catalog.add("toy.a", "a-1")
+    assert [entry.name for entry in catalog.entries()] == ["a-2", "a-0", "b-1", "a-1"]
+    assert looks == ["a", "b"]
+
+
 def test_official_settings_give_way(catalog):
     assert catalog.official("toy-x", "cora") == {"size": 3}
     assert catalog.official("toy-x", "cora", size=5) == {"size": 5}
