@@ -16,6 +16,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, PyTree
 
+from jgd.core.memo import memoized
+
 __all__ = [
     "Bound",
     "Model",
@@ -285,7 +287,7 @@ def as_bound(net: Any, what: str = "teacher") -> Bound:
     raise ValueError(f"the {what} must be a trained network (jgd.core.Bound) or a function, got {kind}")
 
 
-@lru_cache(maxsize=64)
+@memoized
 def _from_function(fn: Callable[..., Any]) -> Model:
     return Model(
         lambda key, *inputs: ((), ()),
@@ -339,10 +341,7 @@ def from_linen(module: nn.Module, *, taps: Mapping[str, str] | None = None) -> M
       ValueError: when it is applied, for a path that the module does not have.
     """
     paths = tuple(sorted((taps or {}).items()))
-    try:
-        return _cached_linen(module, paths)
-    except TypeError:  # not hashable, e.g. a module with a list of layers
-        return _from_linen(module, paths)
+    return _from_linen(module, paths)
 
 
 def module_of(model: Model) -> nn.Module | None:
@@ -390,6 +389,7 @@ def _mode(module: nn.Module) -> Callable[[bool, bool], dict[str, bool]]:
     return lambda train, random: {}
 
 
+@memoized(maxsize=256)
 def _from_linen(module: nn.Module, taps: tuple[tuple[str, str], ...] = ()) -> Model:
     mode = _mode(module)
     paths = {path for _, path in taps}
@@ -429,9 +429,6 @@ def _from_linen(module: nn.Module, taps: tuple[tuple[str, str], ...] = ()) -> Mo
     setattr(apply, "module", module)  # noqa: B010 - a function has no such attribute for a type checker
     reads = getattr(module, "adjacency", None)
     return Model(init, apply, None if reads is None else tuple(reads.items()))
-
-
-_cached_linen = lru_cache(maxsize=256)(_from_linen)
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, tuple]:
@@ -479,12 +476,10 @@ def from_nnx(make: Callable[[Any], Any], *, taps: Mapping[str, str] | None = Non
       ValueError: when it is applied, for a path that the module does not have.
     """
     paths = tuple(sorted((taps or {}).items()))
-    try:
-        return _cached_nnx(make, paths)
-    except TypeError:  # not hashable
-        return _from_nnx(make, paths)
+    return _from_nnx(make, paths)
 
 
+@memoized(maxsize=256)
 def _from_nnx(make: Callable[[Any], Any], taps: tuple[tuple[str, str], ...]) -> Model:
     @lru_cache(maxsize=1)
     def abstract():
@@ -496,9 +491,6 @@ def _from_nnx(make: Callable[[Any], Any], taps: tuple[tuple[str, str], ...]) -> 
         return params, rest
 
     return Model(init, _nnx_apply(abstract, taps))
-
-
-_cached_nnx = lru_cache(maxsize=256)(_from_nnx)
 
 
 def _nnx_apply(
