@@ -1,7 +1,7 @@
-"""Names of things: methods, objectives, networks, datasets, metrics, predictors, augmentations.
+"""Catalogues of names: methods, objectives, networks, datasets, metrics, predictors, augmentations.
 
-A `Catalog` knows names and the modules that hold them; what a name stands for is declared in that module, as
-``ENTRIES``, and imported when it is first asked for::
+A `Catalog` knows names and the modules that hold them. The module declares the entry of a name in ``ENTRIES``
+and is imported when the entry is first used::
 
     METHODS = Catalog("method", "jgd.condense", {"_gcond": ("gcond", "gcond-x")})
 
@@ -30,19 +30,20 @@ __all__ = ["Catalog", "Choice", "Entry", "choose"]
 
 
 class Entry(NamedTuple):
-    """Something that has a name.
+    """Entry of a catalogue.
 
     Attributes:
-      name: Its name.
-      make: What the name stands for: a class or a function that is called with settings.
-      summary: What it does, in one line.
-      paper: Authors and year; empty for what has no paper.
-      kinds: Kinds of data that it is made for, see `jgd.evaluation.kinds`; empty where that says nothing.
-      cost: How long it takes on two CPU cores at the authors' settings for Cora: ``"none"`` (at most a
-        second), ``"seconds"`` (a minute), ``"minutes"`` (ten), ``"hours"``; empty where that says nothing.
-      official: ``(dataset, **settings) -> product``, ``make`` with its authors' settings for a dataset as
+      name: Name, in small letters and hyphens.
+      make: Class or function that is called with settings.
+      summary: Description in one line.
+      paper: Authors and year; empty without a paper.
+      kinds: Kinds of data that it applies to, see `jgd.evaluation.kinds`; empty where kinds do not matter.
+      cost: Time on two CPU cores at the authors' settings for Cora: ``"none"`` (at most a second),
+        ``"seconds"`` (at most a minute), ``"minutes"`` (at most ten), ``"hours"``; empty where it does not
+        matter.
+      official: ``(dataset, **settings) -> product``, ``make`` with the authors' settings for a dataset as
         defaults; None where the authors have one setting for all.
-      facts: Further facts by name, whose meaning the catalogue's package states.
+      facts: Further facts by name, which the package of the catalogue describes.
     """
 
     name: str
@@ -71,7 +72,7 @@ class Catalog:
     """Entries by name, imported when they are first used.
 
     Args:
-      what: What its entries are, in the singular, for messages.
+      what: Singular noun that names an entry in messages.
       package: Package of the modules.
       modules: Names by module of the package. Each module declares its entries as ``ENTRIES``.
     """
@@ -83,21 +84,21 @@ class Catalog:
             self.add(f"{package}.{module}" if package else module, *names)
 
     def add(self, module: str, *names: str) -> None:
-        """Add a module of one's own.
+        """Add the entries of a module.
 
         Args:
-          module: Its full name; it declares ``ENTRIES``.
-          *names: Names of these entries.
+          module: Full name of the module, which declares ``ENTRIES``.
+          *names: Names of the entries.
 
         Raises:
-          ValueError: For a name that is taken by another module.
+          ValueError: If a name belongs to another module already.
         """
         for name in names:
             if self._homes.setdefault(name, module) != module:
                 raise ValueError(f"two modules declare the {self.what} {name!r}")
 
     def remove(self, *names: str) -> None:
-        """Remove names; what they stand for stays importable.
+        """Remove names; their modules stay importable.
 
         Args:
           *names: Names of the catalogue.
@@ -109,7 +110,7 @@ class Catalog:
         """Return the entry of a name.
 
         Raises:
-          ValueError: For an unknown name; the message says which are close.
+          ValueError: If the name is unknown; the message lists close ones.
         """
         return self.of_module(self._homes[choose(self.what, name, self)])[name]
 
@@ -117,10 +118,10 @@ class Catalog:
         """Return the entries that a module declares, by name; none for a module outside of the catalogue.
 
         Args:
-          module: Its full name.
+          module: Full name of the module.
 
         Raises:
-          ValueError: For a module that declares other names than the catalogue has.
+          ValueError: If the module declares other names than the catalogue has.
         """
         names = [name for name, home in self._homes.items() if home == module]
         if not names:
@@ -131,12 +132,12 @@ class Catalog:
         return {name: found[name] for name in names}
 
     def official(self, name: str, dataset: str, **settings: Any) -> Any:
-        """Return what a name makes with the settings that its authors used for a dataset.
+        """Return the product of a name with the settings that its authors used for a dataset.
 
         Args:
-          name: Its name.
-          dataset: Name of the dataset, e.g. ``"cora"``. For unknown ones the defaults are used.
-          **settings: Settings to use in place of the authors'.
+          name: Name of the entry.
+          dataset: Name of the dataset, e.g. ``"cora"``; an unknown one gives the defaults.
+          **settings: Settings that replace those of the authors.
         """
         entry = self[name]
         return entry.make(**settings) if entry.official is None else entry.official(dataset, **settings)
@@ -158,7 +159,7 @@ class Catalog:
         return make(**choice.settings)
 
     def of_kind(self, kind: str) -> list[str]:
-        """Return the names of the entries that are made for a kind of data.
+        """Return the names of the entries that apply to a kind of data.
 
         Args:
           kind: Name of the kind.
@@ -184,15 +185,15 @@ class Catalog:
 
 
 def choose(what: str, name: str, known: Iterable[str]) -> str:
-    """Return a name, if it is known.
+    """Return a name if it is known.
 
     Args:
-      what: What is named, for the message.
-      name: The name.
-      known: All names.
+      what: Noun for the named thing, for the message.
+      name: Name to look up.
+      known: Known names.
 
     Raises:
-      ValueError: For another name; the message says which are close.
+      ValueError: If the name is unknown; the message lists close ones.
     """
     known = list(known)
     if name in known:

@@ -52,7 +52,8 @@ def export(
       The program, which can also be called directly.
 
     Raises:
-      ValueError: Several networks, unknown inputs, or a network that does not take batches of any size.
+      ValueError: If there are several networks, the inputs are unknown, or the network does not take batches
+        of any size.
     """
     if batch is not None and batch < 1:
         raise ValueError(f"batch must be at least 1, got {batch}")

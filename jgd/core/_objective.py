@@ -26,7 +26,7 @@ __all__ = ["Context", "Objective", "as_objective", "objective", "one_number", "w
 
 
 class Players(Mapping):
-    """What belongs to each player, computed when an objective reads it.
+    """Values of the players by name, each computed when an objective reads it.
 
     Args:
       make: Function without arguments for each player that computes its entry.
@@ -60,7 +60,7 @@ class Players(Mapping):
 
 
 class Context(NamedTuple):
-    """What an objective sees of one training step.
+    """Part of one training step that an objective sees.
 
     Attributes:
       outputs: ``{player: Outputs}`` of the networks at their inputs of this step.
@@ -112,8 +112,12 @@ class Objective(NamedTuple):
 def one_number(value: Any, what: str) -> Array:
     """Return a loss as a scalar array.
 
+    Args:
+      value: Loss, a number or a scalar array.
+      what: Name of the function that returned it, for messages.
+
     Raises:
-      ValueError: for anything else, saying what to do.
+      ValueError: If the value is not one number; the message states what to do.
     """
     if isinstance(value, Objective) or callable(value):
         raise ValueError(f"{what} returned an objective, not its loss: call what makes it, e.g. supervised()")
@@ -133,7 +137,7 @@ def _is_plain(fn: Callable, what: str) -> None:
     """Refuse functions that are no ``loss(ctx)``, as far as their signature shows.
 
     Raises:
-      ValueError: saying how the function is used.
+      ValueError: If the function takes or returns anything else; the message states how it is used.
     """
     name = getattr(fn, "__name__", type(fn).__name__)
     try:
@@ -162,7 +166,7 @@ def objective(fn: Any) -> Objective:
       fn: Function of the `Context`.
 
     Raises:
-      ValueError: for a function of other arguments; when it is used, for a loss that is not one number.
+      ValueError: If the function takes other arguments, or, when it is used, if the loss is not one number.
     """
     name = getattr(fn, "__name__", "the loss")
     if not callable(fn):
@@ -181,10 +185,14 @@ def objective(fn: Any) -> Objective:
 
 
 def as_objective(loss: Any, what: str = "objective") -> Objective:
-    """Return an objective as it is, or a plain function of the context as one.
+    """Return an objective unchanged, or lift a plain function of the context.
+
+    Args:
+      loss: Objective, or function of the context.
+      what: Name of the argument, for messages.
 
     Raises:
-      ValueError: for anything else.
+      ValueError: If the loss is neither of them.
     """
     if isinstance(loss, Objective):
         return loss
@@ -205,7 +213,7 @@ def _term(name: str, pair: Any) -> tuple[str, Any, Objective]:
     """Return a named pair of a weight and an objective.
 
     Raises:
-      ValueError: for a pair that is none, is in the wrong order, or has a weight that is no number.
+      ValueError: If it is not a pair, is in the wrong order, or has a weight that is not a number.
     """
     what = f"the term {name!r} of weighted()"
     right = f"write {name}=(1.0, objective)"
@@ -239,8 +247,8 @@ def weighted(**terms: Any) -> Objective:
       An `Objective` whose metrics hold each unweighted term under its name, and whose ``terms`` keep them.
 
     Raises:
-      ValueError: for no terms, or one that is no such pair; when it is used, for one whose loss or weight is
-        not one number.
+      ValueError: If there are no terms or one is not such a pair, or, when it is used, if a loss or a weight
+        is not one number.
     """
     if not terms:
         raise ValueError("weighted() needs at least one term, e.g. ce=(1.0, loss)")

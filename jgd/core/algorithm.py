@@ -172,7 +172,7 @@ def _own_inputs(players):
 
 
 def _descend(tx, loss_fn: Callable, params, opt_state) -> tuple[Any, Any, Array, Any]:
-    """One step of an optimiser on ``loss_fn(params) -> (loss, aux)``."""
+    """Take one step of an optimiser on ``loss_fn(params) -> (loss, aux)``."""
 
     def value_fn(p, grad_fn=None):  # Optax's line searches want every extra argument to be one of its own
         del grad_fn
@@ -203,7 +203,7 @@ def context(
     outputs: Mapping[str, Any] | None = None,
     fresh: Callable[[Array], tuple[PyTree, PyTree]] | None = None,
 ) -> Context:
-    """Return what an objective sees; outputs of a network are computed when the objective reads them.
+    """Return the context of an objective; outputs of a network are computed when the objective reads them.
 
     Args:
       nets: All networks by name.
@@ -234,7 +234,7 @@ def context(
 
 
 def _split(key: Array | None, names: Iterable[str], alone: bool) -> dict[str, Any]:
-    """Return a key for each name; one that is alone has the key itself."""
+    """Return a key for each name; a single name has the key itself."""
     names = list(names)
     if key is None:
         return dict.fromkeys(names)
@@ -246,7 +246,7 @@ def _networks(name: str, model: Model | Mapping[str, Model]) -> dict[str, Model]
 
 
 class _Game(NamedTuple):
-    """What `train` and `alternate` are made of; ``state`` is ``{player: TrainState}``.
+    """Functions that `train` and `alternate` share; ``state`` is ``{player: TrainState}``.
 
     Attributes:
       init: ``(key, data, batch) -> state``.
@@ -286,7 +286,7 @@ def _game(
         return {n: Bound(own.params[n], own.state[n], net) for n, net in networks[name].items()}
 
     def others(state, data, besides=None) -> dict[str, Bound]:
-        """Networks that get no gradients in a turn."""
+        """Return the networks that get no gradients in a turn."""
         nets = {} if frozen is None else dict(frozen(data))
         for name, own in state.items():
             if name != besides:
@@ -311,13 +311,13 @@ def _game(
         return {n: net.init(keys[n], *inputs[n]) for n, net in networks[name].items()}
 
     def apart(name, pairs: Mapping[str, tuple]) -> tuple[PyTree, PyTree]:
-        """Parameters and state of a player as its update takes them."""
+        """Return parameters and state of a player in the form that its update takes."""
         if not several[name]:
             return pairs[name]
         return {n: pair[0] for n, pair in pairs.items()}, {n: pair[1] for n, pair in pairs.items()}
 
     def given(data, first) -> dict[str, tuple[PyTree, PyTree]]:
-        """Parameters and state to start from, copied: a loop may reuse the memory of its state."""
+        """Return copies of parameters and state to start from, because a loop may reuse their memory."""
         wanted = {} if start is None else dict(start(data))
         unknown = sorted(set(wanted) - set(everyone))
         if unknown:
@@ -436,17 +436,17 @@ def train(
 
 
 class Plan(NamedTuple):
-    """Whose turn it is: see `cycle` and `sequence`."""
+    """Order of the turns of players, see `cycle` and `sequence`."""
 
     turns: tuple[tuple[str, int], ...]
     within_step: bool
 
 
 def cycle(**steps: int) -> Plan:
-    """Return a plan of one player in each step, as many steps after each other as it says, again and again.
+    """Return a plan with one player in each step, each for its number of steps in a row, repeatedly.
 
     Args:
-      **steps: Steps of each player, in order: ``cycle(adj=10, feat=40)``.
+      **steps: Number of steps of each player, in order: ``cycle(adj=10, feat=40)``.
     """
     return Plan(tuple(steps.items()), within_step=False)
 
@@ -455,7 +455,8 @@ def sequence(**repeats: int) -> Plan:
     """Return a plan of all players in each step, in order.
 
     Args:
-      **repeats: Turns of each player in a step: ``sequence(fake=5, generator=1)`` has five of ``fake`` first.
+      **repeats: Number of turns of each player in a step: ``sequence(fake=5, generator=1)`` begins with five
+        of ``fake``.
     """
     return Plan(tuple(repeats.items()), within_step=True)
 
@@ -480,7 +481,7 @@ def alternate(
 
     Args:
       players: Players by name.
-      plan: Whose turn it is, see `cycle` and `sequence`.
+      plan: Order of the turns, see `cycle` and `sequence`.
       prepare: As in `train`, with inputs of the networks of all players.
       frozen: As in `train`.
       start: As in `train`.
@@ -491,7 +492,7 @@ def alternate(
       its turn; ``loss`` is the sum over the players whose turn it is.
 
     Raises:
-      ValueError: for a plan that does not fit the players.
+      ValueError: If the plan does not fit the players.
     """
     unknown = {name for name, _ in plan.turns} - set(players)
     if unknown or not plan.turns:

@@ -272,10 +272,14 @@ class Driver:
 
 
 def check_places(out: Path, stage: str = "") -> None:
-    """Check that files are where files are expected, and folders where folders are.
+    """Check that no folder is in the place of a file of a run, and no file in the place of a folder.
+
+    Args:
+      out: Folder of the run.
+      stage: Name of a stage, whose folder is checked too.
 
     Raises:
-      ValueError: If they are not.
+      ValueError: If there is one.
     """
     for path in (out / _CHECKPOINTS, out / _CHECKPOINTS / stage):
         if path.exists() and not path.is_dir():

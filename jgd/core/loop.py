@@ -35,7 +35,7 @@ __all__ = [
 
 
 class Diverged(FloatingPointError):
-    """Error: the loss of every member is not finite at `step`; the last checkpoint, if any, is earlier."""
+    """Error of a loss that is finite for no member at `step`; the last checkpoint, if any, is earlier."""
 
     def __init__(self, message: str, step: int):
         super().__init__(message)

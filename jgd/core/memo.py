@@ -1,8 +1,8 @@
-"""Programs that are made once: a cache of what functions make from settings.
+"""A cache of the products of functions of settings, so that programs are compiled once.
 
 `jit` finds what it has compiled by the functions that it is given. A recipe that makes its `Algorithm` in
-every run would be compiled in every run, although nothing has changed. So what makes it is memoized: equal
-settings lead to the same functions again::
+every run would be compiled in every run, although nothing has changed. The function that makes it is
+therefore memoized: equal settings lead to the same functions::
 
     @dataclass(frozen=True)
     class Settings:
@@ -44,14 +44,14 @@ def host_only(kind: type) -> frozenset[str]:
     A field that overrides a host-only one, with another default, is host-only too.
 
     Args:
-      kind: The dataclass.
+      kind: Class of the settings, a dataclass.
     """
     declared = [vars(base).get("__dataclass_fields__", {}) for base in kind.__mro__]
     return frozenset(name for fields in declared for name, f in fields.items() if f.metadata.get(_HOST))
 
 
 class _HostOnly:
-    """What a memoized function finds in a host-only field. It is refused wherever a value is needed."""
+    """Value of a host-only field in a memoized function; using it as a number or a flag raises an error."""
 
     def __repr__(self) -> str:
         return "<host-only>"
@@ -88,8 +88,8 @@ def memoized(make: Made | None = None, *, maxsize: int = 64) -> Made:
     call with an argument that has no hash, such as an array, is made every time.
 
     Args:
-      make: The function to memoize.
-      maxsize: Most products that are kept; the one that was used longest ago goes first.
+      make: Function to memoize.
+      maxsize: Largest number of products that are kept; the least recently used one is dropped first.
     """
     if make is None:
         return lambda make: memoized(make, maxsize=maxsize)  # pyright: ignore[reportReturnType]
@@ -114,7 +114,7 @@ def memoized(make: Made | None = None, *, maxsize: int = 64) -> Made:
 
 
 def _settings(value: Any) -> bool:
-    """Whether a value is a frozen dataclass with host-only fields."""
+    """Return whether a value is a frozen dataclass with host-only fields."""
     frozen = dataclasses.is_dataclass(value) and type(value).__hash__ is not None
     return frozen and not isinstance(value, type) and bool(host_only(type(value)))
 

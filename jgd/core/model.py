@@ -38,7 +38,7 @@ __all__ = [
 
 
 class Outputs(NamedTuple):
-    """What a network returns.
+    """Result of a network.
 
     Attributes:
       value: Prediction; any pytree (a denoiser may return features and adjacency).
@@ -84,10 +84,18 @@ class Model(NamedTuple):
 def applied(
     model: Model, params: PyTree, state: PyTree, *inputs: Any, key: Array | None = None, train: bool = False
 ) -> tuple[Outputs, PyTree]:
-    """``model.apply``, whose first result may also be logits alone.
+    """Apply a model whose first result may also be logits alone.
+
+    Args:
+      model: Network.
+      params: Parameters.
+      state: State.
+      *inputs: Inputs of a batch.
+      key: Random key that allows randomness, see `Model`; None for none.
+      train: Whether batch statistics are used.
 
     Raises:
-      ValueError: where it does not return a pair.
+      ValueError: If the model does not return a pair.
     """
     result: Any = model.apply(params, state, *inputs, key=key, train=train)
     if isinstance(result, Outputs) or not isinstance(result, tuple) or len(result) != 2:
@@ -99,10 +107,13 @@ def applied(
 
 
 def as_float(x: Any) -> Any:
-    """Pixels in 0..255 (uint8) as floats in 0..1; everything else as it is.
+    """Scale pixels in 0..255 (uint8) to floats in 0..1; return everything else unchanged.
 
-    The one place where inputs are scaled: batches of training and of scoring go through it, and so does what
-    a `Bound` network is called with.
+    Inputs are scaled here only: batches of training and of scoring pass through this function, and so do the
+    inputs of a `Bound` network.
+
+    Args:
+      x: Inputs.
     """
     if getattr(x, "dtype", None) != np.uint8 or not isinstance(x, np.ndarray | np.generic | jax.Array):
         return x
@@ -142,7 +153,7 @@ class Bound:
           train: Whether batch statistics are used.
 
         Raises:
-          ValueError: for inputs of another shape than `example`, and for several networks at once.
+          ValueError: If inputs have another shape than `example`, or there are several networks at once.
         """
         inputs = tuple(as_float(jnp.asarray(x) if isinstance(x, np.ndarray) else x) for x in inputs)
         single = _is_single(inputs, self.example)
@@ -160,7 +171,7 @@ class Bound:
         """Return the network as a program that runs without this library, see `jgd.core.export`.
 
         Args:
-          path: File to write, by convention ``*.jaxexport``; None for none.
+          path: Path of a file to write, by convention ``*.jaxexport``; None writes none.
           **settings: ``inputs``, ``graph``, ``batch`` and ``platforms``.
         """
         from jgd.core._export import export
@@ -182,7 +193,7 @@ def _shapes(example: Any) -> str:
 
 
 def _is_single(inputs: tuple, example: tuple[jax.ShapeDtypeStruct, ...] | None) -> bool:
-    """Whether the inputs are those of one example, without a batch axis."""
+    """Return whether the inputs are those of one example, without a batch axis."""
     return (
         bool(example)
         and len(inputs) == len(cast(tuple, example))
@@ -193,7 +204,7 @@ def _is_single(inputs: tuple, example: tuple[jax.ShapeDtypeStruct, ...] | None) 
 
 
 def _misfit(net: Bound, inputs: tuple) -> str:
-    """Why a network cannot be called with inputs, as far as its `example` tells; else nothing."""
+    """Return why a network cannot be called with inputs, as far as its `example` shows; else nothing."""
     if net.example is None or not all(hasattr(x, "shape") for x in inputs):
         return ""
     count = stacked(net)
@@ -220,7 +231,7 @@ def _sketched(model: Model, structure: Any, leaves: tuple[tuple[tuple[int, ...],
 
 
 def sketch(model: Model, *inputs: Any) -> tuple[PyTree, PyTree, Outputs]:
-    """Shapes of a network's parameters, state and outputs at inputs, of which only the shapes are used.
+    """Return the shapes of parameters, state and outputs of a network at inputs of these shapes.
 
     Args:
       model: Network.
@@ -237,7 +248,7 @@ def _dtype(x: Any) -> Any:
 
 
 def stacked(net: Bound, *inputs: Any) -> int | None:
-    """How many networks a `Bound` holds along a leading axis of all its arrays; None for one network.
+    """Return how many networks a `Bound` holds along a leading axis of all arrays; None for one network.
 
     Args:
       net: One network, or several as ``seeds=`` returns them.
@@ -257,12 +268,18 @@ def stacked(net: Bound, *inputs: Any) -> int | None:
 
 
 def bind(model: Model, params: PyTree, state: PyTree = ()) -> Bound:
-    """Join a model with its parameters into a callable."""
+    """Join a model with its parameters into a callable.
+
+    Args:
+      model: Network.
+      params: Parameters.
+      state: State, such as batch statistics.
+    """
     return Bound(params, state, model)
 
 
 def as_bound(net: Any, what: str = "teacher") -> Bound:
-    """Return what may teach as a `Bound` network.
+    """Return a teacher as a `Bound` network.
 
     Args:
       net: `Bound` network, a Flax NNX module with its parameters, or a function of inputs that JAX can
@@ -270,7 +287,7 @@ def as_bound(net: Any, what: str = "teacher") -> Bound:
       what: Role of the network, for messages.
 
     Raises:
-      ValueError: for a network without parameters, and for anything else.
+      ValueError: If the network has no parameters, or is of another type.
     """
     if isinstance(net, Bound):
         return net
@@ -296,10 +313,13 @@ def _from_function(fn: Callable[..., Any]) -> Model:
 
 
 def as_key(key: Any) -> Array:
-    """Return a random key: a typed one as it is, a seed as ``jax.random.key(seed)``.
+    """Return a random key unchanged, or that of a seed, ``jax.random.key(seed)``.
+
+    Args:
+      key: Typed random key, or seed from 0 on.
 
     Raises:
-      ValueError: for anything else.
+      ValueError: If the key is neither of them.
     """
     if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0:
         return key
@@ -330,7 +350,7 @@ def from_linen(module: nn.Module, *, taps: Mapping[str, str] | None = None) -> M
     layers in `jgd.nn` do. Equal arguments give the same functions, so that `jax.jit` finds what it compiled.
 
     Args:
-      module: Network; it stays as it is.
+      module: Network, which is not changed.
       taps: ``{name: path}`` of intermediate values that become ``Outputs.taps``: names of submodules
         separated by ``"/"``, such as ``{"stage2": "Block_3"}``, for the output of the submodule's
         ``__call__``, or for a value that it sows in ``"intermediates"``. A submodule that is called several
@@ -338,7 +358,7 @@ def from_linen(module: nn.Module, *, taps: Mapping[str, str] | None = None) -> M
         without them.
 
     Raises:
-      ValueError: when it is applied, for a path that the module does not have.
+      ValueError: If the module lacks a path; this is raised when the model is applied.
     """
     paths = tuple(sorted((taps or {}).items()))
     return _from_linen(module, paths)
@@ -350,13 +370,16 @@ def module_of(model: Model) -> nn.Module | None:
 
 
 def as_model(net: Any) -> Model:
-    """Return a network as a `Model`: one already, a Flax linen module, or a Flax NNX module.
+    """Return a network as a `Model`.
 
-    An NNX module has its parameters: training starts from those. For another start with every key, and for
+    An NNX module has parameters, from which training starts. For another start with every key, and for
     several seeds, give ``from_nnx(lambda rngs: Net(rngs))``.
 
+    Args:
+      net: `Model`, Flax linen module, or Flax NNX module.
+
     Raises:
-      ValueError: for anything else.
+      ValueError: If the network is none of them.
     """
     if isinstance(net, Model):
         return net
@@ -432,7 +455,7 @@ def _from_linen(module: nn.Module, taps: tuple[tuple[str, str], ...] = ()) -> Mo
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> dict[str, tuple]:
-    """Values of a collection of intermediates by path, in which a submodule stands for its ``__call__``."""
+    """Return the values of a collection of intermediates by path; a submodule stands for its ``__call__``."""
     found: dict[str, tuple] = {}
     for name, value in tree.items():
         path = above if name == "__call__" else f"{above}/{name}" if above else name
@@ -444,7 +467,7 @@ def _tapped(outputs: Outputs, taps: tuple[tuple[str, str], ...], seen: Mapping[s
     """Return outputs with further taps, of the values of each path in the order of calls.
 
     Raises:
-      ValueError: for a path that there is not, and a tap of that name that the network has already.
+      ValueError: If the network lacks a path, or already has a tap of the name.
     """
     for name, path in taps:
         if path not in seen:
@@ -473,7 +496,7 @@ def from_nnx(make: Callable[[Any], Any], *, taps: Mapping[str, str] | None = Non
         separated by ``"/"`` or ``"."``, such as ``{"hidden": "encoder/blocks/2"}``; see `from_linen`.
 
     Raises:
-      ValueError: when it is applied, for a path that the module does not have.
+      ValueError: If the module lacks a path; this is raised when the model is applied.
     """
     paths = tuple(sorted((taps or {}).items()))
     return _from_nnx(make, paths)
@@ -497,7 +520,7 @@ def _nnx_apply(
     abstract: Callable[[], tuple], taps: tuple[tuple[str, str], ...] = ()
 ) -> Callable[..., tuple[Outputs, PyTree]]:
     def fresh(key: Array, rngs: PyTree) -> PyTree:
-        """Random streams of the module, restarted from `key`."""
+        """Return the random streams of the module, restarted from `key`."""
         leaves, structure = jax.tree.flatten(rngs)
         keys = jax.random.split(key, max(1, len(leaves)))
         return structure.unflatten(
@@ -517,16 +540,16 @@ def _nnx_apply(
     return apply
 
 
-_heard: dict[int, list] = {}  # what modules of which `_nnx_tapped` waits returned, by their identity
+_recorded: dict[int, list] = {}  # outputs of the modules that `_nnx_tapped` taps, by their identity
 
 
 @lru_cache(maxsize=256)
-def _listened(kind: type) -> type:
-    """Return a class of NNX modules whose calls are written down."""
+def _recording(kind: type) -> type:
+    """Return a class of NNX modules whose calls are recorded."""
 
     def call(self, *args, **kwargs):
         result = kind.__call__(self, *args, **kwargs)
-        _heard[id(self)].append(result)
+        _recorded[id(self)].append(result)
         return result
 
     return type(kind)(kind.__name__, (kind,), {"__call__": call, "__module__": kind.__module__})
@@ -536,19 +559,19 @@ def _nnx_tapped(module: nnx.Module, taps: tuple[tuple[str, str], ...], inputs: t
     """Return outputs of a module without other references, with those of some of its parts as taps."""
     parts = {"/".join(map(str, path)): part for path, part in nnx.iter_modules(module)}
     taps = tuple((name, path.replace(".", "/")) for name, path in taps)
-    listened = {path: parts[path] for _, path in taps if path in parts}
-    kinds = {path: type(part) for path, part in listened.items()}
+    tapped = {path: parts[path] for _, path in taps if path in parts}
+    kinds = {path: type(part) for path, part in tapped.items()}
     seen: dict[str, Sequence] = dict.fromkeys(parts, ())
     try:
-        for path, part in listened.items():
-            _heard.setdefault(id(part), [])
-            object.__setattr__(part, "__class__", _listened(kinds[path]))
+        for path, part in tapped.items():
+            _recorded.setdefault(id(part), [])
+            object.__setattr__(part, "__class__", _recording(kinds[path]))
         outputs = _as_outputs(module(*inputs))
-        seen |= {path: tuple(_heard[id(part)]) for path, part in listened.items()}
+        seen |= {path: tuple(_recorded[id(part)]) for path, part in tapped.items()}
     finally:
-        for path, part in listened.items():
+        for path, part in tapped.items():
             object.__setattr__(part, "__class__", kinds[path])
-            _heard.pop(id(part), None)
+            _recorded.pop(id(part), None)
     return _tapped(outputs, taps, seen)
 
 
@@ -566,5 +589,9 @@ def _from_instance(module: nnx.Module) -> Bound:
 
 
 def starts_given(model: Model) -> bool:
-    """Whether a model starts from parameters that it has already, whatever the key."""
+    """Return whether a model starts from parameters that it has already, whatever the key.
+
+    Args:
+      model: Network.
+    """
     return getattr(model.init, "given", False)

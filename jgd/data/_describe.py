@@ -50,7 +50,7 @@ class Description:
 
     Attributes:
       name: Name of the task.
-      kind: What is classified, in words.
+      kind: Unit that is classified, in words.
       facts: Sizes, edges, features and labels, ``{name: text or number}``, in reading order.
       classes: One `ClassCount` for each class; empty for targets that are not classes.
       splits: Number of rows by split, and under ``"none"`` those in no split.

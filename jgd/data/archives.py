@@ -30,12 +30,12 @@ def unpack_limit(path: str | os.PathLike[str], limit: int | None = None, base: i
     """Return the number of bytes that a compressed file may unpack to.
 
     Args:
-      path: The file.
+      path: Path of the file.
       limit: Limit of the format; None for ``$JGD_UNPACK_LIMIT``, else ``base`` and 50 times the file's size.
       base: Bytes that any file may unpack to; 256 MiB by default.
 
     Raises:
-      DataError: If the variable is no number.
+      DataError: If ``$JGD_UNPACK_LIMIT`` is not a number.
     """
     if limit is not None:
         return limit
@@ -68,11 +68,11 @@ def read_stream(source: Any, limit: int) -> bytearray:
     """Read a whole stream of bytes in pieces.
 
     Args:
-      source: The stream.
+      source: Stream of bytes.
       limit: Largest number of bytes.
 
     Raises:
-      ValueError: If there are more bytes.
+      ValueError: If the stream holds more bytes.
     """
     content = bytearray()
     for chunk in _pieces(source, limit):
@@ -85,11 +85,12 @@ def open_zip(path: str | os.PathLike[str], limit: int | None = None) -> Iterator
     """Open a zip file whose members have different names and together state no more than the limit.
 
     Args:
-      path: The file.
+      path: Path of the file.
       limit: Bytes of all members, see `unpack_limit`.
 
     Raises:
-      ValueError: If they do not, or are compressed by other than deflate.
+      ValueError: If two members have the same name, their sizes exceed the limit, or one is compressed by
+        another method than deflate.
     """
     with zipfile.ZipFile(path) as archive:
         entries = archive.infolist()
@@ -193,7 +194,7 @@ def archive_files(
     files only once the iterator has ended without an error.
 
     Args:
-      archive: The file.
+      archive: Path of the archive.
       wanted: Function that decides by its path within the archive whether a file is read; all by default.
       limit: Bytes that all files together may hold, see `unpack_limit`.
 
@@ -236,7 +237,7 @@ def unpack(
     """Unpack a zip or tar archive into a new folder, all of it or nothing.
 
     Args:
-      archive: The file.
+      archive: Path of the archive.
       dest: Folder to create; it must not exist, or be empty.
       root: Folder of the archive that is unpacked, without that prefix.
       limit: Bytes that may be written, see `unpack_limit`.

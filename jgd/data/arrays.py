@@ -37,10 +37,10 @@ def plain_dtype(code: Any) -> np.dtype:
     """Return the NumPy type of a code such as ``"<f4"``: Booleans, numbers or strings of a bounded length.
 
     Args:
-      code: The code.
+      code: Code of the type.
 
     Raises:
-      ValueError: If it is anything else, such as a structured type, objects or dates.
+      ValueError: If the code names anything else, such as a structured type, objects or dates.
     """
     if not isinstance(code, str) or not _TYPES.fullmatch(code):
         raise ValueError(f"{str(code)[:40]!r} is no plain type of numbers or strings")
@@ -53,13 +53,13 @@ def checked_array(
     """Return an array on a buffer, without a copy.
 
     Args:
-      data: The content; the array is read-only if it is.
+      data: Content; the array is read-only where this is.
       dtype: Type, see `plain_dtype`.
       shape: Shape that the file states.
       fortran: Whether the first index runs fastest.
 
     Raises:
-      ValueError: If the shape is none or does not fit the bytes, or the content does not fit the type.
+      ValueError: If the shape is not a shape or does not fit the bytes, or the content does not fit the type.
     """
     sizes = _sizes(shape)
     count = _count(sizes)
@@ -192,7 +192,7 @@ def read_npy(path: str | os.PathLike[str]) -> np.ndarray:
     """Read an ``.npy`` file of numbers or strings.
 
     Args:
-      path: The file.
+      path: Path of the file.
 
     Raises:
       DataError: If the file is missing, damaged or holds something else.
@@ -207,9 +207,9 @@ def read_npz(
     """Read all arrays of an ``.npz`` file, comparing the checksum of each.
 
     Args:
-      path: The file.
+      path: Path of the file.
       objects: Whether arrays of objects are read, by `jgd.data.pickles`; else they are refused.
-      limit: Bytes that it may unpack to, see `jgd.data.archives.unpack_limit`.
+      limit: Bytes that the file may unpack to, see `jgd.data.archives.unpack_limit`.
 
     Raises:
       DataError: If the file is missing, damaged or holds what is not allowed; the message names the array.
@@ -231,10 +231,10 @@ def text_lines(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yield the lines of a text file in UTF-8 without their ends, which may be those of Windows.
 
     Args:
-      path: The file.
+      path: Path of the file.
 
     Raises:
-      DataError: If it is missing, a web page, or no text; the message names the line.
+      DataError: If the file is missing, a web page, or not text; the message names the line.
     """
     refuse_web_page(path)
     number = 0
@@ -253,7 +253,7 @@ def read_table(path: str | os.PathLike[str], dtype: Any, delimiter: str | None =
     """Read a text file of numbers as a matrix ``[rows, columns]``.
 
     Args:
-      path: The file.
+      path: Path of the file.
       dtype: Type of the numbers.
       delimiter: Separator of the columns; None for white space.
 

@@ -130,10 +130,10 @@ def finite(name: str, value: Any) -> Any:
 
     Args:
       name: Name of the field, for messages.
-      value: The array.
+      value: Array.
 
     Raises:
-      DataError: If not; the message names the first row.
+      DataError: If the array holds anything else; the message names the first row.
     """
     array = _host(name, value)
     if array.dtype.kind not in "biuf":
@@ -153,12 +153,12 @@ def as_rows(name: str, value: Any, size: int, of: str) -> Any:
 
     Args:
       name: Name of the field, for messages.
-      value: The array.
+      value: Array.
       size: Number of rows.
       of: Name of the rows, for messages.
 
     Raises:
-      DataError: If not.
+      DataError: If the array has another number of rows.
     """
     array = value if isinstance(value, np.ndarray | jax.Array) else _host(name, value)
     if array.shape[:1] != (size,):
@@ -184,7 +184,7 @@ def as_mask(name: str, value: Any, size: int, of: str = "rows") -> Any:
       of: Name of the rows, for messages.
 
     Raises:
-      DataError: If it is anything else.
+      DataError: If the value has none of these forms.
     """
     array = _column(_host(name, value))
     wanted = f"give a mask of {size} bools, or row numbers"
@@ -226,10 +226,10 @@ def as_like(name: str, value: Any, shape: tuple[int, ...]) -> Any:
     Args:
       name: Name of the field, for messages.
       value: Bools, or numbers that are 0 or 1.
-      shape: Shape that it must have.
+      shape: Required shape.
 
     Raises:
-      DataError: If it has another shape or holds other numbers.
+      DataError: If the value has another shape or holds other numbers.
     """
     array = _host(name, value)
     if array.shape != shape:
@@ -245,12 +245,12 @@ def as_weights(name: str, value: Any, size: int, of: str) -> Any:
 
     Args:
       name: Name of the field, for messages.
-      value: The weights.
+      value: Weights.
       size: Number of rows.
       of: Name of the rows, for messages.
 
     Raises:
-      DataError: If not; the message names the first row.
+      DataError: If a weight is negative or not finite; the message names the first row.
     """
     array = _column(_host(name, finite(name, value)))
     if array.shape != (size,):
@@ -269,13 +269,13 @@ def in_range(name: str, value: Any, size: int, of: str, *, least: int = 0) -> An
 
     Args:
       name: Name of the field, for messages.
-      value: The numbers.
+      value: Numbers.
       size: Largest number plus one.
-      of: Name of what is numbered, for messages.
+      of: Name of the numbered things, for messages.
       least: Smallest number.
 
     Raises:
-      DataError: If not; the message names the first row.
+      DataError: If a number is out of range; the message names the first row.
     """
     array = _host(name, value)
     if array.size and array.dtype.kind not in "iu":
@@ -295,7 +295,7 @@ def disjoint(masks: Mapping[str, Any], of: str = "rows") -> None:
       of: Name of the rows, for messages.
 
     Raises:
-      DataError: If two share rows; the message names them and the number of shared rows.
+      DataError: If two masks share rows; the message names them and the number of shared rows.
     """
     there = {name: np.asarray(mask) for name, mask in masks.items() if mask is not None and not hidden(mask)}
     names = list(there)
@@ -314,11 +314,11 @@ def as_word(name: str, value: Any, kind: Any) -> Any:
 
     Args:
       name: Name of the argument, for messages.
-      value: The word.
-      kind: The `typing.Literal`.
+      value: Word.
+      kind: A `typing.Literal`.
 
     Raises:
-      DataError: If not; the message lists them.
+      DataError: If the word is another one; the message lists those that are known.
     """
     known_words = get_args(kind)
     if value not in known_words:
@@ -356,7 +356,7 @@ def as_labels(
 
     Args:
       name: Name of the field, for messages.
-      value: The labels; None without labels.
+      value: Labels; None without labels.
       size: Number of rows.
       num_classes: Number of classes; None counts them; 0 for regression targets.
       names: Names of the classes; integers are then class numbers, and words must be among the names.
@@ -365,7 +365,7 @@ def as_labels(
       tasks: Whether the columns of indicators are several tasks, not ``num_classes`` classes.
 
     Raises:
-      DataError: If labels are none of this; the message names the first row.
+      DataError: If the labels have none of these forms; the message names the first row.
     """
     num_classes = None if num_classes is None else _as_count("num_classes", num_classes)
     names = _as_names(name, names, num_classes)
@@ -585,10 +585,10 @@ def need_classes(task: Any, what: str) -> None:
 
     Args:
       task: Task with ``target_kind``.
-      what: Name of what needs classes, e.g. of a method.
+      what: Name of the method that needs classes, for the message.
 
     Raises:
-      DataError: If they are not; the message states their kind.
+      DataError: If the labels are of another kind, which the message states.
     """
     if task.target_kind != "classes":
         name = f"task {task.name!r}" if task.name else "the task"
@@ -628,7 +628,7 @@ def as_graph(name: str, graph: Any, *, features: bool = False) -> Any:
       features: Whether node features have to be ``[N, F]`` and edge data weights.
 
     Raises:
-      DataError: If it is not; the message states what is wrong and where.
+      DataError: If the graph is not sound; the message states what is wrong and where.
     """
     if not all(
         hasattr(graph, part) for part in ("nodes", "edges", "senders", "receivers", "n_node", "n_edge")

@@ -47,7 +47,7 @@ def cifar10(*, val: int = 0, seed: int = 0) -> ArrayTask:
 
     Args:
       val: Number of training images to set apart for validation, equally many of each class.
-      seed: Seed of that choice.
+      seed: Seed of the choice.
 
     Raises:
       DataError: If the archive is missing or damaged.
@@ -62,7 +62,7 @@ def cifar100(*, val: int = 0, seed: int = 0) -> ArrayTask:
 
     Args:
       val: Number of training images to set apart for validation, equally many of each class.
-      seed: Seed of that choice.
+      seed: Seed of the choice.
 
     Raises:
       DataError: If the archive is missing or damaged.
@@ -77,7 +77,7 @@ def cifar10_jpeg(*, val: int = 0, seed: int = 0) -> ArrayTask:
 
     Args:
       val: Number of training images to set apart for validation, equally many of each class.
-      seed: Seed of that choice.
+      seed: Seed of the choice.
 
     Raises:
       DataError: If the archive is missing or damaged.

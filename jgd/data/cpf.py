@@ -36,7 +36,7 @@ def remotes(name: str) -> tuple[Remote, ...]:
       name: Name: ``"cora"`` or ``"citeseer"``.
 
     Raises:
-      DataError: If the name is another.
+      DataError: If the name is unknown.
     """
     if name not in _SETS:
         raise DataError(f"no CPF dataset is called {name!r}: choose one of {', '.join(_SETS)}")

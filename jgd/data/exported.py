@@ -31,8 +31,8 @@ def export_condensed(small: Condensed, path: Path, to: Literal["pyg", "networkx"
         ``"npz"`` plain arrays.
 
     Raises:
-      ValueError: For a set that is not one graph.
-      ImportError: Where the other library is not installed.
+      ValueError: If the set is not one graph with features.
+      ImportError: If the other library is not installed.
     """
     if isinstance(small.data, jraph.GraphsTuple):
         if len(small.data.n_node) != 1 or not hasattr(small.data.nodes, "shape"):

@@ -22,14 +22,14 @@ _EVALUATED: dict[Kind, str] = {"node": "nodes", "graph": "graphs", "image": "arr
 
 
 class Facts(TypedDict):
-    """What is known of a dataset before it is loaded.
+    """Facts about a dataset that are known before it is loaded.
 
     Attributes:
-      kind: What is classified: a ``"node"``, a ``"graph"``, an ``"image"`` or a ``"text"``.
+      kind: Unit that is classified: ``"node"``, ``"graph"``, ``"image"`` or ``"text"``.
       size: Number of nodes, graphs, images or texts; of generated data by default.
       classes: Number of classes.
-      source: Where it comes from.
-      licence: Licence as its authors state it.
+      source: Origin of the data, usually an address.
+      licence: Licence that its authors state.
       files: Function that returns the files that its loader reads by default.
     """
 
@@ -63,12 +63,12 @@ def dataset(
     Args:
       name: Name of the dataset.
       make: Loader; all its arguments have defaults.
-      summary: What it is, in one line.
-      kind: What is classified.
+      summary: Description in one line.
+      kind: Unit that is classified.
       size: Number of nodes, graphs, images or texts.
       classes: Number of classes.
-      source: Where it comes from.
-      licence: Licence as its authors state it.
+      source: Origin of the data, usually an address.
+      licence: Licence that its authors state.
       paper: Authors and year.
       files: Function that returns the files that the loader reads by default.
     """

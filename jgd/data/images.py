@@ -53,8 +53,8 @@ def image_task(
       **extras: Further arrays of the task.
 
     Raises:
-      DataError: If shapes or types are others, numbers are not finite, labels are out of range, or there are
-        no training examples.
+      DataError: If shapes or types differ from these, numbers are not finite, labels are out of range, or
+        there are no training examples.
     """
     if x.ndim not in (3, 4) or not x.size:
         raise DataError(f"{name}: images must be [N, H, W] or [N, H, W, C], got shape {x.shape}")
@@ -136,7 +136,7 @@ def image_folder(
       size: Pixels in each direction that images are resized to; None requires one size of all.
       grey: Whether images have one channel instead of red, green and blue.
       fractions: Fractions of each class for training, validation and testing, where no folders state them.
-      seed: Seed of that split.
+      seed: Seed of the split.
       name: Name of the task; None for the file name.
 
     Raises:

@@ -42,11 +42,11 @@ def read_idx(path: str | os.PathLike[str], limit: int | None = None) -> np.ndarr
     """Read a gzip-compressed idx file of bytes. Its header states how much is unpacked.
 
     Args:
-      path: The file.
+      path: Path of the file.
       limit: Bytes that the header may state, see `jgd.data.archives.unpack_limit`.
 
     Raises:
-      DataError: If it is missing, truncated or something else.
+      DataError: If the file is missing, truncated or of another format.
     """
     with reading(path), gzip.open(path) as file:
         start = file.read(4)
@@ -70,7 +70,7 @@ def mnist(*, val: int = 0, seed: int = 0) -> ArrayTask:
 
     Args:
       val: Number of training images to set apart for validation, equally many of each class.
-      seed: Seed of that choice.
+      seed: Seed of the choice.
 
     Raises:
       DataError: If files are missing, damaged or contradict each other.

@@ -502,13 +502,13 @@ def read_pickle(
     """Return the plain data of a pickle.
 
     Args:
-      content: The pickle.
+      content: Content of the pickle.
       encoding: Encoding of strings from Python 2; ``"bytes"`` leaves them as bytes.
-      names: Further names that it may use: `Kind` objects, functions to call and plain values.
+      names: Further names that the pickle may use: `Kind` objects, functions to call and plain values.
       persistent: Function that returns the value of a persistent id.
 
     Raises:
-      ValueError: If it uses any other name (nothing of it is called), or is damaged.
+      ValueError: If the pickle uses any other name (nothing of it is called), or is damaged.
     """
     return _Machine(content, encoding, _NAMES if names is None else {**_NAMES, **names}, persistent).run()
 
@@ -517,11 +517,11 @@ def restricted_loads(source: bytes | str | os.PathLike[str], *, encoding: str = 
     """Load a pickle of NumPy arrays, SciPy CSR and CSC matrices, and plain containers.
 
     Args:
-      source: The pickle itself, or the path of its file.
+      source: Content of the pickle, or path of its file.
       encoding: Encoding of strings from Python 2.
 
     Raises:
-      DataError: If it uses any other name (nothing of it is called), or is damaged.
+      DataError: If the pickle uses any other name (nothing of it is called), or is damaged.
     """
     name = "the pickle" if isinstance(source, bytes) else os.fspath(source)
     with reading(name):

@@ -47,7 +47,7 @@ def remotes(name: str) -> tuple[Remote, ...]:
       name: Name: ``"cora"``, ``"citeseer"`` or ``"pubmed"``.
 
     Raises:
-      DataError: If the name is another.
+      DataError: If the name is unknown.
     """
     if name not in _SETS:
         raise DataError(f"no Planetoid dataset is called {name!r}: choose one of {', '.join(_SETS)}")

@@ -33,10 +33,10 @@ def dense(matrix: Any) -> np.ndarray:
     """Return a sparse or dense matrix from a file as a float32 matrix.
 
     Args:
-      matrix: The matrix.
+      matrix: Sparse or dense matrix.
 
     Raises:
-      ValueError: If it is no matrix of finite real numbers, or has more than `CELLS` numbers.
+      ValueError: If it is not a matrix of finite real numbers, or has more than `CELLS` numbers.
     """
     if len(matrix.shape) != 2 or not all(matrix.shape):
         raise ValueError(f"it has shape {matrix.shape}, which is no matrix")

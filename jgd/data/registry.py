@@ -42,16 +42,16 @@ DATASETS = Catalog(
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is known of a dataset before it is loaded.
+    """Facts about a dataset that are known before it is loaded.
 
     Attributes:
       name: Name that `load` takes.
-      kind: What is classified: a ``"node"``, a ``"graph"``, an ``"image"`` or a ``"text"``.
+      kind: Unit that is classified: ``"node"``, ``"graph"``, ``"image"`` or ``"text"``.
       size: Number of nodes, graphs, images or texts; of generated data by default.
       classes: Number of classes.
-      source: Where it comes from.
-      licence: Licence as its authors state it.
-      present: Whether its files are there, so that loading it needs no network.
+      source: Origin of the data, usually an address.
+      licence: Licence that its authors state.
+      present: Whether its files are present, so that loading needs no network.
     """
 
     name: str

@@ -30,7 +30,7 @@ def sst2(*, val: int = 872, seed: int = 0) -> Corpus:
 
     Args:
       val: Number of training phrases to set apart for validation, equally many of each class.
-      seed: Seed of that choice.
+      seed: Seed of the choice.
 
     Raises:
       DataError: If files are missing or damaged.

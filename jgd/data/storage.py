@@ -102,7 +102,7 @@ def reading(path: str | os.PathLike[str], hint: str = _HINT) -> Iterator[None]:
     """Turn any error while a file is parsed into a `DataError` that names the file.
 
     Args:
-      path: The file.
+      path: Path of the file.
       hint: Advice at the end of the message.
 
     Raises:
@@ -127,10 +127,10 @@ def refuse_web_page(path: str | os.PathLike[str]) -> None:
     """Check that a file is not a web page that a server sent in its place.
 
     Args:
-      path: The file.
+      path: Path of the file.
 
     Raises:
-      DataError: If it is, or cannot be read.
+      DataError: If the file is a web page, or cannot be read.
     """
     with reading(path), open(path, "rb") as file:
         if _is_web_page(file.read(512)):
@@ -152,11 +152,11 @@ def check_sha256(path: str | os.PathLike[str], expected: str) -> None:
     """Compare the digest of a file.
 
     Args:
-      path: The file.
+      path: Path of the file.
       expected: Expected digest.
 
     Raises:
-      DataError: If it differs; the message holds both digests.
+      DataError: If the digest differs; the message holds both.
     """
     actual = _digest(path)
     if actual != expected:
@@ -213,7 +213,7 @@ def require(remote: Remote) -> Path:
     difference is logged, because the file may be one's own in the official format.
 
     Args:
-      remote: The file and its addresses.
+      remote: File and its addresses.
 
     Raises:
       DataError: If the file is missing and cannot be downloaded, no address returns the official file, or a

@@ -47,7 +47,7 @@ def subset(task: ArrayTask, n: int, seed: int | None = None) -> ArrayTask:
         possible.
 
     Raises:
-      ValueError: If there are fewer.
+      ValueError: If the task has fewer training examples.
     """
     index, labels = _train(task)
     if not 0 < n <= len(index):

@@ -197,7 +197,7 @@ class NodeTask:
           split: Name of the split.
 
         Raises:
-          DataError: If there are none.
+          DataError: If no label of the split is known.
         """
         return _labelled(self, split, "nodes")
 
@@ -208,7 +208,7 @@ class NodeTask:
           mask: Bools ``[N]``, or node numbers.
 
         Raises:
-          DataError: If there are no such nodes.
+          DataError: If the mask selects no node.
         """
         index = np.flatnonzero(np.asarray(checks.as_mask("mask", mask, self.num_nodes, "nodes")))
         if not len(index):
@@ -300,7 +300,7 @@ class GraphTask:
           split: Name of the split.
 
         Raises:
-          DataError: If there are none.
+          DataError: If no label of the split is known.
         """
         return _labelled(self, split, "graphs")
 
@@ -412,7 +412,7 @@ class ArrayTask:
           split: Name of the split.
 
         Raises:
-          DataError: If there are none.
+          DataError: If no label of the split is known.
         """
         return _labelled(self, split, "examples")
 

@@ -57,7 +57,7 @@ def read_texts(
       label: Name of the column with the class; ``unlabelled`` tables need none. Classes are numbered in
         order of their values: as numbers if all are, else as words.
       val: Number of training texts to set apart for validation, equally many of each class.
-      seed: Seed of that choice.
+      seed: Seed of the choice.
       name: Name of the corpus.
 
     Returns:
@@ -180,7 +180,7 @@ def word_piece_tokenizer(corpus: Corpus, size: int = 8192) -> Tokenizer:
       size: Largest vocabulary, with padding, the unknown piece and single characters.
 
     Raises:
-      ImportError: If that library is missing (``pip install jgd[llm]``).
+      ImportError: If the ``tokenizers`` library is missing (``pip install jgd[llm]``).
       ValueError: If the size leaves no room for a piece.
     """
     if size < 3:

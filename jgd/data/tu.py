@@ -39,7 +39,7 @@ def remotes(name: str) -> tuple[Remote, ...]:
       name: Name of the dataset.
 
     Raises:
-      DataError: If it cannot be a name.
+      DataError: If the text cannot be a name of a dataset.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", name):
         raise DataError(f"{str(name)[:40]!r} is no name of TUDataset: they look like MUTAG or IMDB-BINARY")

@@ -31,7 +31,7 @@ def tweets(label: str = "Sentiment", *, val: int = 0, seed: int = 0) -> Corpus:
     Args:
       label: Column of the classes: ``"Sentiment"`` (4) or ``"Product_Type"`` (10).
       val: Number of training texts to set apart for validation, equally many of each class.
-      seed: Seed of that choice.
+      seed: Seed of the choice.
 
     Raises:
       DataError: If files are missing or damaged.

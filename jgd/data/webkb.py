@@ -83,7 +83,7 @@ def public_split(name: str, number: int | str, size: int) -> dict[str, Any]:
       size: Number of nodes of the graph, which the file must match.
 
     Raises:
-      DataError: If the number is another, or the file is missing, damaged or of another graph.
+      DataError: If the number is out of range, or the file is missing, damaged or of another graph.
     """
     if str(number) not in "0123456789" or len(str(number)) != 1:
         raise DataError(f"the public splits are numbered 0 to 9, got {number!r}")

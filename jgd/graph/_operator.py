@@ -331,7 +331,16 @@ def _finish(result: Array, count: Array, how: Reduction) -> Array:
 
 
 def check_index(name: str, index: Any, size: int) -> None:
-    """Raise a `ValueError` unless ``index`` is a vector of integers in ``0..size-1`` (or is traced)."""
+    """Check that an index is a vector of integers in ``0..size-1``; a traced one is not checked.
+
+    Args:
+      name: Name of the index, for messages.
+      index: Array.
+      size: Largest number plus one.
+
+    Raises:
+      ValueError: If the index is anything else; the message names the first entry out of range.
+    """
     if index.ndim != 1 or not (np.issubdtype(index.dtype, np.integer) or index.size == 0):
         raise ValueError(f"{name} must be a vector of integers, got {index.dtype} of shape {index.shape}")
     if isinstance(index, Tracer):
@@ -362,7 +371,7 @@ def from_coo(
       shape: Number of rows and of columns.
 
     Raises:
-      ValueError: Indices that are not integers or out of range, or lengths that differ.
+      ValueError: If indices are not integers or out of range, or lengths differ.
     """
     check_index("senders", senders, shape[1])
     check_index("receivers", receivers, shape[0])
@@ -451,7 +460,7 @@ def operator(
       `SparseOperator` or `DenseOperator` with ``A[receiver, sender] = weight``.
 
     Raises:
-      ValueError: A graph that is not sound, or negative weights.
+      ValueError: If the graph is not sound, or weights are negative.
     """
     data: Any = graph
     if isinstance(self_loops, str) and self_loops != "remaining":
@@ -539,7 +548,8 @@ def normalize(a: Operator, how: Normalization, *, negative: Negative = "refuse")
       negative: Treatment of negative weights, see `operator`.
 
     Raises:
-      ValueError: An unknown normalisation, complex weights, or negative ones unless ``negative`` allows them.
+      ValueError: If the normalisation is unknown, weights are complex, or weights are negative although
+        ``negative`` refuses them.
     """
     exponents = {"sym": (-0.5, -0.5), "row": (-1.0, 0.0), "col": (0.0, -1.0)}
     if how not in exponents:

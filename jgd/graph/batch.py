@@ -74,7 +74,7 @@ def pad(graphs: Sequence[jraph.GraphsTuple], budget: Budget) -> jraph.GraphsTupl
       budget: Sizes of the result.
 
     Raises:
-      TypeError: Sparse node features.
+      TypeError: If node features are sparse.
       ValueError: If the graphs do not fit the budget.
     """
     if any(isinstance(g.nodes, SparseOperator) for g in graphs):

@@ -45,7 +45,7 @@ def from_edges(
       num_nodes: Number of nodes; required if ``nodes`` is None, and checked otherwise.
 
     Raises:
-      ValueError: An unsound graph, see `validate`.
+      ValueError: If the graph is not sound, see `validate`.
     """
     if nodes is None and num_nodes is None:
         raise ValueError("a graph without node features needs num_nodes=...")
@@ -82,7 +82,7 @@ def validate(graph: jraph.GraphsTuple, *, features: bool = False) -> jraph.Graph
         edge data holds weights, as networks and `operator` read them.
 
     Raises:
-      ValueError: An unsound graph; the message names the problem and its place.
+      ValueError: If the graph is not sound; the message names the problem and its place.
     """
     senders, receivers = np.asarray(graph.senders), np.asarray(graph.receivers)
     size = num_nodes(graph)

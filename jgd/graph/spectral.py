@@ -55,7 +55,7 @@ def laplacian(matrix: sp.sparray | Float[np.ndarray, "N N"], *, normalize: bool 
       normalize: Whether to return the normalised Laplacian.
 
     Raises:
-      ValueError: A matrix that is not square and symmetric, or has negative weights.
+      ValueError: If the matrix is not square and symmetric, or has negative weights.
     """
     a = _symmetric(matrix)
     if a.nnz and a.min() < 0:
@@ -91,7 +91,7 @@ def eigenpairs(
       Eigenvalues and orthonormal eigenvectors, as columns.
 
     Raises:
-      ValueError: A matrix that is not square and symmetric, or ``k`` out of range.
+      ValueError: If the matrix is not square and symmetric, or ``k`` is out of range.
     """
     m = _symmetric(matrix)
     size = m.shape[0]

@@ -24,7 +24,7 @@ def within_hops(
       hops: Largest number of edges.
 
     Raises:
-      ValueError: A mask of another length or a negative number of hops.
+      ValueError: If the mask has another length, or the number of hops is negative.
     """
     reached, size = np.asarray(seeds, bool), num_nodes(graph)
     if reached.shape != (size,):
@@ -75,7 +75,7 @@ def strict_scores(alarm: Shaped[AnyArray, "..."], truth: Shaped[AnyArray, "..."]
       truth: Mask of the nodes that are malicious.
 
     Raises:
-      ValueError: Arguments that are not boolean vectors of equal length.
+      ValueError: If the arguments are not boolean vectors of equal length.
     """
     alarm, truth = _checked(alarm, truth)
     pairs = ((alarm & truth), (alarm & ~truth), (~alarm & truth), (~alarm & ~truth))
@@ -102,7 +102,7 @@ def tolerant_scores(
       What `strict_scores` returns; ``f1`` is never lower than the strict one.
 
     Raises:
-      ValueError: Arguments that are not boolean vectors of the graph's length, or a negative radius.
+      ValueError: If the arguments are not boolean vectors of the graph's length, or the radius is negative.
     """
     alarm, truth = _checked(alarm, truth)
     hit, false, missed = alarm & truth, alarm & ~truth, ~alarm & truth

@@ -44,7 +44,8 @@ def frechet_distance(
       A number from 0 on; NaN where a number is NaN.
 
     Raises:
-      ValueError: A sample of one example (of none) with ``ddof=1`` (``ddof=0``), or another ``ddof``.
+      ValueError: If a sample has one example with ``ddof=1`` or none with ``ddof=0``, or ``ddof`` is another
+        number.
     """
     if ddof not in (0, 1):
         raise ValueError(f"frechet_distance: ddof must be 1 (divide by N - 1) or 0 (by N), got {ddof!r}")

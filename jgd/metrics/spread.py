@@ -13,9 +13,9 @@ def spread(values: Any, scale: int | float = 100, digits: int = 1) -> str:
     """Mean ± standard deviation of several numbers, a single one (no axis) by itself.
 
     Args:
-      values: numbers, e.g. accuracies in 0..1.
-      scale: what they are multiplied by.
-      digits: after the point.
+      values: Numbers, e.g. accuracies in 0..1.
+      scale: Factor of the numbers.
+      digits: Number of digits after the point.
     """
     values = scale * np.asarray(values)
     deviation = f" ± {values.std():.{digits}f}" if values.ndim else ""

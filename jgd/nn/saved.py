@@ -55,7 +55,7 @@ def save(what: Any, path: str | os.PathLike[str], *, provenance: Mapping[str, An
       The path.
 
     Raises:
-      DataError: Other types, and values that cannot be stored.
+      DataError: If the network is of another type, or has values that cannot be stored.
     """
     if isinstance(what, Condensed):
         if provenance is not None:
@@ -80,7 +80,7 @@ def save_model(
       The path.
 
     Raises:
-      DataError: A value that cannot be stored, which the message names; nothing is written then.
+      DataError: If a value cannot be stored; the message names it, and nothing is written.
     """
     if not isinstance(net, Bound):
         raise DataError(f"a trained network (jgd.core.Bound) can be saved, got a {type(net).__name__}")
@@ -398,7 +398,7 @@ def choose_saved(where: Path, name: str | None = None) -> tuple[Path, str]:
       name: In a folder, ``"teacher"`` or an objective; the first student of the run by default.
 
     Raises:
-      ValueError: For a folder without networks, or without this one.
+      ValueError: If the folder holds no networks, or not this one.
     """
     if not where.is_dir():
         if name is not None:

@@ -82,7 +82,7 @@ def network(name: str, task: NodeTask | GraphTask | ArrayTask) -> nn.Module:
       task: Task whose inputs it reads. For a set of graphs, the network is wrapped in a `jgd.nn.Readout`.
 
     Raises:
-      ValueError: Unknown name, or a network that cannot read the inputs of the task.
+      ValueError: If the name is unknown, or the network cannot read the inputs of the task.
     """
     kind = _kind(task)
     known = f"networks of {_READ[kind]} are {', '.join(members(kind))}"

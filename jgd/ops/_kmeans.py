@@ -174,7 +174,7 @@ def kmeans(
       Clusters, none of them empty.
 
     Raises:
-      ValueError: An impossible ``k`` or no restarts.
+      ValueError: If ``k`` is out of range, or there are no restarts.
     """
     if not 1 <= k <= x.shape[0]:
         raise ValueError(f"k must be between 1 and the number of points, {x.shape[0]}; got {k}")

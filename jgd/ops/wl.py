@@ -227,7 +227,7 @@ def unfold(table: Trees, ids: Integer[np.ndarray, " K"] | Sequence[Any]) -> Fore
       ids: Numbers of the trees to write out, in any order, repeated or not.
 
     Raises:
-      ValueError: Numbers that are not in the table.
+      ValueError: If numbers are not in the table.
     """
     ids = np.asarray(ids, np.int64).reshape(-1)
     if ids.size and not (ids.min() >= 0 and ids.max() < len(table)):

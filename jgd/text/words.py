@@ -129,7 +129,7 @@ def ppmi_vectors(
       min_count: Least number of occurrences of a word.
 
     Raises:
-      ValueError: Settings below one, or documents without a frequent word.
+      ValueError: If a setting is below one, or no word is frequent.
     """
     _check(size=size, window=window, min_count=min_count)
     words = _vocabulary(documents, min_count)
@@ -226,7 +226,7 @@ def skipgram_vectors(
       loop: Loop that runs the training.
 
     Raises:
-      ValueError: Settings below one, or documents without frequent words or without pairs of words.
+      ValueError: If a setting is below one, or there are no frequent words or no pairs of words.
     """
     _check(size=size, window=window, min_count=min_count)
     _check(negatives=negatives, batch=batch, steps=steps)

@@ -53,7 +53,7 @@ def features_for(graph: jraph.GraphsTuple) -> Array | SparseOperator:
     """Return node features as they multiply fastest: sparse where less than a tenth of many is nonzero.
 
     Raises:
-      ValueError: For a graph without node features.
+      ValueError: If the graph has no node features.
     """
     x = graph.nodes
     if x is None:
@@ -88,7 +88,7 @@ def graph_features(graphs: jraph.GraphsTuple) -> Float[np.ndarray, "N F"]:
     """Return node features of joined graphs: their ``nodes``, or ``nodes["x"]``.
 
     Raises:
-      ValueError: For graphs without node features.
+      ValueError: If the graphs have no node features.
     """
     nodes: Any = graphs.nodes
     x = nodes.get("x") if isinstance(nodes, dict) else nodes
@@ -204,7 +204,12 @@ _gathered = jax.jit(graph_examples, static_argnums=(2, 3))  # one program, not o
 
 
 def all_graphs(graphs: GraphSet, *, rounded: bool = False) -> Examples:
-    """Gather all graphs as one batch, padded to one of few sizes if ``rounded``."""
+    """Gather all graphs as one batch.
+
+    Args:
+      graphs: Set of graphs.
+      rounded: Whether the batch is padded to one of few sizes.
+    """
     count = len(graphs.weights)
     n_node, n_edge = int(graphs.whole.node_at[-1]), int(graphs.whole.edge_at[-1])
     index = np.arange(count)

@@ -23,7 +23,7 @@ class Found(NamedTuple):
     """Task that a reader made of a file.
 
     Attributes:
-      task: The task.
+      task: Task.
       notes: One line for each thing that was mapped, generated or left out.
     """
 

@@ -92,10 +92,10 @@ def read_text(path: str | os.PathLike[str]) -> str:
     """Read a text file in UTF-8.
 
     Args:
-      path: The file.
+      path: Path of the file.
 
     Raises:
-      DataError: If it is missing, empty, or in another encoding.
+      DataError: If the file is missing, empty, or in another encoding.
     """
     with reading_own(path):
         content = Path(path).read_bytes()
@@ -115,7 +115,7 @@ def read_csv(path: str | os.PathLike[str], text: Collection[str] = (), *, empty:
     """Read a table.
 
     Args:
-      path: The file.
+      path: Path of the file.
       text: Names, in lower case, of columns that are always text.
       empty: Whether a header without rows is allowed.
 
@@ -249,7 +249,7 @@ def find(table: Columns, names: Sequence[str], what: str, option: str = "") -> s
       option: Option that names the column, for messages.
 
     Raises:
-      DataError: If there is none, or several.
+      DataError: If no column or several columns have such a name.
     """
     found = [own for name in names for own in table.values if own.lower() == name]
     hint = f"; name it with {option}" if option else ""
@@ -276,7 +276,7 @@ def labels_of(table: Columns, label: str | None) -> tuple[str, np.ndarray]:
       label: Name of the column; None for one of `LABELS`.
 
     Raises:
-      DataError: If there is none, or several.
+      DataError: If no column or several columns have such a name.
     """
     if label is None:
         name = find(table, LABELS, "labels", "label= (--label-column)")

@@ -206,7 +206,7 @@ class _Document:
           content: Bytes of the file.
 
         Raises:
-          DataError: If it is no GraphML; the message names the line.
+          DataError: If the content is not GraphML; the message names the line.
         """
 
         def refuse(*_: Any) -> Any:

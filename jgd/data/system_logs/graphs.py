@@ -40,7 +40,7 @@ def events_to_graph(events: EventLog, kinds: Collection[str] | None = None) -> P
     count once, and edges between the same two nodes become one with a weight.
 
     Args:
-      events: The log. The words of an event are those of the log; where it has none, the actor's
+      events: Log. The words of an event are those of the log; where it has none, the actor's
         attribute ``"exec"``, the action and the object's attribute ``"path"``, as far as they exist.
       kinds: Types of entities to keep; None keeps all.
 
