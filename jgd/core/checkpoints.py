@@ -25,7 +25,7 @@ from jaxtyping import PyTree
 from jgd.core.loop import is_key
 from jgd.files import atomic_folder, digests, read_record, remove, write_record
 
-__all__ = ["Checkpoint", "checksum", "prune", "restore", "save", "shapes"]
+__all__ = ["Checkpoint", "checkpointer", "checksum", "prune", "restore", "save", "shapes"]
 
 _NOTHING = {"nothing": np.zeros((), np.int32)}  # because Orbax refuses a state without arrays
 
@@ -58,7 +58,7 @@ def save(scope: Path, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
     arrays = _to_arrays(checkpoint.state)
     record = {"settings": settings, "step": checkpoint.step, "rows": checkpoint.rows}
     try:
-        with atomic_folder(scope / str(checkpoint.step)) as folder, _orbax() as orbax:
+        with atomic_folder(scope / str(checkpoint.step)) as folder, checkpointer() as orbax:
             orbax.save(folder / "default", args=ocp.args.StandardSave(arrays))
             write_record(folder / "record.json", record | {"files": digests(folder / "default")})
     except (OSError, MemoryError):
@@ -143,14 +143,14 @@ def _read(path: Path, step: int, settings: dict[str, Any], like: PyTree, last: i
         raise ValueError("damaged")
     plain = jax.eval_shape(lambda tree: [_plain(x) for x in jax.tree.leaves(tree)], like)
     wanted = _NOTHING | {str(i): np.zeros(x.shape, x.dtype) for i, x in enumerate(plain) if x.size}
-    with _orbax() as orbax:
+    with checkpointer() as orbax:
         arrays = orbax.restore(path / "default", args=ocp.args.StandardRestore(wanted))
     return Checkpoint(step, _from_arrays(arrays, like), record["rows"])
 
 
 @contextmanager
-def _orbax() -> Iterator[ocp.Checkpointer]:
-    """Open a checkpointer whose errors are raised and not printed as well."""
+def checkpointer() -> Iterator[ocp.Checkpointer]:
+    """Open a checkpointer of Orbax whose errors are raised, and not printed as well."""
     logger, hook = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level
     logger.setLevel(logging.CRITICAL)

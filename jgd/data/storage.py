@@ -39,7 +39,7 @@ __all__ = [
 
 _VARIABLE = "JGD_DATA_DIR"
 _CHUNK = 2**20
-_LARGEST = 2**33  # bytes of a download, so that an endless one does not fill the disk
+LARGEST = 2**33  # bytes of a download, so that an endless one does not fill the disk
 _HINT = "delete it and download it again"
 _log = logging.getLogger("jgd")
 
@@ -251,8 +251,8 @@ def _download(url: str, path: Path, sha256: str | None) -> None:
             while chunk := source.read(_CHUNK):
                 if not file.tell() and _is_web_page(chunk[:512]):
                     raise DataError("it sent a web page, not the file: not kept")
-                if file.tell() + len(chunk) > (size or _LARGEST):
-                    raise DataError(f"it sent more than {size or _LARGEST} bytes: not kept")
+                if file.tell() + len(chunk) > (size or LARGEST):
+                    raise DataError(f"it sent more than {size or LARGEST} bytes: not kept")
                 digest.update(chunk)
                 file.write(chunk)
         if size and file.tell() != size:

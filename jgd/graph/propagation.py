@@ -214,12 +214,12 @@ def _sddmm_gather(a, b, *structure):
     return jnp.einsum("vbekf,vbekf->vek", _take(a, s.rows, 2), _take(b, s.cols, 2))
 
 
-def _sddmm_blocks(a, b, *structure):
+def _sddmm_blocks(a, b, *structure, block_size=_BLOCK):
     """Compute in blocks of edges that stay in cache: XLA on CPU neither fuses nor vectorises the rest."""
     s = Structure(*structure)
     edges, outer, channels = s.rows.shape[0], a.shape[0], a.shape[3]
     row = a.size // max(1, a.shape[2])  # numbers gathered for one edge
-    size = max(1, _BLOCK // max(1, row))
+    size = max(1, block_size // max(1, row))
     if edges <= size:
         return _sddmm_gather(a, b, *structure)
 

@@ -25,8 +25,6 @@ __all__ = [
     "spectrum",
 ]
 
-_ROWS = 2048  # rows of a product of two adjacencies that are computed at once
-
 
 def _of_nodes(graph: jraph.GraphsTuple, labels: Any) -> np.ndarray:
     """Return labels as one number for each node."""
@@ -85,13 +83,17 @@ def _simple(graph: jraph.GraphsTuple) -> Any:  # SciPy's types do not cover spar
     return a
 
 
-def clustering_coefficient(graph: jraph.GraphsTuple) -> float:
+def clustering_coefficient(graph: jraph.GraphsTuple, *, chunk_size: int = 2048) -> float:
     """Compute the mean over nodes of how closely their neighbours are connected (Onnela et al., 2005).
 
     The coefficient of a node of ``k`` neighbours is the sum over its ordered pairs of neighbours of
     ``(w_ij w_jk w_ki)^(1/3) / (k (k - 1))``, with weights divided by the largest; with equal weights this is
     the share of pairs that are connected (Watts and Strogatz, 1998). Directions and self loops do not count;
     nodes of fewer than two neighbours have 0.
+
+    Args:
+      graph: Graph.
+      chunk_size: Number of rows of the squared adjacency that are computed at once.
 
     Returns:
       A number in 0..1.
@@ -100,7 +102,7 @@ def clustering_coefficient(graph: jraph.GraphsTuple) -> float:
     pairs = np.diff(a.indptr).astype(np.float64)
     pairs *= pairs - 1
     a.data = np.cbrt(a.data / a.data.max(initial=0)) if a.nnz else a.data
-    slabs = [a[first : first + _ROWS] for first in range(0, a.shape[0], _ROWS)]  # a square may be dense
+    slabs = [a[i : i + chunk_size] for i in range(0, a.shape[0], chunk_size)]  # a square may be dense
     triangles = np.concatenate([np.asarray((s @ a).multiply(s).sum(axis=1)).ravel() for s in slabs])
     return float(np.mean(np.where(pairs > 0, triangles / np.maximum(pairs, 1), 0)))
 

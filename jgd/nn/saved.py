@@ -36,7 +36,7 @@ from jgd.data.arrays import read_npz
 from jgd.files import atomic_write
 from jgd.graph import from_edges, operator
 
-__all__ = ["VERSION", "choose_saved", "load_model", "read_header", "save", "save_model"]
+__all__ = ["VERSION", "choose_saved", "digest", "load_model", "read_header", "save", "save_model"]
 
 VERSION = 1
 _FORMAT = "jgd.model"
@@ -102,7 +102,7 @@ def save_model(
         header = json.loads(json.dumps(header))  # as it will be read
     except (TypeError, ValueError) as error:
         raise DataError(f"provenance must be plain JSON values: {error}") from None
-    text = json.dumps(header | {"checksum": _digest(header, arrays)})
+    text = json.dumps(header | {"checksum": digest(header, arrays)})
     with atomic_write(path) as file:
         np.savez_compressed(file, allow_pickle=False, header=np.frombuffer(text.encode(), np.uint8), **arrays)
     return Path(path)
@@ -223,8 +223,13 @@ def _is_dict_path(path: Any) -> bool:
     return all(isinstance(e, jax.tree_util.DictKey) and isinstance(e.key, str) for e in path)
 
 
-def _digest(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """Compute SHA-256 of the arrays, bit for bit, and of the header without this digest."""
+def digest(header: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
+    """Compute the SHA-256 of the arrays, bit for bit, and of the header without this digest.
+
+    Args:
+      header: Header of a file; ``"checksum"`` does not count.
+      arrays: Arrays of the file by name.
+    """
     said = json.dumps({k: v for k, v in header.items() if k != "checksum"}, sort_keys=True)
     return hashlib.sha256(f"{checksum(dict(arrays))}{said}".encode()).hexdigest()
 
@@ -253,7 +258,7 @@ def _read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.nd
             raise DataError(
                 f"{path} has format version {header['version']}, this jgd reads up to {VERSION}: upgrade jgd"
             )
-        if header["checksum"] != _digest(header, arrays):
+        if header["checksum"] != digest(header, arrays):
             raise DataError(f"{path} was changed after it was written: its checksum differs, save it again")
         return header, arrays
     except DataError:

@@ -8,9 +8,9 @@ import optax
 
 from jgd.core import Algorithm, Examples, from_linen, objective, train
 
-_rng = np.random.default_rng(0)
-X = _rng.normal(size=(24, 3)).astype(np.float32)
-Y = (X @ _rng.normal(size=(3, 2)) + 0.1 * _rng.normal(size=(24, 2))).astype(np.float32)
+X = 1.4 * np.sin(np.arange(72.0) ** 2).reshape(24, 3).astype(np.float32)
+_NOISE = np.cos(np.arange(48.0) ** 2).reshape(24, 2).astype(np.float32)
+Y = X @ np.float32([[0.5, -1], [1, 0.3], [-0.7, 0.8]]) + 0.1 * _NOISE
 DATA = Examples((X,), Y)
 
 

@@ -51,7 +51,7 @@ def plain_checkpoints(monkeypatch):
     def plain():
         yield _Plain()
 
-    monkeypatch.setattr(checkpoints, "_orbax", plain)
+    monkeypatch.setattr(checkpoints, "checkpointer", plain)
     monkeypatch.setattr(os, "fsync", lambda file: None)  # which disks take their time for
 
 
@@ -549,7 +549,7 @@ def test_a_file_that_becomes_too_large(limit, told, tmp_path, capfd):
 
 def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, expected):
     count = [0]
-    real = checkpoints._orbax
+    real = checkpoints.checkpointer
 
     class Full(_Plain):
         def save(self, path, args):
@@ -565,7 +565,7 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, monkeypatch, expect
         yield Full()
 
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "_orbax", full)
+        patch.setattr(checkpoints, "checkpointer", full)
         with pytest.raises(OSError, match=r"after 6 steps cannot be written to .*No space left") as caught:
             run(recipe, KEY, TASK, out=tmp_path / "run", **EVERY)
     assert "\n" not in str(caught.value)

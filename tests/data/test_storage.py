@@ -72,7 +72,7 @@ def test_a_download_is_verified_and_kept(data_root, monkeypatch):
 def test_a_bad_download_leaves_nothing(data_root, monkeypatch, length, message):
     """Another digest, a connection that ends, and more than was said or than any file has."""
     serve(monkeypatch, CONTENT, length)
-    monkeypatch.setattr(storage, "_LARGEST", 8 if length == 0 else 100)
+    monkeypatch.setattr(storage, "LARGEST", 8 if length == 0 else 100)
     with pytest.raises(DataError, match=message):
         require(Remote("f", ("https://example.org/f",), "0" * 64))
     assert os.listdir(data_root) == []

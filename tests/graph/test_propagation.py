@@ -166,13 +166,12 @@ def test_segment_implementation_equals_csr_implementation(outer, inner, features
     jax.tree.map(lambda a, b: close(a, b, atol=1e-5), *run(v, x, y))
 
 
-def test_blocks_of_edges(monkeypatch):
+def test_blocks_of_edges():
     y, x = normal(11, M, 2, 3), normal(12, N, 2, 3)
     expected = sddmm_ref(y, x, RECT)
     y, x = y[None, None], x[None, None]
-    for block in (1, 7, 30, 72):  # one edge in a block, some, a padded last one, all
-        monkeypatch.setattr(implementation, "_BLOCK", block)
-        close(implementation._sddmm_blocks(y, x, *RECT)[0], expected, atol=1e-5)
+    for size in (1, 7, 30, 72):  # one edge in a block, some, a padded last one, all
+        close(implementation._sddmm_blocks(y, x, *RECT, block_size=size)[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -85,10 +85,11 @@ def weighted_graph(size=40, seed=3):
     return g
 
 
-def test_clustering_coefficient(monkeypatch):
+def test_clustering_coefficient():
     g = weighted_graph()
-    monkeypatch.setattr("jgd.metrics.graph._ROWS", 7)  # in slabs
-    close(clustering_coefficient(graph_of(g)), nx.average_clustering(g, weight="weight"), rtol=1e-6)
+    for chunk_size in (7, 2048):
+        found = clustering_coefficient(graph_of(g), chunk_size=chunk_size)
+        close(found, nx.average_clustering(g, weight="weight"), rtol=1e-6)
     close(clustering_coefficient(graph_of(g, weight=None)), nx.average_clustering(g), rtol=1e-6)
     g.add_edge(0, 0, weight=9.0)
     g.remove_edges_from(nx.selfloop_edges(g))
