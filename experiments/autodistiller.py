@@ -21,11 +21,10 @@ import optax
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import measure
 
-from jgd.data.digits import digits_images
-from jgd.data.subsets import subset
+from jgd.data import digits_images, subset
 from jgd.distill import scratch
 from jgd.distill.autodistiller import history, leave_one_out, search, space, trials
-from jgd.nn.perceptron import Perceptron
+from jgd.nn import Perceptron
 
 STUDENT, TEACHER = "TinyBERT4", "BERT_BASE"
 # Mean ratio of the recommended and of five random runs, as a separate implementation measured them.

@@ -223,7 +223,7 @@ def taken_over(record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def golden(folder: Path) -> list[dict[str, Any]]:
     """Scores of condensed graphs that other implementations saved, found under a folder by their names."""
-    from jgd.data.imported import import_condensed
+    from jgd.data import import_condensed
 
     rows = []
     for name in DATASETS:

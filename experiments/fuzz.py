@@ -39,10 +39,10 @@ import numpy as np
 import scipy.sparse as sp
 
 import jgd
-from jgd.data import artifact, storage
+from jgd.data import artifact, import_condensed, storage
 from jgd.data.arrays import read_npy, read_npz
 from jgd.data.distiller import distillation_runs
-from jgd.data.imported import import_condensed, read_torch
+from jgd.data.imported import read_torch
 from jgd.data.pickles import restricted_loads
 from jgd.distill.autodistiller import history
 from jgd.nn import saved

@@ -30,9 +30,9 @@ import measure
 
 from jgd.apps.graphdart import GraphDART, alarms, count_threshold, graph_alarms, type_task
 from jgd.condense import Average, Clustering, ClustGDD, Herding, KCenter, Random
+from jgd.data import EventLog, NodeTask
 from jgd.data.system_logs import ProvenanceGraph, events_to_graph, record, subset
-from jgd.data.tasks import EventLog, NodeTask
-from jgd.metrics.detection import strict_scores, tolerant_scores
+from jgd.metrics import strict_scores, tolerant_scores
 from jgd.text import ppmi_vectors
 
 RATIOS = (0.01, 0.05, 0.1)

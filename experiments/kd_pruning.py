@@ -26,11 +26,10 @@ import measure
 
 from jgd import losses
 from jgd.core import Examples, ensemble, from_linen, in_memory, objective, train
-from jgd.data.digits import digits_images
-from jgd.data.subsets import noisy_labels
+from jgd.data import digits_images, noisy_labels
 from jgd.distill.probes import labelled, probes
 from jgd.distill.pruning import el2n, keep, random
-from jgd.nn.perceptron import Perceptron
+from jgd.nn import Perceptron
 
 FRACTIONS = (0.02, 0.05, 0.1, 0.3, 0.5)
 ALPHAS = (0.0, 0.3, 0.7, 1.0)

@@ -33,13 +33,11 @@ import measure
 import jgd
 from jgd import distill, losses
 from jgd.core import Objective, weighted
-from jgd.data.digits import digits_images
-from jgd.data.subsets import noisy_labels, subset
+from jgd.data import digits_images, noisy_labels, subset
 from jgd.distill import offline, online, scratch, supervised, term
 from jgd.distill.scores import classified
 from jgd.metrics.spread import spread
-from jgd.nn import GCN, MLP, ResNet, TextTransformer, VisionTransformer
-from jgd.nn.perceptron import Perceptron
+from jgd.nn import GCN, MLP, Perceptron, ResNet, TextTransformer, VisionTransformer
 from jgd.training import mixup
 
 KEY, SEEDS = jax.random.key(0), 8
@@ -387,8 +385,8 @@ def _known_subclasses(subclass: jax.Array) -> Any:
 @cache
 def sentiments():
     """SST-2 as 32 word pieces of a vocabulary of 4096."""
+    from jgd.data import tokenized, word_piece_tokenizer
     from jgd.data.sst2 import sst2
-    from jgd.data.texts import tokenized, word_piece_tokenizer
 
     corpus = sst2()
     task = tokenized(corpus, word_piece_tokenizer(corpus, 4096), 32)
@@ -433,7 +431,7 @@ def _with_information(alpha: float, shuffled: bool = False) -> Any:
 
 def feelings() -> dict[str, Any]:
     """Tweets in four unequal classes: bags of words, 500 labelled."""
-    from jgd.data.texts import bag_of_words
+    from jgd.data import bag_of_words
     from jgd.data.tweets import tweets
 
     whole = bag_of_words(tweets(), 2048)

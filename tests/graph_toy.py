@@ -3,8 +3,8 @@
 import jraph
 import numpy as np
 
+from jgd.data import GraphTask
 from jgd.data.prepare import stratified
-from jgd.data.tasks import GraphTask
 
 CODES = 8
 

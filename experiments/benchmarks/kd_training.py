@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 
 from jgd import distill
+from jgd.data import subset
 from jgd.data.mnist import mnist
-from jgd.data.subsets import subset
 from jgd.distill import offline, scratch
 from jgd.distill.scores import classified
 from jgd.nn import ConvNet, Perceptron

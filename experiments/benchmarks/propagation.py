@@ -29,8 +29,7 @@ import measure
 import numpy as np
 
 import jgd
-from jgd.graph import operator
-from jgd.graph.build import adjacency
+from jgd.graph import adjacency, operator
 
 SIZES = {
     "Cora size (2 708 nodes, 10 556 edges, 64 features)": (2708, 5278, 64, 30),

@@ -22,8 +22,7 @@ import numpy as np
 
 import jgd
 from jgd.core import Examples, InMemory, ensemble, from_linen, objective, train
-from jgd.graph import operator
-from jgd.graph.build import adjacency
+from jgd.graph import adjacency, operator
 from jgd.losses import cross_entropy, mean
 from jgd.nn import GCN
 from jgd.optim import adam_l2

@@ -64,11 +64,9 @@ from jgd.core import (
     train,
 )
 from jgd.core.memo import memoized
-from jgd.data.condensed import Condensed
+from jgd.data import Condensed, EventLog, NodeTask
 from jgd.data.system_logs import ProvenanceGraph, events_to_graph
-from jgd.data.tasks import EventLog, NodeTask
-from jgd.graph import Operator, induced_subgraph, operator
-from jgd.graph.build import adjacency, from_adjacency
+from jgd.graph import Operator, adjacency, from_adjacency, induced_subgraph, operator
 from jgd.losses import cross_entropy, mean
 from jgd.nn import Dropout, Linear
 from jgd.text import WordVectors, encode_documents, ppmi_vectors

@@ -26,10 +26,9 @@ from jgd.apps.graphdart import (
 )
 from jgd.condense.common import condensed_nodes
 from jgd.core import Bound, InMemory
+from jgd.data import EventLog, NodeTask
 from jgd.data.system_logs import events_to_graph
-from jgd.data.tasks import EventLog, NodeTask
-from jgd.graph import EXPORT_CHECKS, DenseOperator, SparseOperator, operator
-from jgd.graph.build import adjacency
+from jgd.graph import EXPORT_CHECKS, DenseOperator, SparseOperator, adjacency, operator
 from jgd.registry import Choice
 from jgd.text import ppmi_vectors
 
