@@ -591,7 +591,7 @@ def mutants(target: Target, root: Path, seed: int, count: int, start: int = 0) -
 def _quiet() -> None:
     """Digests of official files are not those of small ones, and are no defence; notes are not printed."""
     storage._compare = lambda path, expected: None
-    saved._digest = lambda header, arrays: header.get("checksum")  # anyone can make one
+    saved.digest = lambda header, arrays: header.get("checksum")  # anyone can make one
     logging.disable()
 
 

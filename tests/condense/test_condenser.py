@@ -18,7 +18,7 @@ KEY = jax.random.key(0)
 N = 36
 INDEX = np.arange(N)
 Y = INDEX % 3
-X = (np.eye(3, 5)[Y] * 2 + np.random.default_rng(0).normal(size=(N, 5)) * 0.3).astype(np.float32)
+X = (np.eye(3, 5)[Y] * 2 + 0.4 * np.sin(np.arange(5 * N) ** 2).reshape(N, 5)).astype(np.float32)
 GRAPH = to_undirected(from_edges(INDEX, (INDEX + 3) % N, X))
 SPLITS = {"train": INDEX < 18, "val": (INDEX >= 18) & (INDEX < 27), "test": INDEX >= 27}
 TASK = NodeTask(graph=GRAPH, labels=Y, num_classes=3, name="toy", **SPLITS)

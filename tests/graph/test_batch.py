@@ -20,15 +20,16 @@ from jgd.graph import (
 )
 
 
-def random_graph(rng):
+def random_graph(seed):
+    rng = np.random.default_rng(seed)
     n = int(rng.integers(1, 12))
     e = int(rng.integers(0, 25))
     x = rng.standard_normal((n, 3)).astype(np.float32)
     return from_edges(rng.integers(0, n, e), rng.integers(0, n, e), x, rng.random(e).astype(np.float32))
 
 
-GRAPHS = [random_graph(np.random.default_rng(i)) for i in range(60)]
-W = np.random.default_rng(99).standard_normal((3, 4))
+GRAPHS = [random_graph(seed) for seed in range(60)]
+W = np.sin(np.arange(12.0) ** 2).reshape(3, 4)
 
 
 def network(graph, how):

@@ -36,7 +36,7 @@ WEIGHTS = np.linspace(0.5, 2.0, len(SENDERS)).astype(np.float32)
 GRAPH = from_edges(SENDERS, RECEIVERS, edges=WEIGHTS, num_nodes=N)
 ADJACENCY = np.zeros((N, N))
 ADJACENCY[RECEIVERS, SENDERS] = WEIGHTS
-TALL = sp.random_array((8, N), density=0.4, rng=np.random.default_rng(0), dtype=np.float32)
+TALL = sp.coo_array(np.maximum(np.sin(np.arange(8 * N) ** 2), 0).reshape(8, N).astype(np.float32))
 
 
 def normal(seed, *shape):

@@ -42,8 +42,8 @@ NAMES = (
     "negative_log_likelihood",
     "brier_score",
 )
-LOGITS = np.random.default_rng(0).normal(size=(60, 4)).astype(np.float32) * 2
-LABELS = np.random.default_rng(1).integers(0, 4, 60)
+LOGITS = 3 * np.sin(np.arange(240.0) ** 2).reshape(60, 4).astype(np.float32)
+LABELS = np.arange(60) ** 2 // 7 % 4
 
 
 def softmax(logits):

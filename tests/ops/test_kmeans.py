@@ -16,11 +16,15 @@ from jgd.ops._kmeans import lloyd
 
 close = np.testing.assert_allclose
 DIGITS = (load_digits().data / 16).astype(np.float32)
-BLOBS = (
-    np.random.default_rng(0).standard_normal((90, 3)) * 0.4
-    + np.random.default_rng(1).integers(-3, 4, (6, 3)).repeat(15, 0)
-).astype(np.float32)
 KEY = jax.random.key(0)
+
+
+def blobs():
+    centers = np.random.default_rng(1).integers(-3, 4, (6, 3)).repeat(15, 0)
+    return (centers + 0.4 * np.random.default_rng(0).standard_normal((90, 3))).astype(np.float32)
+
+
+BLOBS = blobs()
 
 
 def check(x, found, k):
