@@ -61,7 +61,7 @@ def pace(kind: Pace, first: float, length: int) -> Callable[[Array], Array]:
     With λ = first: ``"linear"`` λ + (1-λ) t/T, ``"root"`` √(λ² + (1-λ²) t/T), ``"geom"`` 2^(log₂λ (1 - t/T)).
 
     Args:
-      kind: How the share rises.
+      kind: Course of the share.
       first: First share ``λ``.
       length: Steps ``T`` until the share is one.
     """
@@ -90,7 +90,7 @@ def difficulty(
 
     Args:
       adjacency: Matrix whose nonzeros are edges.
-      labels: Classes of all nodes; counted are those of its neighbours and its own.
+      labels: Classes of all nodes; those of a node and of its neighbours are counted.
       known: Nodes whose labels may be read; a node that sees none has entropy zero.
     """
     edges: Any = adjacency != 0

@@ -82,7 +82,7 @@ def trajectory(
       alg: The training.
       at: Step numbers of the snapshots, ascending, from 0, which is the initial network; training ends at the
         last one.
-      select: What to keep of the state; by default the network that `jgd.core.train` trains.
+      select: Part of the state to keep; by default the network that `jgd.core.train` trains.
       batches: ``(data, t) -> batch``, where the data are not taken whole.
 
     Returns:

@@ -43,7 +43,7 @@ class Store:
       folder: Folder with one file ``expert-<number>.npy`` for each, a row of numbers for each snapshot.
       at: Step numbers of the snapshots.
       count: Number of experts.
-      precision: How numbers are stored.
+      precision: Type of the stored numbers.
       like: Shapes of the parameters.
     """
 
@@ -66,7 +66,7 @@ class Store:
         return structure.unflatten(p.reshape(x.shape) for p, x in zip(parts, leaves, strict=True))
 
     def write(self, number: int, snapshots: PyTree) -> None:
-        """Put an expert into its file, whole or not at all."""
+        """Write an expert to its file, whole or not at all."""
         rows = [np.asarray(x, np.float32).reshape(len(self.at), -1) for x in jax.tree.leaves(snapshots)]
         dtype = jnp.bfloat16 if self.precision == "bfloat16" else self.precision
         flat = np.concatenate(rows, axis=1).astype(dtype)
@@ -79,7 +79,7 @@ class Store:
         """Return a stream of segments for `jgd.core.Loop`: all experts in random order, again and again.
 
         Raises:
-          ValueError: Where the experts were stored at other steps than the span needs.
+          ValueError: If the experts were stored at other steps than the span needs.
         """
         missing = sorted(set(span.at) - set(self.at))
         if missing:
@@ -116,27 +116,27 @@ def store(
     select: Callable[[Any], PyTree] = own_params,
     batches: Callable[[Any, Array], PyTree] | None = None,
 ) -> Store:
-    """Train experts into a folder, those that are not there yet.
+    """Train the experts that a folder lacks, and write them to it.
 
-    A run that was interrupted goes on with the first group that is not complete; more experts can be asked
-    for later. Expert ``i`` draws from ``fold_in(key, i)``, whatever its group.
+    A run that was interrupted continues with the first incomplete group, and a later call may add more
+    experts. Expert ``i`` draws from ``fold_in(key, i)``, whatever its group.
 
     Args:
-      folder: The folder, made if it is not there.
+      folder: Folder, created where it is missing.
       key: Random key.
       data: Data of the experts.
       alg: Training of one expert.
-      at: Step numbers of the snapshots, see `trajectory`. A folder that holds more is as good.
+      at: Step numbers of the snapshots, see `trajectory`. A folder that holds more of them is used as well.
       count: Number of experts.
       group: Number of experts that are trained before they are written.
       at_once: Experts of a group that are trained together, see `train_several`.
-      precision: How numbers are stored; ``"bfloat16"`` takes half the space.
-      note: The settings of the experts in words, which must be the same when the folder is used again.
-      select: What to keep of the state, see `trajectory`.
+      precision: Type of the stored numbers; ``"bfloat16"`` takes half the space.
+      note: Settings of the experts in words, which must be the same when the folder is used again.
+      select: Part of the state to keep, see `trajectory`.
       batches: Batches of an expert, see `trajectory`.
 
     Raises:
-      ValueError: Where the folder holds other experts.
+      ValueError: If the folder holds other experts.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision must be one of {', '.join(get_args(Precision))}, got {precision!r}")
