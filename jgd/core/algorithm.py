@@ -216,14 +216,14 @@ def context(
     known = {} if outputs is None else outputs
     without = [name for name in nets if name not in inputs and name not in known]
     reason = f"; of {', '.join(without)}, prepare returns no inputs: use ctx.call" if without else ""
-    asked = {name: partial(net, *inputs[name]) for name, net in nets.items() if name in inputs}
-    asked |= {name: lambda out=out: out for name, out in known.items()}
+    make = {name: partial(net, *inputs[name]) for name, net in nets.items() if name in inputs}
+    make |= {name: lambda out=out: out for name, out in known.items()}
 
     def entries(of: Callable[[Bound], Any]) -> Players:
         return Players({name: partial(of, net) for name, net in nets.items()})
 
     return Context(
-        Players(asked, reason),
+        Players(make, reason),
         entries(_call),
         entries(lambda net: net.params),
         batch,

@@ -127,8 +127,8 @@ def checksum(tree: PyTree) -> str:
 
 def shapes(tree: PyTree) -> str:
     """Compute a checksum of the shapes and types of a pytree."""
-    told = [f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(tree)]
-    return hashlib.blake2b("\n".join(told).encode(), digest_size=16).hexdigest()
+    lines = [f"{leaf.dtype}{leaf.shape}" for leaf in jax.tree.leaves(tree)]
+    return hashlib.blake2b("\n".join(lines).encode(), digest_size=16).hexdigest()
 
 
 def _steps(scope: Path) -> set[int]:

@@ -206,8 +206,8 @@ class Driver:
                 kept.remove(error.step)
                 remove(scope / str(error.step))
             last = kept[-1] if kept else None
-            told = f"the state after {last} steps is kept in {scope}" if last else "no state is kept yet"
-            raise Diverged(f"stage {name!r}: {error}; {told}", error.step) from None
+            left = f"the state after {last} steps is kept in {scope}" if last else "no state is kept yet"
+            raise Diverged(f"stage {name!r}: {error}; {left}", error.step) from None
         return state
 
     # --- log and progress ---
@@ -426,8 +426,8 @@ def _opened(folder: Path, parts: Mapping[str, Any], *, fresh: bool) -> Iterator[
 
 @lru_cache(maxsize=1)
 def _versions() -> dict[str, str]:
-    told = {"jgd": jgd.__version__, "python": platform.python_version()}
-    return told | {name: version(name) for name in ("jax", "flax", "optax")}
+    own = {"jgd": jgd.__version__, "python": platform.python_version()}
+    return own | {name: version(name) for name in ("jax", "flax", "optax")}
 
 
 def _holds(folder: Path, now: dict[str, Any]) -> bool:

@@ -83,7 +83,7 @@ def difference(before: Mapping[str, Any], now: Mapping[str, Any], *, most: int =
     for path in {**before, **now}:
         old, new = before.get(path, _MISSING), now.get(path, _MISSING)
         if type(old) is not type(new) or old != new:
-            said.setdefault(readable(path), f"{_told(old)}, now {_told(new)}")
+            said.setdefault(readable(path), f"{_shown(old)}, now {_shown(new)}")
     # If a part has another type, its own parts differ as well and add no information.
     named = [f"{name} {text}" for name, text in said.items() if not _below(name, said)]
     more = f"; and {len(named) - most} more" if len(named) > most else ""
@@ -105,7 +105,7 @@ def readable(path: str) -> str:
 _MISSING = object()
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     if value is _MISSING:
         return "nothing"
     text = " ".join(str(value).split())
