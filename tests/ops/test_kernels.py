@@ -13,10 +13,16 @@ from jgd.ops.kernels import deviations, gntk_score, graph_ntk, kappa0, kappa1, r
 close = np.testing.assert_allclose
 kernel = jax.jit(graph_ntk, static_argnames=("rounds", "layers"))
 N, F, C = 7, 5, 3
-X = 1.4 * np.sin(np.arange(N * F) ** 2).reshape(N, F).astype(np.float32)
-A = np.zeros((N, N), np.float32)
-for i, j in ((0, 1), (0, 4), (1, 2), (2, 5), (2, 6), (3, 5), (4, 6), (0, 5)):
-    A[i, j] = A[j, i] = 1
+
+
+def features_and_edges():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((N, F)).astype(np.float32)
+    edges = np.triu(rng.random((N, N)) < 0.4, 1)
+    return x, (edges | edges.T).astype(np.float32)
+
+
+X, A = features_and_edges()
 MEAN = operator(A, normalize="row", self_loops=True)
 
 
