@@ -501,6 +501,14 @@ def test_a_function_is_a_teacher():
     net = as_bound(lambda x: 2 * x)
     np.testing.assert_array_equal(net(X).logits, 2 * X)
 
+    class Scale:
+        __hash__ = None
+
+        def __call__(self, x):
+            return 3 * x
+
+    np.testing.assert_array_equal(as_bound(Scale())(X).logits, 3 * X)
+
 
 @pytest.mark.parametrize(
     ("net", "message"),
