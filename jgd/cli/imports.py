@@ -50,8 +50,7 @@ class Import:
     def __call__(self, command: str) -> int:
         """Run it."""
         from jgd.cli.job import check_file, load_task
-        from jgd.data import NodeTask, artifact, checksum
-        from jgd.data.imported import import_condensed
+        from jgd.data import NodeTask, artifact, checksum, import_condensed
         from jgd.evaluation import versions
 
         given = [file for file in (self.features, self.labels, self.adjacency) if file is not None]

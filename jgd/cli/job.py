@@ -25,8 +25,7 @@ from jgd.cli.errors import Finished, Mistake, mistakes, note
 from jgd.cli.options import Folder, Reading
 from jgd.core import Driver
 from jgd.core.driver import check_places
-from jgd.data import Corpus, NodeTask, artifact, checksum, tokenized, word_tokenizer
-from jgd.data.condensed import Condensed
+from jgd.data import Condensed, Corpus, NodeTask, artifact, checksum, tokenized, word_tokenizer
 from jgd.data.registry import is_known, is_path, load_with_notes
 from jgd.data.sources import short_name
 from jgd.evaluation import compare, kind_of, versions

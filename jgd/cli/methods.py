@@ -27,7 +27,7 @@ class Methods:
         del command
         from jgd.condense import METHODS
         from jgd.distill import OBJECTIVES
-        from jgd.nn.zoo import NETWORKS
+        from jgd.nn import NETWORKS
         from jgd.registry import Entry
         from jgd.report.table import listing
 

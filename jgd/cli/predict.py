@@ -71,7 +71,7 @@ class Predict:
         import numpy as np
 
         from jgd.cli.job import load_task
-        from jgd.data.tasks import ArrayTask, NodeTask
+        from jgd.data import ArrayTask, NodeTask
         from jgd.distill.predictions import FEATURES, fit_features, read_features
 
         if Path(self.data).suffix in FEATURES and not self.reading.options(self.data):

@@ -26,8 +26,7 @@ from jgd.condense.common import (
     training_part,
 )
 from jgd.core import Loop, in_memory
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
+from jgd.data import Condensed, NodeTask
 from jgd.ops import kmeans
 from jgd.registry import Entry
 

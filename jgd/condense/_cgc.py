@@ -49,9 +49,8 @@ from jgd.condense.common import (
     training_part,
 )
 from jgd.core import Loop, in_memory
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
-from jgd.graph.build import adjacency
+from jgd.data import Condensed, NodeTask
+from jgd.graph import adjacency
 from jgd.graph.spectral import laplacian
 from jgd.registry import Entry
 

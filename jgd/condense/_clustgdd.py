@@ -68,10 +68,8 @@ from jgd.core import (
     train,
 )
 from jgd.core.memo import memoized
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
-from jgd.graph import DenseOperator, operator, propagate
-from jgd.graph.build import adjacency
+from jgd.data import Condensed, NodeTask
+from jgd.graph import DenseOperator, adjacency, operator, propagate
 from jgd.graph.coarsen import coarsen, indicator
 from jgd.losses import cross_entropy, mean
 from jgd.nn import Dropout

@@ -68,9 +68,8 @@ from scipy.sparse.linalg import splu, spsolve_triangular
 
 from jgd.condense.common import condensed_nodes, condenser, dense_features, official, size_of, training_part
 from jgd.core import Loop, in_memory
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
-from jgd.graph.build import adjacency
+from jgd.data import Condensed, NodeTask
+from jgd.graph import adjacency
 from jgd.graph.spectral import eigenpairs, laplacian
 from jgd.registry import Entry
 

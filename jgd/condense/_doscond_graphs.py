@@ -41,8 +41,7 @@ from jgd.condense.matching import class_gradients, squared
 from jgd.condense.synthesizers import dense_graph_set
 from jgd.core import Algorithm, Bound, Examples, Loop
 from jgd.core.memo import host, memoized
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import GraphTask
+from jgd.data import Condensed, GraphTask
 from jgd.graph import operator
 from jgd.losses import cross_entropy, mean
 from jgd.optim import adam_l2, by_part

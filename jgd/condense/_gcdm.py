@@ -44,7 +44,7 @@ from jgd.condense.start import Start
 from jgd.condense.synthesizers import node_set, pge, seen
 from jgd.core import Algorithm, Bound, Examples, Loop
 from jgd.core.memo import host, memoized
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask
 from jgd.registry import Entry
 
 __all__ = ["DM", "GCDM", "GCDMX", "distribution_matching"]

@@ -45,7 +45,7 @@ from jgd.condense.matching import GradientDistance, gradient_matching, sampled_g
 from jgd.condense.synthesizers import node_set, pge, seen
 from jgd.core import Algorithm, Examples, Loop
 from jgd.core.memo import host, memoized
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask
 from jgd.registry import Entry
 
 __all__ = ["DosCond", "DosCondX", "GCond", "GCondX"]

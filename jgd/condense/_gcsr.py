@@ -47,7 +47,7 @@ from jgd.condense.synthesizers import Adjacency, Synthesizer, node_set, seen
 from jgd.condense.trajectories import Span, expert, uniform
 from jgd.core import Algorithm, Examples, Loop, Model, Outputs, from_linen
 from jgd.core.memo import host, memoized
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask
 from jgd.graph import adjacency
 from jgd.optim import adam_l2, by_part
 from jgd.registry import Entry

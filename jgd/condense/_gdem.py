@@ -51,8 +51,7 @@ from jgd.condense.matching import class_moments, one_hot
 from jgd.condense.synthesizers import Synthesizer
 from jgd.core import Algorithm, Bound, Examples, Loop, from_linen
 from jgd.core.memo import host, memoized
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
+from jgd.data import Condensed, NodeTask
 from jgd.graph import DenseOperator, adjacency, identity
 from jgd.graph.spectral import eigenpairs, laplacian
 from jgd.losses import cross_entropy

@@ -50,7 +50,7 @@ from jgd.condense.trajectories import (
 )
 from jgd.core import Algorithm, Bound, Examples, Loop
 from jgd.core.memo import host, memoized
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask
 from jgd.graph import adjacency, identity, operator
 from jgd.losses import cross_entropy, mean
 from jgd.optim import by_part

@@ -53,7 +53,7 @@ from jgd.condense.start import GraphStart
 from jgd.condense.synthesizers import Synthesizer, dense_graph_set, existing, undirected
 from jgd.core import Algorithm, Examples, Loop
 from jgd.core.memo import host, memoized
-from jgd.data.tasks import GraphTask
+from jgd.data import GraphTask
 from jgd.graph import Operator, operator, select_graphs
 from jgd.losses import cross_entropy
 from jgd.ops.kernels import kappa0, kappa1, ridge_predict

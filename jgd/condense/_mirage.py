@@ -47,8 +47,7 @@ from jaxtyping import Array, Bool
 
 from jgd.condense.common import check_settings, condensed_graphs, condenser, official, training_graphs
 from jgd.core import Loop, in_memory
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import GraphTask
+from jgd.data import Condensed, GraphTask
 from jgd.graph import select_graphs
 from jgd.ops import Trees, itemsets_by_support, unfold, wl_colors
 from jgd.registry import Entry

@@ -54,7 +54,7 @@ from jgd.condense.trajectories import Span, expert, store, streamed, trajectory,
 from jgd.core import Algorithm, Examples, Loop, Model, Outputs, from_linen, keep_best
 from jgd.core.bilevel import unroll
 from jgd.core.memo import host, memoized
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask
 from jgd.graph import adjacency, identity, operator
 from jgd.losses import cross_entropy, mean
 from jgd.nn import Linear

@@ -58,7 +58,7 @@ from jgd.condense.synthesizers import (
 )
 from jgd.core import Algorithm, Examples, Loop
 from jgd.core.memo import host, memoized
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask
 from jgd.graph import adjacency
 from jgd.graph.spectral import laplacian
 from jgd.registry import Entry

@@ -43,7 +43,7 @@ from jgd.condense.start import Start
 from jgd.condense.synthesizers import Synthesizer, node_set, pge, seen
 from jgd.core import Algorithm, Bound, Examples, Loop, from_linen
 from jgd.core.memo import host, memoized
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask
 from jgd.graph import DenseOperator, identity, operator
 from jgd.losses import cross_entropy
 from jgd.nn import MLP

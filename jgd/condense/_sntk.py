@@ -49,9 +49,8 @@ from jgd.condense.matching import one_hot
 from jgd.condense.synthesizers import node_set
 from jgd.core import Algorithm, Examples, HostStream, Loop, keep_best
 from jgd.core.memo import host, memoized
+from jgd.data import Condensed, NodeTask
 from jgd.data.checks import as_word
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
 from jgd.graph import Operator, adjacency, identity, operator
 from jgd.losses import mean
 from jgd.metrics import accuracy

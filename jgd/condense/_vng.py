@@ -47,9 +47,8 @@ from jgd.condense.common import (
 )
 from jgd.condense.coresets import fitted_gcn
 from jgd.core import Loop, in_memory
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
-from jgd.graph.build import adjacency
+from jgd.data import Condensed, NodeTask
+from jgd.graph import adjacency
 from jgd.registry import Entry
 
 __all__ = ["VNG", "layer_outputs", "virtual_propagation", "weighted_kmeans"]

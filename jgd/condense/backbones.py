@@ -11,7 +11,7 @@ import numpy as np
 from jgd.condense.common import dense_features, propagated_features, training_part
 from jgd.core import Examples, Model, Outputs, from_linen
 from jgd.core.memo import memoized
-from jgd.data.tasks import GraphTask, NodeTask
+from jgd.data import GraphTask, NodeTask
 from jgd.graph import identity, operator, select_graphs
 from jgd.nn import GCN, GIN, SGC, Readout
 from jgd.training import GraphSet, all_graphs, features_for, graph_set

@@ -18,9 +18,8 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, Float, Int
 
+from jgd.data import ArrayTask, Condensed, GraphTask, NodeTask, Training
 from jgd.data.checks import need_classes, warn_of_missing
-from jgd.data.condensed import Condensed, Training
-from jgd.data.tasks import ArrayTask, GraphTask, NodeTask
 from jgd.graph import SparseOperator, from_adjacency, from_edges, operator
 from jgd.graph.spectral import normalized_adjacency
 from jgd.registry import choose

@@ -40,10 +40,8 @@ from jgd.condense.common import (
 )
 from jgd.core import Algorithm, Bound, Examples, Loop, from_linen, in_memory, objective, train
 from jgd.core.memo import memoized
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import ArrayTask, GraphTask, NodeTask
-from jgd.graph import induced_subgraph, operator, select_graphs
-from jgd.graph.build import adjacency
+from jgd.data import ArrayTask, Condensed, GraphTask, NodeTask
+from jgd.graph import adjacency, induced_subgraph, operator, select_graphs
 from jgd.losses import cross_entropy, mean
 from jgd.nn import GCN, GIN, Perceptron, Readout
 from jgd.optim import adam_l2

@@ -40,8 +40,7 @@ from jgd.condense.start import GraphStart, Padding, Start, start_from, start_gra
 from jgd.condense.synthesizers import seen
 from jgd.core import Algorithm, Examples, Loop, in_memory
 from jgd.core.memo import host
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import DenseGraphs, GraphTask, NodeTask
+from jgd.data import Condensed, DenseGraphs, GraphTask, NodeTask
 from jgd.graph import DiagonalOperator
 
 __all__ = ["LearnedGraphs", "LearnedNodes", "condensed_set", "condensed_stack"]

@@ -16,8 +16,7 @@ from jgd.condense._clustgdd import ClustGDD
 from jgd.condense.common import budget, dense_features, nested, training_graphs
 from jgd.condense.coresets import Herding, KCenter, Random
 from jgd.core import Examples, Loop
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import GraphTask, NodeTask
+from jgd.data import Condensed, GraphTask, NodeTask
 from jgd.graph import select_graphs
 from jgd.training import graph_features
 

@@ -28,7 +28,7 @@ from jaxtyping import Array
 
 from jgd.core import Context, Objective, Outputs
 from jgd.losses import layer_map, mean
-from jgd.ops.transport import emd_flow
+from jgd.ops import emd_flow
 
 __all__ = ["emd", "layers"]
 

@@ -25,7 +25,7 @@ from jaxtyping import Array
 from jgd import losses
 from jgd.core import Objective, from_linen
 from jgd.distill.terms import Place, beside_labels, sides
-from jgd.nn.perceptron import Perceptron
+from jgd.nn import Perceptron
 from jgd.registry import Entry
 
 __all__ = ["mi_alpha"]

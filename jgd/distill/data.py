@@ -14,10 +14,9 @@ from jaxtyping import Array, Int
 
 from jgd.core import Bound, Context, Examples, Model, Outputs, applied, as_bound, as_float
 from jgd.core.memo import memoized
+from jgd.data import ArrayTask, DataError, NodeTask, SequenceTask
 from jgd.data.arrays import read_npy, read_npz
 from jgd.data.checks import known
-from jgd.data.storage import DataError
-from jgd.data.tasks import ArrayTask, NodeTask, SequenceTask
 from jgd.graph import operator
 from jgd.training import features_for
 

@@ -11,9 +11,8 @@ import jax
 import numpy as np
 
 from jgd.core import Bound, stacked
-from jgd.data import DataError
+from jgd.data import DataError, NodeTask
 from jgd.data.arrays import read_npy, read_npz
-from jgd.data.tasks import NodeTask
 from jgd.distill.data import inputs_of, predict
 from jgd.files import atomic_write
 

@@ -37,7 +37,7 @@ from jgd.core import (
     train,
 )
 from jgd.core.memo import memoized
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask
 from jgd.distill.data import Source, examples, predict, rows, take
 from jgd.distill.terms import supervised
 

@@ -43,7 +43,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 from jgd.core import Bound, Examples
-from jgd.data.tasks import ArrayTask, NodeTask
+from jgd.data import ArrayTask, NodeTask
 from jgd.distill.data import take
 from jgd.losses import cross_entropy
 from jgd.losses import entropy as entropy_of

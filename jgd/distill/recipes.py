@@ -44,7 +44,7 @@ from jgd.core import (
 from jgd.core.algorithm import context
 from jgd.core.memo import memoized
 from jgd.core.model import sketch, starts_given
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask
 from jgd.distill.data import (
     Rows,
     Source,

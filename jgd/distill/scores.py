@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jgd.core import Examples, stacked
+from jgd.data import NodeTask
 from jgd.data.checks import need_classes
-from jgd.data.tasks import NodeTask
 from jgd.distill.data import (
     Task,
     as_teacher,

@@ -21,9 +21,8 @@ from jgd.evaluation.kinds import kind_of
 from jgd.evaluation.networks import network_title
 from jgd.evaluation.scores import Scores
 from jgd.registry import choose
-from jgd.report.figures import plot_bars, plot_curves
-from jgd.report.page import Comparison, Picture, percent, size_text
-from jgd.report.table import Column
+from jgd.report import Column, Comparison, Picture, plot_bars, plot_curves
+from jgd.report.page import percent, size_text
 
 __all__ = ["METRIC_TITLES", "compare", "score_columns", "size_columns", "versions"]
 

@@ -36,9 +36,8 @@ from jaxtyping import Array, Float
 
 from jgd.condense.common import nested
 from jgd.core import Recipe
+from jgd.data import Condensed, NodeTask
 from jgd.data.checks import need_classes
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
 from jgd.evaluation._evaluate import trained
 from jgd.evaluation.config import EvalConfig
 from jgd.evaluation.kinds.nodes import NODES, real

@@ -21,8 +21,8 @@ from jaxtyping import Array
 
 from jgd.core import Algorithm, Bound, InMemory, ensemble
 from jgd.core.memo import memoized
+from jgd.data import Condensed, Training
 from jgd.data.checks import warn_of_missing
-from jgd.data.condensed import Condensed, Training
 from jgd.evaluation.config import EvalConfig
 from jgd.evaluation.kinds import Kind, kind_of
 from jgd.evaluation.predictors import PREDICTORS
@@ -185,7 +185,9 @@ def _predicted(kind: Kind, small: Condensed, task: Any, split: str) -> list[floa
     """Return every metric of the predictor that a set is meant for; NaN without examples of a split."""
     if not np.any(getattr(task, split)):
         return [np.nan] * len(kind.metrics)
-    outputs, labels = PREDICTORS.build(small.training.predictor)(small, task, split)
+    choice = _predictor(small)
+    assert choice is not None
+    outputs, labels = PREDICTORS.build(choice)(small, task, split)
     return [float(metric(jnp.asarray(outputs), jnp.asarray(labels))) for metric in kind.metrics.values()]
 
 

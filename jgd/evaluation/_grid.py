@@ -29,8 +29,7 @@ from jaxtyping import Array, Float
 from jgd.condense import METHODS
 from jgd.core import Recipe
 from jgd.core.fingerprint import difference, fingerprint
-from jgd.data import artifact, checksum
-from jgd.data.condensed import Condensed
+from jgd.data import Condensed, artifact, checksum
 from jgd.evaluation._compare import METRIC_TITLES, score_columns, size_columns, versions
 from jgd.evaluation._evaluate import evaluate
 from jgd.evaluation.config import EvalConfig
@@ -38,9 +37,8 @@ from jgd.evaluation.kinds import KINDS, Kind, kind_of
 from jgd.evaluation.networks import network_title
 from jgd.files import atomic_write, lock, tidy
 from jgd.registry import choose
-from jgd.report.figures import Line, plot_lines
-from jgd.report.page import Comparison, Picture, percent, size_text
-from jgd.report.table import Column
+from jgd.report import Column, Comparison, Line, Picture, plot_lines
+from jgd.report.page import percent, size_text
 
 __all__ = ["Cell", "Grid", "Row", "cell_file", "grid"]
 

@@ -20,13 +20,13 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy import stats
 
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
+from jgd.data import Condensed, NodeTask
 from jgd.evaluation._evaluate import evaluate
 from jgd.evaluation.config import EvalConfig
 from jgd.evaluation.kinds.nodes import NODES
 from jgd.evaluation.scores import Scores
-from jgd.nn.zoo import NETWORKS, members
+from jgd.nn import NETWORKS
+from jgd.nn.zoo import members
 from jgd.registry import choose
 
 __all__ = ["Architecture", "Search", "architecture_grid", "search"]

@@ -15,8 +15,7 @@ from jgd.data import EventLog
 from jgd.data.system_logs import record, streamspot, subset
 from jgd.evaluation._compare import versions
 from jgd.metrics import strict_scores, tolerant_scores
-from jgd.report.page import Comparison
-from jgd.report.table import Column
+from jgd.report import Column, Comparison
 
 __all__ = ["benign_and_rest", "compare_detectors"]
 

@@ -22,8 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from jgd.condense.common import propagated_features
 from jgd.core import as_float
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import ArrayTask, NodeTask
+from jgd.data import ArrayTask, Condensed, NodeTask
 from jgd.evaluation.kinds.base import soft_targets
 from jgd.evaluation.predictors import Predict
 from jgd.graph import identity

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import flax.linen as nn
 
-from jgd.nn.zoo import NETWORKS
+from jgd.nn import NETWORKS
 
 __all__ = ["network_title"]
 

@@ -30,9 +30,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jgd.core import Bound, Loop, Recipe, in_memory
 from jgd.core.memo import memoized
+from jgd.data import Condensed, NodeTask
 from jgd.data.checks import as_mask, need_classes
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
 from jgd.evaluation._evaluate import evaluate, trained
 from jgd.evaluation.config import EvalConfig
 from jgd.evaluation.kinds.nodes import NODES, network, real

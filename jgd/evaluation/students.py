@@ -24,21 +24,19 @@ import optax
 from jaxtyping import Array
 
 from jgd.core import Bound, Examples, Loop, Objective, as_key, in_memory
-from jgd.data import subset
+from jgd.data import ArrayTask, subset
 from jgd.data.checks import need_classes
-from jgd.data.tasks import ArrayTask
 from jgd.distill import OBJECTIVES, scratch
 from jgd.distill.data import Task, examples
 from jgd.distill.recipes import Network, offline, staged
 from jgd.distill.scores import logits_on, scored
 from jgd.evaluation._compare import versions
 from jgd.metrics import ReliabilityBins, reliability
+from jgd.nn import network
 from jgd.nn.saved import save
-from jgd.nn.zoo import network
 from jgd.registry import choose
-from jgd.report.figures import plot_bars, plot_reliability
-from jgd.report.page import Comparison, Picture, percent
-from jgd.report.table import Column
+from jgd.report import Column, Comparison, Picture, plot_bars, plot_reliability
+from jgd.report.page import percent
 
 __all__ = ["Teaching", "check_teaching", "compare_students", "teach", "unsuitable"]
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from jgd.data.generate import contextual_sbm
+from jgd.data import contextual_sbm
 
 TASK = contextual_sbm(
     num_nodes=72, num_classes=3, num_features=6, mean_degree=6, signal=2.5, fractions=(0.5, 0.25, 0.25)

@@ -26,7 +26,7 @@ from jgd.condense._cgc import (
     square_features,
 )
 from jgd.condense.common import budget
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask
 from jgd.graph import adjacency, from_edges
 
 close = np.testing.assert_allclose

@@ -16,8 +16,7 @@ from jgd.condense._clustgdd import OFFICIAL, ClustGDD, Refinement, _refine, clas
 from jgd.condense._clustgdd import sharpened_consistency as consistency
 from jgd.condense.common import normalize_adjacency
 from jgd.core import Examples, InMemory, in_memory
-from jgd.data import Training
-from jgd.data.generate import contextual_sbm
+from jgd.data import Training, contextual_sbm
 from jgd.graph import adjacency, operator, propagate
 from jgd.graph.coarsen import coarsen, indicator
 from jgd.training import Splits

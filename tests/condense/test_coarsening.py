@@ -28,8 +28,7 @@ from jgd.condense._coarsening import (
     local_variation,
     neighborhoods,
 )
-from jgd.data import Training
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask, Training
 from jgd.graph import adjacency, from_edges
 from jgd.graph.spectral import eigenpairs, laplacian
 

@@ -17,9 +17,7 @@ from jgd.condense.common import (
     size_of,
     training_part,
 )
-from jgd.data import Training
-from jgd.data.generate import contextual_sbm
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask, Training, contextual_sbm
 from jgd.graph import adjacency, from_edges, operator, sparse_features
 
 close = np.testing.assert_allclose

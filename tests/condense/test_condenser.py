@@ -9,8 +9,7 @@ import pytest
 
 import jgd
 from jgd.condense.common import nested
-from jgd.data import DataError, NodeTask
-from jgd.data.condensed import Training
+from jgd.data import DataError, NodeTask, Training
 from jgd.graph import from_edges, operator, to_undirected
 from jgd.nn import GAT, GCN, GraphSAGE
 

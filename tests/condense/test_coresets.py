@@ -17,7 +17,7 @@ from scipy.spatial.distance import cdist
 import jgd
 from jgd.condense.common import budget, size_of
 from jgd.condense.coresets import array_embedding, gcn_embedding, herding, k_center
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask
 from jgd.graph import adjacency
 
 close = np.testing.assert_allclose

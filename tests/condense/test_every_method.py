@@ -17,8 +17,7 @@ import pytest
 import jgd
 from jgd.condense import METHODS
 from jgd.core import Driver, Flush, HostStream, InMemory
-from jgd.data import artifact
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask, artifact
 from jgd.graph import EXPORT_CHECKS
 
 KEY = jax.random.key(3)

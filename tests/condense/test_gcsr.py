@@ -25,8 +25,7 @@ from jgd.condense._gcsr import (
 from jgd.condense.bilevel import Matching
 from jgd.condense.trajectories import Segment
 from jgd.core import Examples, InMemory
-from jgd.data import Training
-from jgd.data.generate import contextual_sbm
+from jgd.data import Training, contextual_sbm
 from jgd.graph import DenseOperator, adjacency
 
 close = np.testing.assert_allclose

@@ -24,8 +24,7 @@ from jgd.condense._gdem import (
 )
 from jgd.condense.bilevel import MatchContext
 from jgd.core import Examples, InMemory, bind, from_linen
-from jgd.data import Training
-from jgd.data.generate import contextual_sbm
+from jgd.data import Training, contextual_sbm
 from jgd.graph import adjacency, identity
 from jgd.nn import MLP
 

@@ -14,9 +14,7 @@ import jgd
 from jgd.condense import METHODS
 from jgd.condense._mirage import OFFICIAL, STUDENTS, Mirage, forest
 from jgd.core import from_linen, in_memory
-from jgd.data import artifact
-from jgd.data.generate import contextual_sbm
-from jgd.data.storage import DataError
+from jgd.data import DataError, artifact, contextual_sbm
 from jgd.data.tu import tu
 from jgd.evaluation import KINDS, EvalConfig, evaluate
 from jgd.graph import from_edges, operator, select_graphs

@@ -21,8 +21,7 @@ from jgd.condense._sfgc import (
 from jgd.condense.bilevel import MatchContext
 from jgd.condense.trajectories import Segment
 from jgd.core import Examples, InMemory
-from jgd.data import Training
-from jgd.data.generate import contextual_sbm
+from jgd.data import Training, contextual_sbm
 from jgd.graph import identity, operator
 from jgd.ops.kernels import gntk_score
 

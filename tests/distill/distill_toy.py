@@ -6,8 +6,8 @@ import numpy as np
 import optax
 
 from jgd.core import Bound, from_linen
-from jgd.data.tasks import ArrayTask
-from jgd.nn.perceptron import Perceptron
+from jgd.data import ArrayTask
+from jgd.nn import Perceptron
 
 TX = optax.adam(1e-2)
 NET = Perceptron(num_classes=3, hidden=(8,))

@@ -12,8 +12,8 @@ import pytest
 from distill_toy import NET, TALL, TX, blobs, random_teacher
 
 from jgd.core import Context, Examples, Outputs
+from jgd.data import DataError
 from jgd.data.distiller import distillation_runs, remotes
-from jgd.data.storage import DataError
 from jgd.distill import autodistiller as auto
 from jgd.distill import hinton, offline
 from jgd.losses import cross_entropy, kd

@@ -10,8 +10,7 @@ from flax import nnx
 
 from jgd import losses
 from jgd.core import Model, Outputs, from_nnx, in_memory, weighted
-from jgd.data.generate import contextual_sbm
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask, contextual_sbm
 from jgd.distill import generations, lelp, offline, predict, scratch, supervised, term
 from jgd.distill.data import as_teacher, examples
 from jgd.distill.scores import classified, logits_on, scores

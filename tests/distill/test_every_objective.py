@@ -7,7 +7,7 @@ import optax
 
 from jgd import distill
 from jgd.core import from_linen, weighted
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask
 from jgd.distill import OBJECTIVES
 from jgd.distill.recipes import learning
 from jgd.nn import Perceptron, network

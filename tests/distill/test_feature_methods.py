@@ -10,7 +10,7 @@ from scipy.optimize import linprog
 
 from jgd import losses
 from jgd.core import Context, Examples, Outputs, from_linen, train, weighted
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask
 from jgd.distill import _features as f
 from jgd.distill import _layers as chosen
 from jgd.distill import _simkd as simkd

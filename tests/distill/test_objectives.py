@@ -17,7 +17,7 @@ from jgd.distill import _trg as trg
 from jgd.distill.data import source
 from jgd.distill.recipes import offline, online, scratch
 from jgd.distill.terms import supervised
-from jgd.nn.perceptron import Perceptron
+from jgd.nn import Perceptron
 
 KEY = jax.random.key(0)
 TEACHER = random_teacher()

@@ -12,7 +12,7 @@ from distill_toy import NET, TASK
 from jgd.core import Context, Examples, from_linen
 from jgd.distill import _one as one
 from jgd.distill.recipes import scratch
-from jgd.nn.perceptron import Perceptron
+from jgd.nn import Perceptron
 
 KEY = jax.random.key(0)
 BRANCH = partial(Perceptron, 3, (6,))

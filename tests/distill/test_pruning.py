@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from jgd import losses
 from jgd.core import bind, from_linen, in_memory, objective, train
-from jgd.data.tasks import NodeTask
+from jgd.data import NodeTask
 from jgd.distill import hinton, offline, probes, pruning, ridge, scratch
-from jgd.graph.build import from_edges
+from jgd.graph import from_edges
 from jgd.ops.kernels import ridge_predict
 
 KEY = jax.random.key(0)

@@ -7,8 +7,7 @@ import pytest
 from distill_toy import NET, TALL, TASK, TX, blobs, random_teacher
 
 from jgd.core import Bound, Driver, Outputs, from_linen, weighted
-from jgd.data.generate import contextual_sbm
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask, contextual_sbm
 from jgd.distill import (
     assistants,
     bd_kd,

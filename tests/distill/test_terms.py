@@ -7,7 +7,7 @@ import pytest
 from distill_toy import NET, TALL, TASK, TX, random_teacher
 
 from jgd.core import Context, Examples, Outputs, from_linen, weighted
-from jgd.data.generate import contextual_sbm
+from jgd.data import contextual_sbm
 from jgd.distill.data import examples, take
 from jgd.distill.recipes import scratch
 from jgd.distill.terms import linear, mean_teacher, mutual, read, supervised, term

@@ -10,7 +10,7 @@ import scipy.linalg
 
 import jgd
 from jgd.condense.common import condensed_nodes
-from jgd.data.generate import contextual_sbm
+from jgd.data import contextual_sbm
 from jgd.evaluation import EvalConfig, compare
 from jgd.evaluation._compare import versions
 from jgd.evaluation.kinds.nodes import NODES, propagated_distance

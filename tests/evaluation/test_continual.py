@@ -15,8 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 import jgd
-from jgd.data.condensed import Condensed, Training
-from jgd.data.generate import contextual_sbm
+from jgd.data import Condensed, Training, contextual_sbm
 from jgd.evaluation import EvalConfig, evaluate
 from jgd.evaluation._continual import (
     Continual,

@@ -11,8 +11,7 @@ from scores_toy import numbers
 
 import jgd
 from jgd.core import Examples, from_linen, in_memory
-from jgd.data.condensed import Condensed, Training
-from jgd.data.generate import contextual_sbm
+from jgd.data import Condensed, Training, contextual_sbm
 from jgd.evaluation import EvalConfig, Scores, cross_architecture, evaluate, trained
 from jgd.graph import DenseOperator, from_adjacency, from_edges, operator, sparse_features
 from jgd.nn import GCN, NETWORKS

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from jgd.condense import GCSNTK, Random
-from jgd.data import ArrayTask, artifact
-from jgd.data.generate import contextual_sbm
+from jgd.data import ArrayTask, artifact, contextual_sbm
 from jgd.evaluation import PREDICTORS, evaluate
 from jgd.registry import Choice
 

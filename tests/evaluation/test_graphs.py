@@ -15,8 +15,7 @@ import jgd
 from jgd.condense._mirage import Mirage
 from jgd.condense.coresets import Random
 from jgd.core import from_linen, in_memory
-from jgd.data.condensed import Condensed, Training
-from jgd.data.tasks import DenseGraphs
+from jgd.data import Condensed, DenseGraphs, Training
 from jgd.evaluation import KINDS, EvalConfig, evaluate
 from jgd.evaluation.kinds.graphs import joined, network
 from jgd.graph import adjacency, operator, select_graphs

@@ -9,8 +9,7 @@ import pytest
 
 from jgd.condense import Average, Random
 from jgd.core import in_memory
-from jgd.data import artifact
-from jgd.data.generate import contextual_sbm
+from jgd.data import artifact, contextual_sbm
 from jgd.evaluation import EvalConfig, evaluate
 from jgd.evaluation._grid import Cell, Grid, cell_file, grid
 from jgd.evaluation.kinds.nodes import NODES

@@ -11,9 +11,7 @@ from sklearn.linear_model import LogisticRegression
 
 import jgd
 from jgd.condense import Herding, KCenter, Random
-from jgd.data.condensed import Condensed, Training
-from jgd.data.generate import contextual_sbm
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask, Condensed, Training, contextual_sbm
 from jgd.evaluation import KINDS, EvalConfig, Scores, compare, evaluate, grid, kind_of, trained
 from jgd.registry import Choice
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.data import NodeTask
-from jgd.data.generate import contextual_sbm
+from jgd.data import NodeTask, contextual_sbm
 from jgd.evaluation import EvalConfig, evaluate, trained
 from jgd.evaluation.robustness import (
     CORRUPTIONS,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import jgd
-from jgd.data.generate import contextual_sbm
+from jgd.data import contextual_sbm
 from jgd.evaluation import Architecture, EvalConfig, Scores, Search, architecture_grid, evaluate, search
 from jgd.nn import APPNP, GCN, NETWORKS, SGC
 from jgd.nn.zoo import members

@@ -9,8 +9,7 @@ from scipy.special import log_softmax
 
 from jgd import distill
 from jgd.core import Bound, from_linen
-from jgd.data.generate import contextual_sbm
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask, contextual_sbm
 from jgd.distill.data import inputs_of
 from jgd.distill.scores import classified, logits_on
 from jgd.evaluation import compare_students

@@ -9,7 +9,7 @@ from toy_method import ClassMedians
 import jgd
 from jgd.cli.main import main
 from jgd.condense import METHODS
-from jgd.data.generate import contextual_sbm
+from jgd.data import contextual_sbm
 from jgd.distill import OBJECTIVES
 from jgd.evaluation import KINDS, EvalConfig, compare, evaluate, grid, kind_of
 from jgd.evaluation.students import teach

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jgd.core import Examples
-from jgd.data.condensed import Condensed
+from jgd.data import Condensed
 from jgd.evaluation.kinds.arrays import ARRAYS
 from jgd.evaluation.kinds.base import check_classes, soft_targets
 from jgd.nn import Perceptron

@@ -11,10 +11,10 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jgd.losses import cross_entropy
-from jgd.losses.divergence import (
+from jgd.losses import (
     alpha_divergence,
     bd_kd_loss,
+    cross_entropy,
     ctkd_scale,
     ctkd_temperature,
     dist_loss,
@@ -27,13 +27,16 @@ from jgd.losses.divergence import (
     js,
     kd,
     kl,
+    listmle,
     logit_cosine,
     logit_mse,
     mix_kd_loss,
     mixture,
     mutual_loss,
     nkd_loss,
+    p_listmle,
     peer,
+    pld_loss,
     reverse_gradient,
     reverse_kl,
     skew_kl,
@@ -42,7 +45,6 @@ from jgd.losses.divergence import (
     total_variation,
     weighted_kl,
 )
-from jgd.losses.ranking import listmle, p_listmle, pld_loss
 
 close = np.testing.assert_allclose
 B, C = 6, 5

@@ -7,11 +7,11 @@ import pytest
 import scipy.optimize
 import scipy.special
 
-from jgd.losses import cross_entropy
-from jgd.losses.divergence import kd
-from jgd.losses.ensembles import (
+from jgd.losses import (
     best_logits,
+    cross_entropy,
     general_weights,
+    kd,
     linear_weights,
     mean_logits,
     min_logits,

@@ -8,8 +8,7 @@ import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jgd.losses import cross_entropy
-from jgd.losses.ranking import listmle, p_listmle, plackett_luce_nll, pld_loss, teacher_ranking
+from jgd.losses import cross_entropy, listmle, p_listmle, plackett_luce_nll, pld_loss, teacher_ranking
 
 close = np.testing.assert_allclose
 B, C = 6, 7

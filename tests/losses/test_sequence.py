@@ -10,33 +10,31 @@ import pytest
 import scipy.special
 import scipy.stats
 
-from jgd.losses.divergence import (
-    generalized_js,
-    js,
-    kl,
-    mixture,
-    reverse_kl,
-    skew_kl,
-    skew_reverse_kl,
-    total_variation,
-)
-from jgd.losses.sequence import (
+from jgd.losses import (
     bradley_terry,
     clipped_surrogate,
     distillm,
     dpo,
+    generalized_js,
     gkd,
     importance_weight,
     ipo,
+    js,
+    kl,
+    mixture,
     pro,
+    reverse_kl,
     reward_to_go,
     rrhf,
     sequence_kd,
     sequence_log_prob,
     sft,
     shifted,
+    skew_kl,
+    skew_reverse_kl,
     token_log_prob,
     token_mean,
+    total_variation,
     uld,
     whiten,
 )

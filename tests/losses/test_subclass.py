@@ -10,7 +10,7 @@ import scipy.special
 from scipy.stats import ortho_group
 from sklearn.metrics import adjusted_rand_score
 
-from jgd.losses.subclass import Lelp, lelp_fit, lelp_targets, marginal_logits, subclass_kd
+from jgd.losses import Lelp, lelp_fit, lelp_targets, marginal_logits, subclass_kd
 
 close = np.testing.assert_allclose
 KEY = jax.random.key(0)

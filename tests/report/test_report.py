@@ -20,8 +20,7 @@ from matplotlib.text import Text
 
 from jgd.condense import Average
 from jgd.core import in_memory
-from jgd.data import contextual_sbm
-from jgd.data.condensed import Condensed
+from jgd.data import Condensed, contextual_sbm
 from jgd.evaluation import EvalConfig, compare
 from jgd.evaluation._grid import Cell, Grid
 from jgd.evaluation.kinds.nodes import propagated_distance, propagated_pair

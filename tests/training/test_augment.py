@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jgd.core import Examples
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask
 from jgd.distill import hinton, offline, scratch
 from jgd.nn import TextTransformer
-from jgd.training.augment import (
+from jgd.training import (
     Augmentation,
     chain,
     crop_flip,
     cutmix,
     gaussian_noise,
     mixup,
-    partial_weights,
     token_dropout,
     token_swap,
 )
+from jgd.training.augment import partial_weights
 
 KEY = jax.random.key(0)
 STEP = jnp.asarray(0)

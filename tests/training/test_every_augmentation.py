@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from jgd.core import Examples
-from jgd.data.tasks import ArrayTask
+from jgd.data import ArrayTask
 from jgd.distill import scratch
 from jgd.nn import Perceptron, TextTransformer
 from jgd.training import AUGMENTATIONS, Augmentation, chain

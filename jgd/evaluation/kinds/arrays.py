@@ -17,13 +17,12 @@ import numpy as np
 from jaxtyping import Array
 
 from jgd.core import Bound, Examples, as_float
+from jgd.data import ArrayTask, Condensed
 from jgd.data.checks import need_classes
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import ArrayTask
 from jgd.evaluation.config import EvalConfig
 from jgd.evaluation.kinds.base import Kind, Words, check_classes, fit, soft_targets
 from jgd.metrics import accuracy
-from jgd.nn.zoo import network as named
+from jgd.nn import network as named
 from jgd.registry import Entry
 from jgd.training import Metric, Splits
 from jgd.training.examples import schedule

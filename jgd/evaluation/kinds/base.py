@@ -12,12 +12,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jgd.core import Algorithm, from_linen
-from jgd.data.condensed import Condensed
+from jgd.data import Condensed
 from jgd.evaluation.config import EvalConfig
-from jgd.nn.zoo import NETWORKS, members
+from jgd.nn import NETWORKS
+from jgd.nn.zoo import members
 from jgd.optim import adam_l2
 from jgd.registry import choose
-from jgd.report.page import Picture
+from jgd.report import Picture
 from jgd.training import Augmentation, Metric, classifier, score
 
 __all__ = ["Kind", "Words", "check_classes", "fit", "named_network", "nbytes", "soft_targets"]

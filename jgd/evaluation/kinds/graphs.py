@@ -15,15 +15,14 @@ import flax.linen as nn
 import jraph
 import numpy as np
 
+from jgd.data import Condensed, DenseGraphs, GraphTask
 from jgd.data.checks import need_classes
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import DenseGraphs, GraphTask
 from jgd.evaluation.config import EvalConfig
 from jgd.evaluation.kinds.base import Kind, Words, check_classes, fit, named_network, nbytes, soft_targets
 from jgd.graph import Operator, edge_weights, operator, select_graphs
 from jgd.metrics import accuracy, one_vs_rest_auc
-from jgd.nn import SGC, Readout
-from jgd.nn.zoo import NETWORKS, members
+from jgd.nn import NETWORKS, SGC, Readout
+from jgd.nn.zoo import members
 from jgd.registry import Entry
 from jgd.training import GraphSet, Splits, graph_features, graph_set, graph_splits, score
 

@@ -19,19 +19,18 @@ import numpy as np
 from jgd.condense.common import dense_features, normalize_adjacency, size_of
 from jgd.condense.coresets import gcn_embedding
 from jgd.core import Examples
+from jgd.data import Condensed, NodeTask
 from jgd.data.checks import need_classes
-from jgd.data.condensed import Condensed
-from jgd.data.tasks import NodeTask
 from jgd.evaluation.config import EvalConfig
 from jgd.evaluation.kinds.base import Kind, Words, check_classes, fit, named_network, nbytes, soft_targets
 from jgd.graph import adjacency, induced_subgraph, operator
 from jgd.metrics import accuracy, frechet_distance
-from jgd.nn import SGC
-from jgd.nn.zoo import NETWORKS, members
+from jgd.nn import NETWORKS, SGC
+from jgd.nn.zoo import members
 from jgd.registry import Entry
-from jgd.report.figures import MOST_NODES, MOST_POINTS, plot_condensed
+from jgd.report import Picture, plot_condensed
+from jgd.report.figures import MOST_NODES, MOST_POINTS
 from jgd.report.geometry import classes_of, edges_of, project
-from jgd.report.page import Picture
 from jgd.training import Splits, features_for, score
 
 __all__ = ["NODES", "propagated_distance", "propagated_pair", "real"]
