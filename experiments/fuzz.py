@@ -389,7 +389,7 @@ def _small() -> Any:
         targets=np.asarray([0, 1, 1], np.int32),
         weights=np.ones(3, np.float32),
         extras={"index": np.arange(3)},
-        train={"structure": "raw", "targets": "int", "lr": 0.01},
+        training=jgd.data.Training(targets="classes", learning_rate=0.01),
         provenance={"method": "toy", "dataset": "cora", "nodes": 3},
     )
 

@@ -192,12 +192,12 @@ def lock(folder: str | os.PathLike) -> Iterator[None]:
         except OSError as error:
             if error.errno in _NO_LOCKS:  # a file system without locks
                 break
-            told = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            owner = os.read(file, 200).decode(errors="replace").strip() or "another process"
             os.close(file)
             if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 raise
             raise InUse(
-                f"{folder} is in use by {told}: wait until it has ended, or choose another folder"
+                f"{folder} is in use by {owner}: wait until it has ended, or choose another folder"
             ) from None
         os.close(file)
     try:

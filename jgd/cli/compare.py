@@ -48,7 +48,7 @@ class Compare:
         """Run it."""
         import jax
 
-        from jgd.cli import job
+        from jgd.cli import folders, job
         from jgd.evaluation import grid, kind_of
         from jgd.evaluation.experiment import check_counts, check_names, default_experiment
 
@@ -57,8 +57,8 @@ class Compare:
             check_counts(seeds=self.seeds, repeats=self.repeats)
         name = f"compare-{job.short_dataset(self.dataset, self.setting)}-seed{self.seed}"
         out = Path("runs") / name if self.folder.out is None else self.folder.out
-        job.check_writable(out)
-        if (out / "experiment.json").exists() or (job.taken(out) and not (out / "cells").is_dir()):
+        folders.check_writable(out)
+        if (out / "experiment.json").exists() or (folders.taken(out) and not (out / "cells").is_dir()):
             raise Mistake(f"{out} holds a run of something else: choose another folder with --out")
         task = job.load_task(self.dataset, self.reading, setting=self.setting, quiet=self.folder.quiet)
         kind = kind_of(task)
@@ -67,12 +67,12 @@ class Compare:
             networks, config = self.train.applied(usual.networks, usual.config)
             methods = (*kind.baselines, kind.method) if self.methods is None else self.methods
             options = {"seeds": self.seeds, "repeats": self.repeats, "networks": networks}
-            key, log = jax.random.key(self.seed), job.teller(self.folder.quiet)
+            key, log = jax.random.key(self.seed), folders.teller(self.folder.quiet)
             options |= {"config": config, "key": key, "folder": out / "cells", "log": log}
             found = grid(tuple(dict.fromkeys(methods)), task, self.sizes, **options).comparison()
             found = found.recorded(command=command, seed=self.seed)
             found.save(out / "report.html")
-            job.write_json(out / "metrics.json", found.record)
+            folders.write_json(out / "metrics.json", found.record)
         found.show()
         print(f"\nwritten to {out}: report.html, metrics.json, cells")
         return 0

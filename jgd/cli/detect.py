@@ -46,7 +46,7 @@ class Detect:
     def __call__(self, command: str) -> int:
         """Run it."""
         from jgd.apps.graphdart import GraphDART
-        from jgd.cli.job import check_writable, claimed, finish, run_settings, teller
+        from jgd.cli.folders import check_writable, claimed, finish, run_settings, teller
         from jgd.condense import METHODS
         from jgd.evaluation.detection import benign_and_rest, compare_detectors
         from jgd.evaluation.experiment import check_counts
@@ -62,20 +62,14 @@ class Detect:
             darts = {n: GraphDART(c, rounds=self.rounds) for n, c in contestants.items()}
         out = self.folder.out or Path("runs") / f"detect-{self.method}-seed{self.seed}"
         check_writable(out)
-        if file is not None and not file.is_file():
+        if file and not file.is_file():
             raise Mistake(f"there is no file {file}")
-        log("recording everyday programs and intrusions" if file is None else f"reading {file}")
+        log(f"reading {file}" if file else "recording everyday programs and intrusions")
         with mistakes():
             benign, rest = benign_and_rest(file)
-            data = "" if file is None else digests(file.parent, file.name)[file.name]
+            data = digests(file.parent, file.name)[file.name] if file else ""
         with claimed(out, "detect", run_settings(self), data, resume=resume, log=log), mistakes():
             found = compare_detectors(darts, benign, rest, seeds=self.seeds, seed=self.seed, log=log)
-            found = found.recorded(method=self.method, label_ratio=self.label_ratio, command=command)
-            found.save(out / "report.html")
-
-            def show() -> None:
-                found.show()
-                print(f"\nwritten to {out}: report.html, metrics.json")
-
-            finish(out, found.record, ("report.html",), show)
+            about = {"method": self.method, "label_ratio": self.label_ratio, "command": command}
+            finish(out, found.recorded(**about))
         return 0

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["Finished", "Mistake", "Terminated", "mistakes", "note", "told"]
+__all__ = ["Finished", "Mistake", "Terminated", "mistakes", "note", "described"]
 
 
 class Mistake(Exception):
@@ -26,7 +26,7 @@ def note(text: str) -> None:
     print(f"jgd: note: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
-def told(error: OSError) -> str:
+def described(error: OSError) -> str:
     """Return what the system refused, and where."""
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}"
@@ -37,13 +37,13 @@ def mistakes() -> Iterator[None]:
     """Turn what the library refuses in this block into a mistake of the user.
 
     Raises:
-      Mistake: for a `ValueError`, `ImportError` or `OSError`.
+      Mistake: For a `ValueError`, `ImportError` or `OSError`.
     """
     try:
         yield
-    except BrokenPipeError:  # nobody's mistake: the reader of a pipe has seen enough
+    except BrokenPipeError:  # no mistake: the reader of a pipe has seen enough
         raise
     except OSError as error:
-        raise Mistake(told(error)) from error
+        raise Mistake(described(error)) from error
     except (ValueError, ImportError) as error:
         raise Mistake(str(error)) from error

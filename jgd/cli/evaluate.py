@@ -43,7 +43,8 @@ class Evaluate:
         """Run it."""
         import jax
 
-        from jgd.cli.job import check_file, load_task, original, teller, write_json
+        from jgd.cli.folders import check_file, teller, write_json
+        from jgd.cli.job import load_task, original
         from jgd.data import artifact, checksum
         from jgd.evaluation import evaluate, versions
         from jgd.evaluation.experiment import check_names, default_experiment

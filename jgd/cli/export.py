@@ -35,7 +35,7 @@ class Export:
     def __call__(self, command: str) -> int:
         """Run it."""
         del command
-        from jgd.cli.job import check_file
+        from jgd.cli.folders import check_file
         from jgd.data import artifact
         from jgd.data.exported import ENDINGS, export_condensed
 

@@ -49,7 +49,8 @@ class Import:
 
     def __call__(self, command: str) -> int:
         """Run it."""
-        from jgd.cli.job import check_file, load_task
+        from jgd.cli.folders import check_file
+        from jgd.cli.job import load_task
         from jgd.data import NodeTask, artifact, checksum, import_condensed
         from jgd.evaluation import versions
 

@@ -1,7 +1,7 @@
 """``jgd COMMAND ...``: the entry point, exit codes, and everything that concerns the process as a whole.
 
 Exit codes: 0 done; 1 a run failed (its loss diverged); 2 a mistake of the user, or something that the machine
-refuses (a full disk, no GPU), told in one line; 130 Ctrl-C; 143 terminated.
+refuses (a full disk, no GPU), with one line that says what; 130 Ctrl-C; 143 terminated.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from jgd.cli.datasets import Datasets
 from jgd.cli.describe import Describe
 from jgd.cli.detect import Detect
 from jgd.cli.distill import Distill
-from jgd.cli.errors import Finished, Mistake, Terminated, mistakes, note, told
+from jgd.cli.errors import Finished, Mistake, Terminated, described, mistakes, note
 from jgd.cli.evaluate import Evaluate
 from jgd.cli.export import Export
 from jgd.cli.imports import Import
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line.
 
     Args:
-      argv: arguments after the name of the program. None takes them from the process, and then also sets up
+      argv: Arguments after the name of the program. None takes them from the process, and then also sets up
         the process: the compilation cache, quiet logs, and standard streams that never fail on a character.
 
     Returns:
@@ -86,23 +86,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(run, end="")
         return 0
     except Mistake as error:
-        return _said(str(error), 2)
+        return _fail(str(error), 2)
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        return _said(f"interrupted{hint}", 130)
+        return _fail(f"interrupted{hint}", 130)
     except Terminated:
-        return _said(f"terminated{hint}", 143)
+        return _fail(f"terminated{hint}", 143)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except FloatingPointError as error:
-        return _said(str(error), 1)
+        return _fail(str(error), 1)
     except OSError as error:  # a full disk, a file that cannot be read, a name that is too long
-        return _said(told(error), 2)
+        return _fail(described(error), 2)
     except Exception as error:
         if missing := _missing_device(error):
-            return _said(missing, 2)
+            return _fail(missing, 2)
         raise
 
 
@@ -161,7 +161,7 @@ def _renamed(argv: list[str]) -> list[str]:
     return [*found, *(["--set", *settings] if settings else [])]
 
 
-def _said(text: str, code: int) -> int:
+def _fail(text: str, code: int) -> int:
     """One line on standard error; gives the exit code back."""
     line = _one_line(text)
     line = line if len(line) <= 1000 else f"{line[:500]} ... {line[-450:]}"
@@ -230,9 +230,9 @@ def _run(rest: list[str]) -> tuple[type, str, list[str]]:
 
 def _parse(kind: type, prog: str, args: list[str]) -> Callable[[str], int] | int:
     """Parse the arguments of a command; return the exit code where only help is requested."""
-    told = io.StringIO()
+    box = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told), mistakes():
+        with contextlib.redirect_stderr(box), mistakes():
             return tyro.cli(
                 kind,
                 prog=prog,
@@ -243,7 +243,7 @@ def _parse(kind: type, prog: str, args: list[str]) -> Callable[[str], int] | int
     except SystemExit as end:
         if end.code in (0, None):
             return 0
-        raise Mistake(f"{_told(told.getvalue())} (see {prog} --help)") from None
+        raise Mistake(f"{_message(box.getvalue())} (see {prog} --help)") from None
 
 
 def _description(kind: type) -> str:
@@ -254,7 +254,7 @@ def _description(kind: type) -> str:
     return "\n".join([_one_line(first), *(textwrap.fill(_one_line(p), **indented) for p in others)])
 
 
-def _told(box: str) -> str:
+def _message(box: str) -> str:
     """Return the message of tyro's box in one line."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     parts: list[list[str]] = [[]]

@@ -31,24 +31,24 @@ class Methods:
         from jgd.registry import Entry
         from jgd.report.table import listing
 
-        def told(entry: Entry) -> str:
+        def summary(entry: Entry) -> str:
             return entry.summary + (f" ({entry.paper})" if entry.paper else "")
 
         if self.method is not None:
             with mistakes():
                 entry = METHODS[self.method]
             recipe = entry.make()
-            print(f"{entry.name}: {told(entry)}\n")
+            print(f"{entry.name}: {summary(entry)}\n")
             rows = [[f.name, str(getattr(recipe, f.name))] for f in fields(recipe)]
             listing(["setting", "default"], rows)
             print(f"\nChange them by `jgd condense DATASET --method {entry.name} --set NAME=VALUE`.")
             return 0
-        rows = [[e.name, ", ".join(e.kinds), e.cost, told(e)] for e in METHODS.entries()]
+        rows = [[e.name, ", ".join(e.kinds), e.cost, summary(e)] for e in METHODS.entries()]
         listing(["method", "data", "cost", "what it does"], rows, left=("data", "cost"))
         print("\ncost: none is no training, seconds is one small network; of two CPU cores\n")
-        rows = [[e.name, told(e)] for e in OBJECTIVES.entries()]
+        rows = [[e.name, summary(e)] for e in OBJECTIVES.entries()]
         listing(["objective", "what `jgd distill` compares"], rows)
         print()
-        rows = [[e.name, ", ".join(e.kinds), told(e)] for e in NETWORKS.entries()]
+        rows = [[e.name, ", ".join(e.kinds), summary(e)] for e in NETWORKS.entries()]
         listing(["network", "data", "what it is"], rows, left=("data",))
         return 0

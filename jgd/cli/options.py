@@ -135,7 +135,7 @@ class Folder:
           Mistake: For a folder that cannot be written.
         """
         if self.out is not None:
-            from jgd.cli.job import check_writable
+            from jgd.cli.folders import check_writable
 
             check_writable(self.out)
 

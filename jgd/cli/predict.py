@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
@@ -43,8 +42,10 @@ class Predict:
     def __call__(self, command: str) -> int:
         """Run it."""
         del command
-        from jgd.distill.predictions import probabilities, write_predictions
+        from jgd.cli.job import load_inputs
+        from jgd.distill.predictions import class_counts, probabilities, write_predictions
         from jgd.nn.saved import choose_saved, load_model, read_header
+        from jgd.report.table import show
 
         with mistakes():
             path, name = choose_saved(self.network, self.model)
@@ -52,12 +53,13 @@ class Predict:
             if out.suffix not in (".csv", ".npz"):
                 raise Mistake(f"--out ends in .csv or .npz, got {out}")
             said = read_header(path)["provenance"]
-            given, labels = self._inputs(load_model(path), said)
-            found = probabilities(load_model(path), given)
+            net = load_model(path)
+            given, labels = load_inputs(self.data, self.reading, net, said)
+            found = probabilities(net, given)
             names = [str(n) for n in said.get("class_names") or range(found.shape[1])]
             write_predictions(out, found, names)
         classes = found.argmax(1)
-        _show(classes, found, names)
+        show(*class_counts(classes, found, names))
         print(f"\n{len(classes)} rows by {name}", end="")
         if labels is not None and (labels >= 0).any():
             known = labels >= 0
@@ -65,40 +67,3 @@ class Predict:
             print(f", {share:.1f} % of the {known.sum()} known labels right", end="")
         print(f"\nwritten to {out}")
         return 0
-
-    def _inputs(self, net: Any, said: Mapping[str, Any]) -> tuple[Any, Any]:
-        """Return what the network reads, and labels where they are known."""
-        import numpy as np
-
-        from jgd.cli.job import load_task
-        from jgd.data import ArrayTask, NodeTask
-        from jgd.distill.predictions import FEATURES, fit_features, read_features
-
-        if Path(self.data).suffix in FEATURES and not self.reading.options(self.data):
-            if said.get("standardize"):
-                raise Mistake(
-                    "the network was trained on standardized numbers, whose means it does not keep: "
-                    "give the data that it was trained on, with --standardize"
-                )
-            return fit_features(read_features(Path(self.data)), net), None
-        length = said.get("length") or (net.example[0].shape[0] if net.example else 32)
-        task = load_task(self.data, self.reading, quiet=True, length=length)
-        if not isinstance(task, ArrayTask | NodeTask):
-            raise Mistake(
-                f"{self.data} is a set of graphs: jgd predict takes tables, images, texts, one graph"
-            )
-        labels = task.labels if isinstance(task, NodeTask) else task.y
-        classes = labels is not None and task.target_kind == "classes"
-        return task, np.asarray(labels) if classes else None
-
-
-def _show(classes: Any, probabilities: Any, names: list[str]) -> None:
-    """How often each class was predicted, and how sure the network was."""
-    from jgd.report.table import show
-
-    rows = []
-    for number, name in enumerate(names):
-        chosen = classes == number
-        sure = f"{100 * probabilities[chosen, number].mean():.1f}" if chosen.any() else "-"
-        rows.append([name, str(chosen.sum()), f"{100 * chosen.mean():.1f}", sure])
-    show(["class", "rows", "share %", "mean confidence %"], rows)

@@ -64,7 +64,7 @@ __all__ = ["GDEM", "Eigenbasis", "class_alignment", "eigenbasis", "eigenbasis_se
 
 
 class Eigenbasis(NamedTuple):
-    """What of the real graph is matched.
+    """Parts of the real graph that are matched.
 
     Attributes:
       values: ``[k]`` eigenvalues of the Laplacian: the smallest ones ascending, then the largest ascending.

@@ -230,7 +230,7 @@ def signal_covariance(task: NodeTask, index: Any) -> Float[np.ndarray, "m m"]:
 
 
 class Real(NamedTuple):
-    """What the loss knows of the real graph: labelled nodes, and the covariance of signals."""
+    """Parts of the real graph that the loss reads: labelled nodes, and the covariance of signals."""
 
     examples: Examples
     covariance: Any

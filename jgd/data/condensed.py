@@ -18,7 +18,7 @@ __all__ = ["Condensed", "Training"]
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """How networks are trained on a condensed set.
+    """Training of networks on a condensed set, as the set prescribes it.
 
     A number that is None is that of the evaluator, see `jgd.evaluation.EvalConfig`.
 

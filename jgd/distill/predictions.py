@@ -16,7 +16,7 @@ from jgd.data.arrays import read_npy, read_npz
 from jgd.distill.data import inputs_of, predict
 from jgd.files import atomic_write
 
-__all__ = ["FEATURES", "fit_features", "probabilities", "read_features", "write_predictions"]
+__all__ = ["FEATURES", "class_counts", "fit_features", "probabilities", "read_features", "write_predictions"]
 
 FEATURES = (".npy", ".npz", ".csv")
 """Endings of files that may hold features alone."""
@@ -135,6 +135,24 @@ def probabilities(net: Bound, given: Any) -> np.ndarray:
             f"the network cannot read these data: {' '.join(str(error).split())[:200]}"
         ) from error
     return np.mean(each, axis=0)
+
+
+def class_counts(
+    classes: np.ndarray, probabilities: np.ndarray, names: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows of a table: how often each class was predicted, and with what confidence.
+
+    Args:
+      classes: Predicted classes ``[N]``.
+      probabilities: ``[N, C]``.
+      names: Names of the classes.
+    """
+    rows = []
+    for number, name in enumerate(names):
+        chosen = classes == number
+        sure = f"{100 * probabilities[chosen, number].mean():.1f}" if chosen.any() else "-"
+        rows.append([name, str(chosen.sum()), f"{100 * chosen.mean():.1f}", sure])
+    return ["class", "rows", "share %", "mean confidence %"], rows
 
 
 def write_predictions(out: Path, probabilities: np.ndarray, names: Sequence[str]) -> None:

@@ -266,7 +266,7 @@ def _figures(kind, method, scores) -> list[Picture]:
     networks, whole = scores.axes["network"], kind.words.whole
     names = {name: whole if name == FULL else name for name in scores.axes["set"]}
     bars = {network_title(n): {names[name]: one[n].seeds() for name, one in scores.items()} for n in networks}
-    told = "; ".join(
+    values = "; ".join(
         f"{title}: " + ", ".join(f"{name} {percent(v.mean(), v.std())}" for name, v in panel.items())
         for title, panel in bars.items()
     )
@@ -284,7 +284,7 @@ def _figures(kind, method, scores) -> list[Picture]:
             f"Test {metric} of networks trained on each set. Error bars and numbers: standard deviation over "
             f"seeds. Dashed line: the {whole}.",
             partial(plot_bars, bars, label=f"test {metric}, %", reference=whole, stress=method),
-            f"Bar chart, one panel for each architecture. {told}.",
+            f"Bar chart, one panel for each architecture. {values}.",
         ),
         Picture(
             "curves",
@@ -297,7 +297,7 @@ def _figures(kind, method, scores) -> list[Picture]:
 
 
 def _record(kind, task, method, condensed, scores, seconds, distances, config, sizes) -> dict[str, Any]:
-    """Everything as plain JSON values; scores are fractions in 0..1."""
+    """Return everything as plain JSON values; scores are fractions in 0..1."""
 
     def plain(name):
         return {str(label): one.summary() for label, one in scores[name].items()}

@@ -308,7 +308,7 @@ def _facts(found: Grid, made: Sequence[Row]) -> dict[str, tuple[str, str]]:
 def _picture(found: Grid, made: Sequence[Row], whole: str) -> Picture:
     what, metric = next(iter(found.original)), found.metrics[0]
     title = METRIC_TITLES.get(metric, metric)
-    panels, references, told = {}, {}, []
+    panels, references, values = {}, {}, []
     for network in found.networks:
         label = f"{network_title(network)} test {title}, %"
         references[label] = float(found.full[network][metric].mean())
@@ -320,7 +320,7 @@ def _picture(found: Grid, made: Sequence[Row], whole: str) -> Picture:
                 np.asarray([row.time for row in own]).reshape(-1, 2),
                 np.asarray([row.score(network, metric) for row in own]).reshape(-1, 2),
             )
-            told += [
+            values += [
                 f"{method} with {row.sizes[what]:,.0f} {what} {percent(*row.score(network, metric))} in "
                 f"{row.time[0]:,.2f} s"
                 for row in own
@@ -333,7 +333,7 @@ def _picture(found: Grid, made: Sequence[Row], whole: str) -> Picture:
         "method, whose name stands at its right end. Dashed line: networks trained on the whole data. The "
         "numbers are those of Table 1.",
         partial(plot_lines, panels, references, size=f"condensed {what}", reference=whole),
-        f"Two line charts for each architecture. {'; '.join(told)}.",
+        f"Two line charts for each architecture. {'; '.join(values)}.",
     )
 
 

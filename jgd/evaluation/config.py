@@ -1,4 +1,4 @@
-"""How evaluators train."""
+"""Configuration of the training in an evaluation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Pooling = Literal["sum", "mean", "max"]
 
 @dataclass(frozen=True)
 class EvalConfig:
-    """How networks are trained on a set, and how their best state is chosen.
+    """Training of networks on a set, and selection of their best state.
 
     The defaults are the published protocol of node condensation; ``jgd.evaluation.KINDS`` has the defaults of
     each kind of data. What a condensed set prescribes wins.

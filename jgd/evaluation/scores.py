@@ -17,7 +17,7 @@ __all__ = ["Curve", "Scores", "cross_architecture"]
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """The training of one architecture on one set, means over seeds.
+    """Training curves of one architecture on one set, means over seeds.
 
     Attributes:
       score: ``[steps]`` validation metric that selects the state; NaN between validation checks.

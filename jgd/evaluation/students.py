@@ -60,19 +60,20 @@ def compare_students(
     Args:
       objectives: ``{name: objective}``, or ``{name: (network, objective)}`` for one that needs another
         network, such as LELP with its subclasses.
-      net: the student.
-      teacher: from whom all learn: a network, or its logits on all rows of the task.
-      task: with training and test examples.
-      tx: optimiser.
-      seeds: students of each objective; they are trained at once.
-      key: random key, or a seed. The order of the examples is the same for all.
-      loop: runs the stages, ``distill-<objective>``.
+      net: Network of the students.
+      teacher: Network that all learn from, or its logits on all rows of the task.
+      task: Task with training and test examples.
+      tx: Optimiser.
+      seeds: Students of each objective; they are trained at once.
+      key: Random key, or a seed. The order of the examples is the same for all.
+      loop: Loop that runs the stages, ``distill-<objective>``.
       log: Called with one line before each objective.
-      keep: is given the students of each objective, with a leading axis, e.g. to `jgd.save` them.
-      **settings: of `jgd.distill.offline`.
+      keep: Called with the name of each objective and its students, stacked along a leading axis, e.g. to
+        `jgd.save` them.
+      **settings: Settings of `jgd.distill.offline`.
 
     Raises:
-      ValueError: for no objectives, or a task without what it takes.
+      ValueError: For no objectives, or a task without training or test examples.
     """
     if not objectives:
         raise ValueError('there is nothing to compare: give objectives by name, e.g. {"KD": hinton()}')
@@ -348,7 +349,7 @@ def _figures(rows, bins) -> tuple[Picture, ...]:
         for key, title in (("accuracy", "Test accuracy"), ("agreement", "Agreement with the teacher"))
     }
     errors = {row["name"]: 100 * float(np.mean(row["ece"])) for row in rows}
-    told = "; ".join(f"{row['name']} {percent(np.mean(row['accuracy']))}" for row in rows)
+    values = "; ".join(f"{row['name']} {percent(np.mean(row['accuracy']))}" for row in rows)
     return (
         Picture(
             "accuracy",
@@ -357,7 +358,7 @@ def _figures(rows, bins) -> tuple[Picture, ...]:
             "teacher does (right). Bars and numbers: mean and standard deviation over students. Dashed: "
             "the teacher.",
             partial(plot_bars, panels, label="% of the test examples", reference="teacher", low=None),
-            f"Two bar charts. {told}.",
+            f"Two bar charts. {values}.",
         ),
         Picture(
             "calibration",

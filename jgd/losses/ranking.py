@@ -93,12 +93,12 @@ def _logsumexp_of_rest(x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
 def _share_of_picks(weights: Float[Array, "*B C"], left: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
     """Compute ``Σ_{k≤j} w_k exp(left_j - left_k)`` by doubling; ``left`` falls: no exponent is positive."""
     size, axis = left.shape[-1], left.ndim - 1
-    nobody, endless = jnp.zeros_like(weights), jnp.full_like(left, -_floor(left))
+    none, endless = jnp.zeros_like(weights), jnp.full_like(left, -_floor(left))
 
     def double(i: Array, total: Array) -> Array:
         before, left_before = (
             jax.lax.dynamic_slice_in_dim(jnp.concatenate(x, -1), size - 2**i, size, axis)
-            for x in ([nobody, total], [endless, left])
+            for x in ([none, total], [endless, left])
         )
         return total + jnp.exp(left - left_before) * before
 

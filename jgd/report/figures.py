@@ -93,7 +93,7 @@ _MOST_CLASSES = 20  # in a legend
 
 
 class Plot(Figure):
-    """A figure that notebooks show without pyplot."""
+    """Return a figure that notebooks show without pyplot."""
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -574,7 +574,7 @@ def _feature_panel(ax: Axes, plane: Projection, original: np.ndarray, classes: n
 
 
 def _frame(original: np.ndarray, condensed: np.ndarray) -> dict[str, tuple[float, float]]:
-    """Limits that hold the middle 99 % of the original points along each axis and all condensed ones."""
+    """Return limits that hold the middle 99 % of the original points on each axis and all condensed ones."""
     low = np.minimum(np.quantile(original, 0.005, axis=0), condensed.min(axis=0))
     high = np.maximum(np.quantile(original, 0.995, axis=0), condensed.max(axis=0))
     pad = np.maximum(0.05 * (high - low), 1e-6)

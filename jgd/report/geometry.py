@@ -19,7 +19,7 @@ class Edges(NamedTuple):
     Attributes:
       pairs: ``[E, 2]`` nodes, the strongest edge last.
       weights: ``[E]`` absolute weights, of both directions the larger.
-      total: how many there are, of which these are the strongest.
+      total: Number of all edges; the pairs are the strongest of them.
     """
 
     pairs: Int[np.ndarray, "E 2"]
@@ -33,7 +33,7 @@ class Projection(NamedTuple):
     Attributes:
       original: ``[N, 2]``.
       condensed: ``[n, 2]``.
-      explained: share of the variance of the original features along each axis.
+      explained: Share of the variance of the original features along each axis.
     """
 
     original: Float[np.ndarray, "N 2"]
@@ -42,7 +42,7 @@ class Projection(NamedTuple):
 
 
 def classes_of(labels) -> Int[np.ndarray, " n"]:
-    """Class of each node: the label, or the largest of soft ones."""
+    """Return the class of each node: the label, or the largest of soft ones."""
     labels = np.asarray(labels)
     return (labels if labels.ndim == 1 else labels.argmax(axis=1)).astype(int)
 
@@ -64,7 +64,7 @@ def edges_of(weights: Any | None, limit: int) -> Edges:
 
 
 def positions(edges: Edges, classes: Int[np.ndarray, " n"]) -> Float[np.ndarray, "n 2"]:
-    """Positions in ``[-1, 1]²``: a spring layout of nodes with edges; below it rows of the others."""
+    """Return positions in ``[-1, 1]²``: a spring layout of nodes with edges; below it rows of the others."""
     place = np.zeros((len(classes), 2))
     linked = np.unique(edges.pairs)
     lonely = np.setdiff1d(np.arange(len(classes)), linked)

@@ -21,13 +21,13 @@ class Markup(str):
 
 
 def el(name: str, *children: str | None, **attributes: object) -> Markup:
-    """Make an element; children that are not `Markup` are escaped, None is left out.
+    """Return an element; children that are not `Markup` are escaped, None is left out.
 
     Args:
-      name: of the element.
-      children: text and elements.
-      attributes: a trailing underscore is dropped, others become hyphens; None and False are left out, True
-        is an attribute without value.
+      name: Name of the element.
+      *children: Text and elements.
+      **attributes: Attributes. A trailing underscore is dropped, others become hyphens; None and False are
+        left out, True is an attribute without value.
     """
     parts = []
     for key, value in attributes.items():
@@ -39,7 +39,7 @@ def el(name: str, *children: str | None, **attributes: object) -> Markup:
 
 
 def join(*children: str | None) -> Markup:
-    """Several children as one."""
+    """Return several children as one."""
     return Markup("".join(c if isinstance(c, Markup) else html.escape(c) for c in children if c is not None))
 
 
@@ -56,10 +56,10 @@ def inline_svg(figure: Figure, name: str, *, title: str, description: str) -> Ma
     """Return a figure as an SVG element in the colours and the font of the page.
 
     Args:
-      figure: made of the colours in `jgd.report.figures.DARK`.
-      name: prefix of the ids inside, unique on the page.
-      title: what it is, in a few words.
-      description: what a reader who cannot see it should know.
+      figure: Figure in the colours of `jgd.report.figures.DARK`.
+      name: Prefix of the ids inside, unique on the page.
+      title: Title of the picture.
+      description: Text for readers who cannot see the picture.
     """
     buffer = io.StringIO()
     with theme(), matplotlib.rc_context({"svg.hashsalt": name}):

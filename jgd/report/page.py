@@ -128,7 +128,7 @@ class Comparison:
 
 
 def _wrapped(text: str) -> str:
-    """Text in lines of the width of the terminal."""
+    """Return a text in lines of the width of the terminal."""
     width = min(100, shutil.get_terminal_size().columns)
     return textwrap.fill(text, width, break_on_hyphens=False).replace(GLUE, " ")
 
@@ -162,11 +162,11 @@ def document(
     """Return a whole page.
 
     Args:
-      title: in lower case where it is no name.
-      summary: the outcome in a sentence.
-      key: the most important numbers, see `key_list`.
-      sections: heading and content by id; the first is what one skips to.
-      version: of JGD.
+      title: Title, in lower case unless it is a name.
+      summary: Outcome in a sentence.
+      key: Most important numbers, see `key_list`.
+      sections: Heading and content by id.
+      version: Version of JGD.
     """
     links = [el("li", el("a", heading, href=f"#{name}")) for name, (heading, _) in sections.items()]
     header = el(
@@ -294,7 +294,7 @@ def _run(comparison: Comparison) -> Markup:
 
 
 def _data(text: str) -> Markup:
-    """Everything as JSON, folded away."""
+    """Return everything as JSON, folded away."""
     return el(
         "details",
         el("summary", "All numbers of this report as JSON"),

@@ -168,10 +168,10 @@ def show(
     """Print a table on standard output; columns that do not fit go into a second one below.
 
     Args:
-      columns: headings; the first names the row and is repeated.
-      rows: cells as text.
-      left: columns that are text and not numbers.
-      bold: first cell of the row to stress.
+      columns: Headings; the first names the row and is repeated.
+      rows: Cells as text.
+      left: Columns that are text and not numbers.
+      bold: First cell of the row to stress.
     """
     console = Console(file=sys.stdout, highlight=False)
     left = (columns[0], *left)

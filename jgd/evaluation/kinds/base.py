@@ -25,7 +25,7 @@ __all__ = ["Kind", "Words", "check_classes", "fit", "named_network", "nbytes", "
 
 
 class Words(NamedTuple):
-    """How a kind of data is spoken of.
+    """Words for a kind of data, in tables and pages.
 
     Attributes:
       whole: What the whole training data are called, such as "full graph".
@@ -66,7 +66,7 @@ class Kind(NamedTuple):
       usual: Size of a set where none is given, by setting.
       sizes: Default values of the budget for a grid.
       check_size: ``(task, settings)`` raises a ValueError for settings of a size that is impossible.
-      words: How it is spoken of.
+      words: Words for it, in tables and pages.
       augments: Kinds of `jgd.training.AUGMENTATIONS` that change its batches.
       stacked: Whether sets of equal shapes are trained in one program.
       embedding: ``(key, task, config) -> embedding`` that several baselines may share, or None.
