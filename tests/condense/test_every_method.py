@@ -69,9 +69,9 @@ TINY = {
         "hidden": 8,
         "layers": 2,
         "steps": 4,
-        "batch": 8,
-    }
-    | {"select_every": 2},
+        "batch": 16,  # all graphs of a class: no draw changes the size of the padded batches
+        "select_every": 2,
+    },
     "kidd": {"per_class": 2, "steps": 4, "batch": 8, "support": 3, "select_every": 2} | {"start": "random"},
     "mirage": {},
 }
@@ -157,8 +157,9 @@ def test_another_seed_compiles_nothing(name, kind, compilations):
     recipe, _, ran = run(name, kind)
     if not ran:
         pytest.skip("no loops")
+    before = compilations["jit(_advance)"]
     recipe(jax.random.key(7), TASKS[kind])
-    assert compilations["jit(_advance)"] == 0
+    assert compilations["jit(_advance)"] == before
 
 
 @EVERY
