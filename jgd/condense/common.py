@@ -43,7 +43,7 @@ __all__ = [
     "training_part",
 ]
 
-_NESTED: ContextVar[bool] = ContextVar("nested", default=False)
+_AROUND: ContextVar[Literal["nothing", "caller", "recipe"]] = ContextVar("around", default="nothing")
 
 
 # --- the decorator of recipes -----------------------------------------------------------------------
@@ -52,11 +52,17 @@ _NESTED: ContextVar[bool] = ContextVar("nested", default=False)
 @contextmanager
 def nested() -> Iterator[None]:
     """Run recipes inside as parts of something else, which warns of sizes and classes itself."""
-    token = _NESTED.set(True)
+    with _inside("recipe" if _AROUND.get() == "recipe" else "caller"):
+        yield
+
+
+@contextmanager
+def _inside(what: Literal["caller", "recipe"]) -> Iterator[None]:
+    token = _AROUND.set(what)
     try:
         yield
     finally:
-        _NESTED.reset(token)
+        _AROUND.reset(token)
 
 
 def condenser(call: Callable[..., Condensed]) -> Callable[..., Condensed]:
@@ -68,7 +74,7 @@ def condenser(call: Callable[..., Condensed]) -> Callable[..., Condensed]:
 
     After: a set of another size than the recipe was asked for leads to a warning with both numbers.
 
-    A recipe that runs inside another one, or inside `nested`, does not warn.
+    A recipe inside another one does its own work alone, and one inside `nested` does not warn.
 
     Args:
       call: ``(self, key, task, ...) -> Condensed``.
@@ -76,17 +82,18 @@ def condenser(call: Callable[..., Condensed]) -> Callable[..., Condensed]:
 
     @functools.wraps(call)
     def condense(self: Any, key: Array, task: Any, *args: Any, **kwargs: Any) -> Condensed:
-        name = type(self).__name__
+        if _AROUND.get() == "recipe":
+            return call(self, key, task, *args, **kwargs)
+        name, warn = type(self).__name__, _AROUND.get() == "nothing"
         need_classes(task, name)
         task = _labelled(task)
-        outermost = not _NESTED.get()
-        if outermost:
+        if warn:
             warn_of_missing(task)
         asked = _asked(self, task)
-        with nested():
+        with _inside("recipe"):
             small = call(self, key, task, *args, **kwargs)
         found = len(small.targets)
-        if outermost and asked is not None and found != asked:
+        if warn and asked is not None and found != asked:
             of = {NodeTask: "nodes", GraphTask: "graphs"}.get(type(task), "examples")
             hint = "choose another size, or compare at the size it gives"
             warnings.warn(f"{name} was asked for {asked} {of} and gives {found}: {hint}", stacklevel=2)
@@ -95,13 +102,10 @@ def condenser(call: Callable[..., Condensed]) -> Callable[..., Condensed]:
     return condense
 
 
-def _classes(task: Any) -> np.ndarray:
-    return np.asarray(task.y if isinstance(task, ArrayTask) else task.labels)
-
-
 def _labelled(task: Any) -> Any:
     """Return the task without unlabelled examples in its masks; itself where there are none."""
-    known, train = _classes(task) >= 0, task.labelled()
+    labels = task.y if isinstance(task, ArrayTask) else task.labels
+    known, train = np.asarray(labels) >= 0, task.labelled()
     val = None if task.val is None else np.asarray(task.val) & known
     same = (train == np.asarray(task.train)).all() and (val is None or (val == np.asarray(task.val)).all())
     return task if same else dataclasses.replace(task, train=train, val=val)
@@ -178,6 +182,11 @@ def training_graphs(task: GraphTask) -> tuple[Int[np.ndarray, " n"], Int[np.ndar
 # --- sizes ------------------------------------------------------------------------------------------
 
 
+def _train_labels(task: NodeTask | GraphTask | ArrayTask) -> Int[np.ndarray, " n"]:
+    """Return the classes of the labelled training examples."""
+    return np.asarray(task.y if isinstance(task, ArrayTask) else task.labels)[task.labelled()]
+
+
 def size_of(task: NodeTask | GraphTask | ArrayTask, label_ratio: float | None, nodes: int | None) -> int:
     """Return the number of condensed examples, from one of the two ways to say it.
 
@@ -190,8 +199,7 @@ def size_of(task: NodeTask | GraphTask | ArrayTask, label_ratio: float | None, n
       ValueError: For a size that is impossible or leaves a class without an example.
     """
     what = {NodeTask: "nodes", GraphTask: "graphs"}.get(type(task), "examples")
-    need_classes(task, f"a number of condensed {what}")
-    labels = _classes(task)[task.labelled()]
+    labels = _train_labels(task)
     labelled, present = len(labels), len(np.unique(labels))
     if nodes is None:
         if label_ratio is None:
@@ -218,7 +226,7 @@ def budget(task: NodeTask | GraphTask | ArrayTask, size: int) -> tuple[int, ...]
       task: The original task.
       size: Their number.
     """
-    labels = _classes(task)[task.labelled()]
+    labels = _train_labels(task)
     counts = np.bincount(labels, minlength=task.num_classes)
     share = np.where(counts > 0, np.maximum(size * counts // max(1, counts.sum()), 1), 0)
     order = np.argsort(counts, kind="stable")
@@ -336,12 +344,12 @@ def method_name(recipe: Any) -> str:
     return max(names)[1] if names else type(recipe).__name__.lower()
 
 
-def _origin(recipe: Any, key: Array, task: Any) -> dict[str, Any]:
+def _origin(recipe: Any, key: Array, dataset: str) -> dict[str, Any]:
     return {
         "method": method_name(recipe),
         "config": dataclasses.asdict(recipe),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "dataset": task.name,
+        "dataset": dataset,
     }
 
 
@@ -396,7 +404,7 @@ def condensed_nodes(
     else:
         graph = from_adjacency(np.asarray(edges), features)
     provenance = {
-        **_origin(recipe, key, task),
+        **_origin(recipe, key, task.name),
         "setting": task.setting,
         "nodes": len(features),
         "edges": int(np.sum(graph.n_edge)),
@@ -434,7 +442,7 @@ def condensed_graphs(
     index, _ = training_graphs(task)
     labels, size = np.asarray(labels), int(np.sum(graphs.n_node))
     provenance = {
-        **_origin(recipe, key, task),
+        **_origin(recipe, key, task.name),
         "graphs": len(labels),
         "nodes": size,
         "edges": int(np.sum(graphs.n_edge)),
@@ -470,7 +478,7 @@ def condensed_arrays(
     """
     labels = np.asarray(labels)
     provenance = {
-        **_origin(recipe, key, task),
+        **_origin(recipe, key, task.name),
         "examples": len(labels),
         "label_ratio": len(labels) / int(np.sum(task.labelled())),
     }

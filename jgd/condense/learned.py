@@ -43,7 +43,7 @@ from jgd.core.memo import host
 from jgd.data import Condensed, DenseGraphs, GraphTask, NodeTask
 from jgd.graph import DiagonalOperator
 
-__all__ = ["LearnedGraphs", "LearnedNodes", "condensed_set", "condensed_stack"]
+__all__ = ["LearnedGraphs", "LearnedNodes", "condensed_stack"]
 
 
 # --- nodes ------------------------------------------------------------------------------------------
@@ -108,30 +108,14 @@ class LearnedNodes:
         return select_on_validation(alg, judge, every=self.select_every, patience=self.patience, see=see)
 
     def wrap(self, key: Array, task: NodeTask, small: Examples) -> Condensed:
-        """Return a learned set with its provenance."""
-        return condensed_set(self, key, task, small, threshold=self.threshold)
-
-
-def condensed_set(
-    recipe: Any, key: Array, task: NodeTask, small: Examples, *, threshold: float = 0.0, **options: Any
-) -> Condensed:
-    """Return a learned set of nodes as recipes return it.
-
-    Args:
-      recipe: The method.
-      key: Its random key.
-      task: The original task.
-      small: The set as its synthesizer renders it.
-      threshold: Smallest weight that is an edge.
-      **options: Options of `condensed_nodes`.
-    """
-    a, x = small.inputs
-    weights = None if isinstance(a, DiagonalOperator) else np.asarray(a.todense())
-    if weights is not None:
-        weights = np.where(weights >= threshold, weights, 0)
-    return condensed_nodes(
-        recipe, key, task, features=x, labels=small.targets, edges=weights, adjacency="raw", **options
-    )
+        """Return a learned set with its provenance; weights below the threshold are no edges."""
+        a, x = small.inputs
+        edges = None if isinstance(a, DiagonalOperator) else np.asarray(a.todense())
+        if edges is not None:
+            edges = np.where(edges >= self.threshold, edges, 0)
+        return condensed_nodes(
+            self, key, task, features=x, labels=small.targets, edges=edges, adjacency="raw"
+        )
 
 
 # --- sets of graphs ---------------------------------------------------------------------------------

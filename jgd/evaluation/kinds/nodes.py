@@ -113,6 +113,7 @@ def _same_size(small: Condensed, task: NodeTask) -> dict[str, Any]:
 
 def _check_size(task: NodeTask, settings: Mapping[str, Any]) -> None:
     if "label_ratio" in settings:
+        need_classes(task, "a number of condensed nodes")
         size_of(task, settings["label_ratio"], settings.get("nodes"))
 
 
