@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-PACKAGES = ("core", "distill", "evaluation", "graph", "losses")
+PACKAGES = ("core", "data", "distill", "evaluation", "graph", "losses", "training")
 
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_page(package, tmp_path, monkeypatch):
     text = (Path(__file__).parents[1] / "jgd" / package / "README.md").read_text()
     assert len(text.splitlines()) <= 70
-    (example,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    example, *_ = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     monkeypatch.chdir(tmp_path)
     exec(compile(example, f"{package}/README.md", "exec"), {"__name__": "example"})

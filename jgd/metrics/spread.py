@@ -10,7 +10,7 @@ __all__ = ["spread"]
 
 
 def spread(values: Any, scale: int | float = 100, digits: int = 1) -> str:
-    """Mean ± standard deviation of several numbers, a single one (no axis) by itself.
+    """Return mean ± standard deviation of several numbers, a single one by itself.
 
     Args:
       values: Numbers, e.g. accuracies in 0..1.
@@ -18,5 +18,5 @@ def spread(values: Any, scale: int | float = 100, digits: int = 1) -> str:
       digits: Number of digits after the point.
     """
     values = scale * np.asarray(values)
-    deviation = f" ± {values.std():.{digits}f}" if values.ndim else ""
+    deviation = f" ± {values.std():.{digits}f}" if values.size > 1 else ""
     return f"{values.mean():.{digits}f}{deviation}"

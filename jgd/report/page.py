@@ -85,8 +85,12 @@ class Comparison:
         """Return title and table in Markdown."""
         return f"{self.title}\n\n{self.markdown()}"
 
+    def _repr_markdown_(self) -> str:
+        """Return what notebooks show."""
+        return str(self)
+
     def __repr__(self) -> str:
-        """Title and size."""
+        """Return title and size."""
         return f"Comparison({self.title!r}, {len(self.rows)} rows)"
 
     def show(self) -> None:

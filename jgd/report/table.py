@@ -77,7 +77,7 @@ def cell(row: Mapping[str, Any], column: Column) -> str:
     mean, std = column.scale * mean, column.scale * std
     if 0 < abs(mean) < 0.5 * 10**-column.digits and not values.ndim:
         return f"{mean:.1e}"
-    return f"{mean:.{column.digits}f}" + (f" ± {std:.{column.digits}f}" if values.ndim else "")
+    return f"{mean:.{column.digits}f}" + (f" ± {std:.{column.digits}f}" if values.size > 1 else "")
 
 
 def _seconds(value: float) -> str:

@@ -333,6 +333,7 @@ def test_markdown_has_a_cell_for_each_value_and_bold_best_ones():
     )
     assert lines[2] == "| full graph | 60 | 15.4 kB | 91.0 ± 0.9 | 88.0 ± 0.9 | – | – |"
     assert lines[3] == "| ours | 9 | 960 B | **87.0 ± 0.9** | **84.0 ± 0.9** | **0.0123** | 1.5 |"
+    assert make()._repr_markdown_() == str(make())  # what notebooks show
     assert {line.count("|") for line in lines} == {8}
     assert str(make()).startswith("toy condensed by ours\n\n| |")
     assert repr(make()) == "Comparison('toy condensed by ours', 4 rows)"
@@ -376,6 +377,7 @@ def test_numbers_as_text():
     assert texts(["a", 0.25], "text") == {"a": "a", "0.25": "0.25"}
     assert cell({}, Column("v", "")) == cell({"v": np.zeros(0)}, Column("v", "", 100)) == "–"
     assert cell({"v": [0.5, 0.7]}, Column("v", "", 100)) == "60.0 ± 10.0"
+    assert cell({"v": [0.5]}, Column("v", "", 100)) == "50.0"  # one number has no deviation
     assert cell({"v": [1.0, 3.0]}, Column("v", "", "seconds")) == "2.0 ± 1.0"
 
 
