@@ -1,10 +1,13 @@
 """Shapes and types in signatures are checked while testing; real data is found through JGD_DATA_DIR."""
 
+import atexit
 import gc
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -19,6 +22,14 @@ if "XLA_FLAGS" not in os.environ:
         subprocess.run(trial, env={**os.environ, "XLA_FLAGS": quicker}, capture_output=True).returncode == 0
     )
     os.environ["XLA_FLAGS"] = quicker if known else quick  # workers of xdist inherit it
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Tests make equal programs from new functions, and each worker its own: one that is compiled is kept
+    # for all. The first process makes the folder, and removes it.
+    folder = tempfile.mkdtemp(prefix="jgd-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["XLA_FLAGS"] += " --xla_cpu_multi_thread_eigen=false"
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,6 +42,9 @@ import pytest
 # Imported after the hook, so that every annotated function is checked.
 _hook = jaxtyping.install_import_hook("jgd", "beartype.beartype")
 _hook.__enter__()
+
+
+gc.set_threshold(200_000, 50, 100)  # tracing makes many small objects that live for long
 
 
 class _Compilations(logging.Handler):
