@@ -104,3 +104,9 @@ def test_no_module_is_hidden(package):
     """The name of a module leads to the module, and not to a function that the package exports."""
     modules = {name.rpartition(".")[2] for name in FILES if name.rpartition(".")[0] == package}
     assert sorted(modules & bound(FILES[package].read_text(), package)) == []
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Pytest imports them as modules without a package: a second one of a name is an error."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
