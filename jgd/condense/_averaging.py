@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -33,6 +34,14 @@ from jgd.registry import Entry
 __all__ = ["Average", "Clustering"]
 
 
+def _classes(recipe: Any, task: NodeTask) -> tuple[tuple[int, ...], list[np.ndarray]]:
+    """Return condensed nodes of each class, and propagated features of the training nodes of each class."""
+    shares = budget(task, size_of(task, recipe.label_ratio, recipe.nodes))
+    part = training_part(task)
+    x, labels = propagated_features(part, recipe.hops), np.asarray(part.labels)
+    return shares, [x[np.asarray(part.train) & (labels == c)] for c in range(task.num_classes)]
+
+
 @dataclass(frozen=True)
 class Average:
     """Means of the classes, repeated to fill the budget.
@@ -51,15 +60,9 @@ class Average:
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop
-        shares = budget(task, size_of(task, self.label_ratio, self.nodes))
-        part = training_part(task)
-        x, labels, train = (
-            propagated_features(part, self.hops),
-            np.asarray(part.labels),
-            np.asarray(part.train),
-        )
+        shares, members = _classes(self, task)
         classes = np.repeat(np.arange(task.num_classes), shares)
-        means = {c: x[train & (labels == c)].mean(0) for c in np.unique(classes)}
+        means = {c: members[c].mean(0) for c in np.unique(classes)}
         return condensed_nodes(
             self, key, task, features=np.stack([means[c] for c in classes]), labels=classes
         )
@@ -85,19 +88,12 @@ class Clustering:
     def __call__(self, key: Array, task: NodeTask, loop: Loop = in_memory) -> Condensed:
         """Condense a task."""
         del loop
-        shares = budget(task, size_of(task, self.label_ratio, self.nodes))
-        part = training_part(task)
-        x, labels, train = (
-            propagated_features(part, self.hops),
-            np.asarray(part.labels),
-            np.asarray(part.train),
-        )
+        shares, members = _classes(self, task)
         centers = []
         for c, count in enumerate(shares):
             if count:
-                members = jnp.asarray(x[train & (labels == c)])
-                k_class = jax.random.fold_in(key, c)
-                centers.append(np.asarray(kmeans(k_class, members, count, restarts=self.restarts).centers))
+                rows, k_class = jnp.asarray(members[c]), jax.random.fold_in(key, c)
+                centers.append(np.asarray(kmeans(k_class, rows, count, restarts=self.restarts).centers))
         classes = np.repeat(np.arange(task.num_classes), shares)
         return condensed_nodes(self, key, task, features=np.concatenate(centers), labels=classes)
 

@@ -362,10 +362,8 @@ class ClustGDD:
         own = rows(smoothed, part.labels, part.train)
         if task.val is None or not np.any(task.val):
             return Splits(own, own)
-        if task.setting == "transductive":
-            return Splits(own, rows(smoothed, task.labels, task.val))
-        val = task.induced(task.val)
-        return Splits(own, rows(self._smooth(val), val.labels, np.ones(val.num_nodes, bool)))
+        seen, val = task.seen_with(task.val)
+        return Splits(own, rows(smoothed if seen is task else self._smooth(seen), seen.labels, val))
 
     def _cluster(self, key: Array, part: NodeTask, smoothed: Any, logits: np.ndarray, size: int):
         """Return the cluster of each node and the label of each cluster, without empty clusters."""

@@ -50,7 +50,7 @@ from jgd.condense.synthesizers import node_set
 from jgd.core import Algorithm, Examples, HostStream, Loop, keep_best
 from jgd.core.memo import host, memoized
 from jgd.data import Condensed, NodeTask
-from jgd.data.checks import as_word
+from jgd.data.checks import as_number, as_word
 from jgd.graph import Operator, adjacency, identity, operator
 from jgd.losses import mean
 from jgd.metrics import accuracy
@@ -174,12 +174,7 @@ def _chunks(key: Array, task: NodeTask, mask: Any, x: np.ndarray, settings: Any)
 def _split(task: NodeTask, name: str) -> tuple[NodeTask, np.ndarray] | None:
     """Return the graph that a split is seen on, and where its nodes are; None where there are none."""
     mask = getattr(task, name)
-    if mask is None or not np.any(mask):
-        return None
-    if task.setting == "transductive":
-        return task, np.asarray(mask)
-    part = task.induced(mask)
-    return part, np.ones(part.num_nodes, bool)
+    return None if mask is None or not np.any(mask) else task.seen_with(mask)
 
 
 # --- the method -----------------------------------------------------------------------------------
@@ -323,16 +318,10 @@ def sntk(
       ValueError: For settings out of range.
     """
     as_word("scale", scale, Scale)
-    for name, value, least in (
-        ("hops", hops, 0),
-        ("rounds", rounds, 1),
-        ("layers", layers, 1),
-        ("batch_size", batch_size, 1),
-    ):
-        if type(value) is not int or value < least:
-            raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
-    if isinstance(ridge, bool) or not isinstance(ridge, int | float) or not 0 <= ridge < np.inf:
-        raise ValueError(f"ridge must be a number of at least 0, got {ridge!r}")
+    as_number("ridge", ridge, 0)
+    as_number("hops", hops, 0, whole=True)
+    for name, value in (("rounds", rounds), ("layers", layers), ("batch_size", batch_size)):
+        as_number(name, value, 1, whole=True)
     settings = _Settings(hops, rounds, layers, ridge, scale, batch_size)
 
     def predict(small: Condensed, task: NodeTask, split: str):

@@ -85,10 +85,7 @@ def val_examples(name: Backbone, task: NodeTask) -> Examples | None:
     """Return the validation nodes as a backbone sees them, or None where there are none."""
     if task.val is None or not np.any(task.val):
         return None
-    if task.setting == "transductive":
-        return _seen_by(name, task, task.val)
-    part = task.induced(task.val)
-    return _seen_by(name, part, np.ones(part.num_nodes, bool))
+    return _seen_by(name, *task.seen_with(task.val))
 
 
 # --- sets of graphs ---------------------------------------------------------------------------------

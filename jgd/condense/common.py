@@ -162,7 +162,7 @@ def training_part(task: NodeTask) -> NodeTask:
     """Return what a condenser may see: all of a transductive task, of an inductive one the training nodes."""
     if task.train is None or not np.any(task.train):
         raise ValueError(f"task {task.name!r} has no training nodes to condense")
-    return task if task.setting == "transductive" else task.induced(task.train)
+    return task.seen_with(task.train)[0]
 
 
 def training_graphs(task: GraphTask) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:

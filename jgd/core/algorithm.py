@@ -150,7 +150,7 @@ def follow(player: str, decay: float = 0.99) -> Callable:
 
 
 def restart(every: int = 1) -> Callable:
-    """Return the update of a player that gets new random parameters in every so many steps.
+    """Return the update of a player that gets new random parameters at regular intervals of steps.
 
     Args:
       every: Steps between restarts, counted from step 0.

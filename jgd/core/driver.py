@@ -68,7 +68,7 @@ class Driver:
       out: Folder of the run; checkpoints go to ``out/checkpoints/<stage>``, metrics to ``out/log.jsonl``.
       progress: Whether to show a progress bar; None shows one where standard error is a terminal.
       checkpoint_seconds: Seconds between checkpoints of one stage.
-      checkpoint_every: Additional checkpoints after every so many steps; None adds none.
+      checkpoint_every: Steps between additional checkpoints; None adds none.
       chunk: Number of steps of a compiled chunk; None divides a stage into about fifty.
       tell: Function that receives a one-line message about what was damaged and how the run continues; it
         warns by default.
@@ -390,7 +390,7 @@ def run(
       fresh: Whether to remove the log and checkpoints of an earlier run first.
       progress: Whether to show a progress bar; None shows one where standard error is a terminal.
       checkpoint_seconds: Seconds between checkpoints.
-      checkpoint_every: Additional checkpoints after every so many steps; None adds none.
+      checkpoint_every: Steps between additional checkpoints; None adds none.
 
     Returns:
       The product of the recipe.

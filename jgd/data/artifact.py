@@ -21,6 +21,7 @@ import jraph
 import numpy as np
 
 from jgd.data.arrays import read_npz
+from jgd.data.checks import is_number
 from jgd.data.condensed import Condensed, Training
 from jgd.data.storage import DataError, one_line, reading
 from jgd.data.tasks import DenseGraphs
@@ -253,17 +254,16 @@ def _check_training(training: Mapping[str, Any], targets: Any) -> None:
     meaning, shape = training.get("targets"), np.shape(targets)
     if meaning is not None and (meaning == "classes") != (len(shape) == 1):
         raise ValueError(f"training says that the targets are {meaning}, but they have shape {shape}")
-    for name, least, kind in (
-        ("learning_rate", 0, int | float),
-        ("weight_decay", 0, int | float),
-        ("dropout", 0, int | float),
-        ("steps", 1, int),
-        ("batch_size", 1, int),
+    for name, whole in (
+        ("learning_rate", False),
+        ("weight_decay", False),
+        ("dropout", False),
+        ("steps", True),
+        ("batch_size", True),
     ):
-        value = training.get(name)
-        number = isinstance(value, kind) and not isinstance(value, bool)
-        if value is not None and (not number or not least <= value < 1e9):
-            what = "a whole number" if kind is int else "a number"
+        value, least = training.get(name), int(whole)
+        if value is not None and not is_number(value, least, 1e9, whole=whole):
+            what = "a whole number" if whole else "a number"
             raise ValueError(f"training: {name} is {str(value)[:40]!r}, expected {what} of at least {least}")
     for name in _CHOICES:
         value = training.get(name)

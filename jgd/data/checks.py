@@ -12,6 +12,7 @@ Targets     Other kinds of labels, see `TargetKind`.
 from __future__ import annotations
 
 import functools
+import math
 import numbers
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -32,9 +33,11 @@ __all__ = [
     "as_labels",
     "as_like",
     "as_mask",
+    "as_number",
     "as_rows",
     "as_weights",
     "as_word",
+    "is_number",
     "disjoint",
     "finite",
     "in_range",
@@ -307,6 +310,41 @@ def disjoint(masks: Mapping[str, Any], of: str = "rows") -> None:
                     f"{first} and {second} share {int(both.sum())} {of}, the first is {_first(both)}: "
                     "every row belongs to one split"
                 )
+
+
+def is_number(value: Any, least: int | float, below: int | float = math.inf, *, whole: bool = False) -> bool:
+    """Return whether a value, e.g. of a file, is a number in a range; a bool is none.
+
+    Args:
+      value: Value of any type.
+      least: Least number.
+      below: Number that it must be less than.
+      whole: Whether it must be whole.
+    """
+    number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    return number and least <= value < below
+
+
+def as_number(
+    name: str, value: Any, least: int | float, below: int | float = math.inf, *, whole: bool = False
+) -> Any:
+    """Return a number if it is in a range, see `is_number`.
+
+    Args:
+      name: Name of the argument, for messages.
+      value: Value of any type.
+      least: Least number.
+      below: Number that it must be less than.
+      whole: Whether it must be whole.
+
+    Raises:
+      DataError: For another value; the message states the range.
+    """
+    if not is_number(value, least, below, whole=whole):
+        what = "a whole number" if whole else "a number"
+        limit = "" if below == math.inf else f" and less than {below}"
+        raise DataError(f"{name} must be {what} of at least {least}{limit}, got {value!r}")
+    return value
 
 
 def as_word(name: str, value: Any, kind: Any) -> Any:

@@ -201,6 +201,19 @@ class NodeTask:
         """
         return _labelled(self, split, "nodes")
 
+    def seen_with(self, mask: Any) -> tuple[NodeTask, np.ndarray]:
+        """Return the task on the graph that is seen when some nodes are used, and their mask in it.
+
+        That is the whole graph, or in the inductive setting the subgraph of these nodes (host side).
+
+        Args:
+          mask: Bools ``[N]``.
+        """
+        if self.setting == "transductive":
+            return self, np.asarray(mask)
+        part = self.induced(mask)
+        return part, np.ones(part.num_nodes, bool)
+
     def induced(self, mask: Any) -> NodeTask:
         """Return the task on the subgraph of some nodes (host side).
 

@@ -79,7 +79,7 @@ class _Counting(NamedTuple):
 def count_forgetting(
     alg: Algorithm, right: Callable[[Any, Any], Array], count: int, *, every: int = 1
 ) -> Algorithm:
-    """Count forgetting events in the loop, by checks of all examples after every so many steps.
+    """Count forgetting events in the loop, by checks of all examples at regular intervals of steps.
 
     Toneva et al. check an example when it is in the batch; checking all at once makes counts comparable.
 

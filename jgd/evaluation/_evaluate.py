@@ -25,7 +25,7 @@ from jgd.data import Condensed, Training
 from jgd.data.checks import warn_of_missing
 from jgd.evaluation.config import EvalConfig
 from jgd.evaluation.kinds import Kind, kind_of
-from jgd.evaluation.predictors import PREDICTORS
+from jgd.evaluation.predictors import PREDICTORS, Predict
 from jgd.evaluation.scores import Curve, Scores
 from jgd.registry import Choice, choose
 from jgd.training import AUGMENTATIONS, Augmentation, Metric, Splits
@@ -82,11 +82,11 @@ def evaluate(
     shape = (len(sets), len(labels), seeds, len(kind.metrics))
     test, val = np.full(shape, np.nan), np.full(shape, np.nan)
     curves: dict[tuple[str, Any], Curve] = {}
-    once = tuple(name for name, one in sets.items() if _predictor(one) is not None)
-    for i, (name, one) in enumerate(sets.items()):
-        if name in once:
-            for array, split in ((test, "test"), (val, "val")):
-                array[i, :, 0] = _predicted(kind, one, task, split)
+    once = {name: choice for name, one in sets.items() if (choice := _predictor(one)) is not None}
+    for name, choice in once.items():
+        predict, i = PREDICTORS.build(choice), list(sets).index(name)
+        for array, split in ((test, "test"), (val, "val")):
+            array[i, :, 0] = _predicted(predict, kind, sets[name], task, split)
     for j, label in enumerate(labels):
         log(f"training {label} on {len(sets)} set{'s' if len(sets) > 1 else ''}")
         learned = {name: one for name, one in sets.items() if name not in once}
@@ -97,7 +97,7 @@ def evaluate(
                     array[i, j] = np.stack([scores[split][metric] for metric in kind.metrics], -1)
             curves[name, label] = curve
     axes = {"set": tuple(sets), "network": labels, "seed": tuple(range(seeds)), "metric": tuple(kind.metrics)}
-    found = Scores(test, val, axes, curves, once)
+    found = Scores(test, val, axes, curves, tuple(once))
     return found if several else found[_ONE]
 
 
@@ -181,13 +181,11 @@ def _predictor(small: Any) -> Choice | None:
     return small.training.predictor if isinstance(small, Condensed) else None
 
 
-def _predicted(kind: Kind, small: Condensed, task: Any, split: str) -> list[float]:
-    """Return every metric of the predictor that a set is meant for; NaN without examples of a split."""
+def _predicted(predict: Predict, kind: Kind, small: Condensed, task: Any, split: str) -> list[float]:
+    """Return every metric of a predictor; NaN without examples of a split."""
     if not np.any(getattr(task, split)):
         return [np.nan] * len(kind.metrics)
-    choice = _predictor(small)
-    assert choice is not None
-    outputs, labels = PREDICTORS.build(choice)(small, task, split)
+    outputs, labels = predict(small, task, split)
     return [float(metric(jnp.asarray(outputs), jnp.asarray(labels))) for metric in kind.metrics.values()]
 
 

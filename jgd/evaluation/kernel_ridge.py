@@ -23,6 +23,7 @@ from jaxtyping import Array, Float, Int
 from jgd.condense.common import propagated_features
 from jgd.core import as_float
 from jgd.data import ArrayTask, Condensed, NodeTask
+from jgd.data.checks import as_number
 from jgd.evaluation.kinds.base import soft_targets
 from jgd.evaluation.predictors import Predict
 from jgd.graph import identity
@@ -31,7 +32,7 @@ from jgd.registry import Entry
 
 __all__ = ["ntk", "ridge"]
 
-_CHUNK = 1000
+_CHUNK, _MOST = 1000, 101  # a file may name any number of hops and layers
 Kernel = Callable[[Array, Array], Array]
 
 
@@ -42,7 +43,8 @@ def ridge(*, ridge: float = 1e-2, hops: int = 2) -> Predict:
       ridge: Ridge in units of the mean diagonal of the kernel.
       hops: Propagations of the features of nodes; arrays have none.
     """
-    _check(ridge, hops)
+    as_number("ridge", ridge, 0)
+    as_number("hops", hops, 0, _MOST, whole=True)
     return partial(_predicted, _linear, ridge, hops)
 
 
@@ -54,16 +56,10 @@ def ntk(*, ridge: float = 1e-2, hops: int = 2, layers: int = 2) -> Predict:
       hops: Propagations of the features of nodes; arrays have none.
       layers: Number of ReLU layers.
     """
-    _check(ridge, hops, layers)
+    as_number("ridge", ridge, 0)
+    as_number("hops", hops, 0, _MOST, whole=True)
+    as_number("layers", layers, 1, _MOST, whole=True)
     return partial(_predicted, partial(_tangent, layers=layers), ridge, hops)
-
-
-def _check(ridge: Any, hops: Any, layers: Any = 1) -> None:
-    if isinstance(ridge, bool) or not isinstance(ridge, int | float) or not 0 <= ridge < np.inf:
-        raise ValueError(f"ridge must be a number of at least 0, got {ridge!r}")
-    for name, value, least in (("hops", hops, 0), ("layers", layers, 1)):
-        if type(value) is not int or not least <= value <= 100:
-            raise ValueError(f"{name} must be a whole number from {least} to 100, got {value!r}")
 
 
 def _linear(x: Float[Array, "n F"], y: Float[Array, "m F"]) -> Float[Array, "n m"]:
@@ -104,10 +100,8 @@ def _examples(task: Any, split: str, hops: int) -> tuple[Any, Int[np.ndarray, " 
         return _flat(np.asarray(task.x)[index]), np.asarray(task.y)[index]
     if not isinstance(task, NodeTask):
         raise ValueError(f"kernel ridge regression reads nodes or arrays, not a {type(task).__name__}")
-    mask = task.labelled(split)
-    part = task if task.setting == "transductive" else task.induced(mask)
-    x, labels = propagated_features(part, hops), np.asarray(task.labels)[np.flatnonzero(mask)]
-    return (x[np.flatnonzero(mask)] if part is task else x), labels
+    part, mask = task.seen_with(task.labelled(split))
+    return propagated_features(part, hops)[mask], np.asarray(part.labels)[mask]
 
 
 def _flat(x: Any) -> Float[Array, "n F"]:

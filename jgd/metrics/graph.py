@@ -176,7 +176,7 @@ def property_preservation(task: Any, small: Any) -> dict[str, tuple[float, float
     Returns:
       ``{name: (original, condensed)}``, with the names of `graph_properties`.
     """
-    part = task if task.setting == "transductive" else task.induced(task.train)
+    part, _ = task.seen_with(task.train)
     targets, structure = np.asarray(small.targets), small.training.adjacency
     labels = targets if targets.ndim == 1 else targets.argmax(axis=1)
     graph = small.data

@@ -53,8 +53,7 @@ def classifier(
       An `Algorithm` over `jgd.training.Splits` whose product is the best network. Without batches every step
       sees all of ``data.train``.
     """
-    prepare = _prepare if augment is None else partial(_augmented, augment)
-    alg = train(model, objective(_loss), tx, prepare=prepare)
+    alg = train(model, objective(_loss), tx, prepare=partial(_prepare, augment))
     if metric is None:
         return alg
     return keep_best(alg, lambda net, data: measure(net, data.val, metric), every=every)
@@ -64,15 +63,10 @@ def _loss(ctx: Context) -> Array:
     return mean(cross_entropy(ctx.outputs["model"].logits, ctx.batch.targets), ctx.batch.weights)
 
 
-def _prepare(key, t, data, batch):
-    del key, t
+def _prepare(augment, key, t, data, batch):
     batch = data.train if batch is None else batch
-    return batch, {"model": batch.inputs}
-
-
-def _augmented(augment, key, t, data, batch):
-    batch = data.train if batch is None else batch
-    if batch.targets.ndim != 2:
-        raise ValueError(f"augmented batches need probabilities [N, C], got {batch.targets.shape}")
-    batch = augment.apply(key, t, batch, batch.targets.shape[1])
+    if augment is not None:
+        if batch.targets.ndim != 2:
+            raise ValueError(f"augmented batches need probabilities [N, C], got {batch.targets.shape}")
+        batch = augment.apply(key, t, batch, batch.targets.shape[1])
     return batch, {"model": batch.inputs}

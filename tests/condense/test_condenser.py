@@ -97,10 +97,10 @@ def test_missing_and_single_classes_are_told():
 def test_a_recipe_inside_another_one_does_not_warn():
     """The outer one has warned of the classes; a size of the inner one is no news."""
     few = dataclasses.replace(TASK, train=[0, 1, 3, 4])
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         jgd.condense.dm(nodes=2, start="random", epochs=1, hidden=4, select_every=None)(KEY, few)
-    assert [str(w.message).split(" has ")[1][:30] for w in told] == ["no labelled training examples "]
+    assert [str(w.message).split(" has ")[1][:30] for w in caught] == ["no labelled training examples "]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with nested():

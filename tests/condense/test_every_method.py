@@ -21,10 +21,9 @@ from jgd.data import ArrayTask, artifact
 from jgd.graph import EXPORT_CHECKS
 
 KEY = jax.random.key(3)
-_RNG = np.random.default_rng(0)
 _Y = np.arange(48) % 3
 ARRAYS = ArrayTask(
-    x=(_RNG.standard_normal((48, 4, 2)) + _Y[:, None, None]).astype(np.float32),
+    x=(np.random.default_rng(0).standard_normal((48, 4, 2)) + _Y[:, None, None]).astype(np.float32),
     y=_Y,
     train=np.arange(48) < 30,
     val=(np.arange(48) >= 30) & (np.arange(48) < 39),

@@ -70,11 +70,12 @@ def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jgd.cli.job.load_with_notes", lambda name, **_: (TASK, []))
     out = tmp_path / "run"
     arguments = ["condense-graphs", "toy", "--support", "0.4", "--seeds", "2", "--steps", "20"]
-    assert main([*arguments, "--baselines", "random", "--out", str(out)]) == 0
+    assert main([*arguments, "--baselines", "random-graphs", "--out", str(out)]) == 0
     told = capsys.readouterr()
     assert "mirage" in told.out
     assert "full set" in told.out
     assert "`jgd condense-graphs` is `jgd condense` now" in told.err
+    assert "the method random-graphs is random now" in told.err
     assert json.loads((out / "metrics.json").read_text())["method"] == "mirage"
     assert (out / "condensed.npz").exists()
     assert (out / "report.html").exists()
