@@ -193,6 +193,9 @@ def take(all_examples: Examples, index: Int[Array, " B"]) -> Examples:
     )
 
 
+_taken = jax.jit(take)  # one program, not one for each little operation
+
+
 def source_of(ctx: Context, who: str) -> Source:
     """Return the data of the loop, for objectives that need all training examples.
 
@@ -247,7 +250,7 @@ def predict(net: Bound, given: Any, batch: int = 512) -> Outputs:
         )
     some, total = Examples(inputs), inputs[0].shape[0]
     pieces = [
-        outputs(net, take(some, jnp.arange(start, min(start + batch, total))).inputs)
+        outputs(net, _taken(some, np.arange(start, min(start + batch, total))).inputs)
         for start in range(0, total, batch)
     ]
     return pieces[0] if len(pieces) == 1 else jax.tree.map(lambda *parts: jnp.concatenate(parts), *pieces)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal, TypeAlias, get_args
 
 import jax
@@ -398,8 +399,16 @@ def from_coo(
         t_rows=t_rows,
         perm=perm.astype(np.int32),
     )
-    ordered = jnp.ones(rows.shape, jnp.float32) if values is None else jnp.asarray(values)[order]
-    return SparseOperator(ordered, jax.tree.map(jnp.asarray, structure))
+    if values is None:
+        values = np.ones(rows.shape, np.float32)
+    ordered = values[order] if isinstance(values, np.ndarray) and not traced else _rows(values, order)
+    return SparseOperator(jnp.asarray(ordered), jax.tree.map(jnp.asarray, structure))
+
+
+# Graphs are prepared on the host, or by one program: single operations would be compiled for every size.
+@jax.jit
+def _rows(x: Shaped[AnyArray, "N ..."], index: Integer[AnyArray, " E"]) -> Shaped[Array, "E ..."]:
+    return jnp.asarray(x)[index]
 
 
 def num_nodes(graph: jraph.GraphsTuple) -> int:
@@ -476,13 +485,13 @@ def operator(
         senders: Any = data.senders
         receivers: Any = data.receivers
         weights = edge_weights(data)
-        weights = jnp.ones(len(senders)) if weights is None else _floating(weights)
+        weights = np.ones(len(senders), jnp.result_type(float)) if weights is None else _floating(weights)
         if remaining:
             senders, receivers, weights = _one_loop_each(senders, receivers, weights, size)
         elif loop:
             xp: Any = jnp if any(isinstance(i, Tracer) for i in (senders, receivers)) else np
             nodes = xp.arange(size, dtype=np.int32)
-            weights = jnp.append(weights, jnp.full(size, loop, weights.dtype))
+            weights = _append(weights, np.full(size, loop, weights.dtype))
             senders, receivers = xp.append(senders, nodes), xp.append(receivers, nodes)
         a: Operator = from_coo(senders, receivers, weights, shape=(size, size))
     elif sp.issparse(data):
@@ -504,31 +513,52 @@ def operator(
     return a if normalize is None else _normalize(a, normalize, negative=negative)
 
 
-def _one_loop_each(senders: Any, receivers: Any, weights: Array, size: int) -> tuple[Any, Any, Array]:
+@partial(jax.jit, static_argnames="size")
+def _loops(receivers: Any, there: Any, weights: AnyArray, size: int) -> Array:
+    own = jnp.zeros(size, weights.dtype).at[receivers].add(jnp.where(there, weights, 0))
+    count = jnp.zeros(size, jnp.int32).at[receivers].add(there)
+    return jnp.where(count > 0, own, 1).astype(weights.dtype)
+
+
+def _append(a: AnyArray, b: AnyArray) -> AnyArray:
+    return (
+        np.append(a, np.asarray(b))
+        if isinstance(a, np.ndarray) and not isinstance(b, Tracer)
+        else jnp.append(a, b)
+    )
+
+
+def _one_loop_each(senders: Any, receivers: Any, weights: AnyArray, size: int) -> tuple[Any, Any, AnyArray]:
     """Return edges with exactly one loop of each node: the sum of those it has, or one of weight 1."""
     traced = any(isinstance(i, Tracer) for i in (senders, receivers))
     xp: Any = jnp if traced else np
     senders, receivers = xp.asarray(senders), xp.asarray(receivers)
     there = senders == receivers
-    own = jnp.zeros(size, weights.dtype).at[receivers].add(jnp.where(there, weights, 0))
-    count = jnp.zeros(size, jnp.int32).at[receivers].add(there)
+    loops = _loops(receivers, there, weights, size)
     nodes = xp.arange(size, dtype=np.int32)
     if traced:  # shapes are static, and a weight of 0 is not an edge
         weights = jnp.where(there, 0, weights)
     else:
         senders, receivers, weights = senders[~there], receivers[~there], weights[np.flatnonzero(~there)]
-    loops = jnp.where(count > 0, own, 1).astype(weights.dtype)
-    return xp.append(senders, nodes), xp.append(receivers, nodes), jnp.append(weights, loops)
+    return xp.append(senders, nodes), xp.append(receivers, nodes), _append(weights, loops)
 
 
-def _floating(x: AnyArray) -> Array:
-    return jnp.asarray(x).astype(jnp.result_type(x, float))
+def _floating(x: AnyArray) -> AnyArray:
+    return (x if isinstance(x, np.ndarray) else jnp.asarray(x)).astype(jnp.result_type(x, float))
+
+
+@jax.jit
+def _any_negative(values: Shaped[Array, "..."]) -> Array:
+    return jnp.any(values < 0)
 
 
 def _check_signs(a: Operator) -> None:
     """Refuse negative weights that are not traced, naming the first edge."""
-    if isinstance(a.values, Tracer) or not bool(jnp.any(a.values < 0)):
+    if isinstance(a.values, Tracer):
         return
+    with jax.ensure_compile_time_eval():  # values may be known while another function is traced
+        if not bool(_any_negative(a.values)):
+            return
     at = tuple(np.argwhere(np.asarray(a.values) < 0)[0])
     row, col = (at * 2)[:2] if not isinstance(a, SparseOperator) else (a.receivers[at[0]], a.senders[at[0]])
     raise ValueError(
@@ -560,20 +590,28 @@ def normalize(a: Operator, how: Normalization, *, negative: Negative = "refuse")
         raise ValueError(f"negative must be one of {', '.join(get_args(Negative))}, got {negative!r}")
     if negative == "refuse":
         _check_signs(a)
-    sizes = replace(a, values=jnp.abs(a.values)) if negative == "absolute" else a
+    scaled = _scaled if isinstance(a.values, Tracer) else _scaled_at_once
+    return replace(a, values=scaled(a, exponents[how], how, negative == "absolute"))
+
+
+def _scaled(
+    a: Operator, exponents: tuple[Any, Any], how: Normalization, absolute: bool
+) -> Shaped[Array, "..."]:
+    sizes = replace(a, values=jnp.abs(a.values)) if absolute else a
     heads = a.values.shape[2:] if isinstance(a, DenseOperator) else a.values.shape[1:]
 
-    def scale(matrix, exponent):
+    def scale(matrix, exponent, scaled):
         ones = jnp.ones((matrix.shape[1], *heads), jnp.result_type(a.dtype, float))
-        if exponent == 0.0:
+        if not scaled:
             return jnp.ones((matrix.shape[0], *heads, 1), ones.dtype)
         d = matrix @ ones
         return jnp.where(d > 0, jnp.where(d > 0, d, 1.0) ** exponent, 0.0)[..., None]
 
-    rows, cols = exponents[how]
-    return replace(a, values=a.values * a.scores(scale(sizes, rows), scale(sizes.T, cols)))
+    rows, cols = exponents
+    return a.values * a.scores(scale(sizes, rows, how != "col"), scale(sizes.T, cols, how != "row"))
 
 
+_scaled_at_once = jax.jit(_scaled, static_argnames=("how", "absolute"))
 _normalize = normalize  # because `operator` has an argument of that name
 
 
