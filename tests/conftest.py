@@ -75,13 +75,21 @@ def rng():
     return np.random.default_rng(5)
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave long tests out of plain ``pytest``: ``-m long`` runs them; a file that is named runs whole."""
+    whole = [Path(name).resolve() for name in config.args] == [Path(__file__).parent]
+    if whole and config.option.markexpr == "not slow":  # the default
+        config.hook.pytest_deselected(items=[item for item in items if "long" in item.keywords])
+        items[:] = [item for item in items if "long" not in item.keywords]
+
+
 _MAPS = Path("/proc/self/maps")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _room_for_programs():
-    """Every compiled program maps memory, and Linux allows a process 65 530 maps: beyond it LLVM crashes."""
+    """Drop programs: many slow down lowering to a third, and LLVM crashes beyond 65 530 memory maps."""
     yield
-    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 25_000:
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 6_000:
         jax.clear_caches()
         gc.collect()

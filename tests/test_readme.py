@@ -196,6 +196,7 @@ BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.DOTALL | re.MULTIL
 EXAMPLES = [text for language, text in BLOCKS if language == "python"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("number", range(5))
 def test_example_runs(number, tmp_path, monkeypatch, capsys):
     assert len(EXAMPLES) == 5

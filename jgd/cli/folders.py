@@ -106,7 +106,7 @@ def teller(quiet: bool) -> Callable[[str], None]:
 
 def driver(out: Path, quiet: bool) -> Driver:
     """Return the loop of a command, which notes damaged files in single lines on standard error."""
-    return Driver(out, progress=False if quiet else None, tell=note)
+    return Driver(out, progress=False if quiet else None, log=note)
 
 
 @contextmanager

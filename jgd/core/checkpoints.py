@@ -72,7 +72,7 @@ def save(scope: Path, settings: dict[str, Any], checkpoint: Checkpoint) -> None:
 
 
 def restore(
-    scope: Path, settings: dict[str, Any], like: PyTree, last: int, tell: Callable[[str], None]
+    scope: Path, settings: dict[str, Any], like: PyTree, last: int, log: Callable[[str], None]
 ) -> Checkpoint | None:
     """Read the newest checkpoint that is whole and belongs to a computation; return None if there is none.
 
@@ -81,7 +81,7 @@ def restore(
       settings: Settings that distinguish the computation from others.
       like: Shapes and types of the state.
       last: Number of steps of the stage; later checkpoints do not count.
-      tell: Function that receives a message about each checkpoint that cannot be used.
+      log: Function that receives a message about each checkpoint that cannot be used.
     """
     damaged, found = [], None
     steps = sorted(_steps(scope), reverse=True)
@@ -98,7 +98,7 @@ def restore(
     if damaged:
         which = f"checkpoint {' and '.join(map(str, damaged))} in {scope} cannot be used"
         then = "the stage starts again" if found is None else f"going on from step {found.step}"
-        tell(f"{which} (damaged, or of another run): {then}")
+        log(f"{which} (damaged, or of another run): {then}")
     return found
 
 

@@ -42,9 +42,9 @@ from jgd.core.loop import (
     advance_to,
     beginning,
     check_steps,
-    chunk_size,
     in_memory,
     product_of,
+    usual_chunk_size,
 )
 from jgd.files import atomic_write, lock, named, read_record, remove, tidy, write_record
 
@@ -69,8 +69,8 @@ class Driver:
       progress: Whether to show a progress bar; None shows one where standard error is a terminal.
       checkpoint_seconds: Seconds between checkpoints of one stage.
       checkpoint_every: Steps between additional checkpoints; None adds none.
-      chunk: Number of steps of a compiled chunk; None divides a stage into about fifty.
-      tell: Function that receives a one-line message about what was damaged and how the run continues; it
+      chunk_size: Number of steps of a compiled chunk; None divides a stage into about fifty.
+      log: Function that receives a one-line message about what was damaged and how the run continues; it
         warns by default.
     """
 
@@ -78,8 +78,8 @@ class Driver:
     progress: bool | None = None
     checkpoint_seconds: float = 30.0
     checkpoint_every: int | None = None
-    chunk: int | None = None
-    tell: Callable[[str], None] = _warn
+    chunk_size: int | None = None
+    log: Callable[[str], None] = _warn
     used: set[str] = field(default_factory=set)
     rows: dict[str, list[str]] = field(default_factory=dict)  # lines of the log, by stage
 
@@ -109,7 +109,7 @@ class Driver:
                 )
             return record
         if any(scope.iterdir()):
-            self.tell(f"{scope} has no stage.json that can be read: the stage {scope.name!r} starts again")
+            self.log(f"{scope} has no stage.json that can be read: the stage {scope.name!r} starts again")
             remove(scope)
             scope.mkdir()
         record = {"settings": settings, "finished": None}
@@ -131,7 +131,7 @@ class Driver:
             kept = _read_product(path, settings)
             if kept is not None:
                 return _nest(kept)
-            self.tell(f"{path} cannot be used (damaged, or of another run): the stage {name!r} starts again")
+            self.log(f"{path} cannot be used (damaged, or of another run): the stage {name!r} starts again")
             remove(path)
         flat = _flatten(fn(*args))
         with atomic_write(path) as file:
@@ -166,7 +166,7 @@ class Driver:
         }
         record = self._claim(scope, settings)
         last = num_steps if record["finished"] is None else record["finished"]
-        found = restore(scope, settings, like, last, self.tell)
+        found = restore(scope, settings, like, last, self.log)
         begin = Checkpoint(0, None, []) if found is None else found
         self._settle(name, begin.rows)
         state = begin.state
@@ -180,13 +180,13 @@ class Driver:
     def _steps(self, scope, update, record, algorithm, key, data, num_steps, batches, state, start):
         name = scope.name
         kept = [start] if start else []
-        chunk = self.chunk or chunk_size(num_steps, batches)
+        chunk_size = self.chunk_size or usual_chunk_size(num_steps, batches)
         if self.checkpoint_every:
-            chunk = min(chunk, self.checkpoint_every)
+            chunk_size = min(chunk_size, self.checkpoint_every)
         saved = time.monotonic()
         try:
             for state, t, metrics, finished in advance_to(  # noqa: B020
-                algorithm, key, data, num_steps, batches, state=state, start=start, chunk=chunk
+                algorithm, key, data, num_steps, batches, state=state, start=start, chunk_size=chunk_size
             ):
                 first = t - len(next(iter(metrics.values()))) if metrics else t
                 self._log(name, first, num_steps, metrics)
@@ -227,7 +227,7 @@ class Driver:
         others = [line for line in [*whole, rest] if _stage_of(line) not in {None, *self.rows}]
         wanted = "".join(f"{row}\n" for row in [*chain(*self.rows.values()), *others])
         if any(_stage_of(line) is None for line in whole):  # the last line may be incomplete
-            self.tell(f"{self._log_path} is damaged: its rows are taken from the checkpoints")
+            self.log(f"{self._log_path} is damaged: its rows are taken from the checkpoints")
         if text != wanted:
             with atomic_write(self._log_path, "w") as file:
                 file.write(wanted)

@@ -138,12 +138,12 @@ def product_of(state, data, *, result):
 
 
 def advance_to(
-    algorithm: Algorithm, key, data, num_steps: int, batches, *, state=None, start: int = 0, chunk: int
+    algorithm: Algorithm, key, data, num_steps: int, batches, *, state=None, start: int = 0, chunk_size: int
 ) -> Iterator[tuple[PyTree, int, dict[str, np.ndarray], bool]]:
     """Yield (state, steps done, metrics of the chunk, finished) after every chunk."""
     stream = batches.batch_at if isinstance(batches, HostStream) else None
     in_graph = None if stream is not None else batches
-    chunk = max(1, min(chunk, num_steps))
+    chunk_size = max(1, min(chunk_size, num_steps))
     keys = jax.random.fold_in(key, 1)
     state = beginning(algorithm, key, data, batches)() if state is None else state
     flush = algorithm.flush
@@ -151,14 +151,14 @@ def advance_to(
         flush.run(state, 0)
     t, finished = start, start >= num_steps
     while not finished:
-        count = min(chunk, num_steps - t)
+        count = min(chunk_size, num_steps - t)
         if flush is not None:  # the next step count at which the host has work to do
             due = flush.offset + max(0, (t - flush.offset) // flush.every + 1) * flush.every
             count = min(count, due - t)
         xs = None
         if stream is not None:
             rows = [stream(t + i) for i in range(count)]
-            rows += rows[-1:] * (chunk - count)
+            rows += rows[-1:] * (chunk_size - count)
             xs = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
         state, buffers, ran, done = _advance(
             state,
@@ -169,7 +169,7 @@ def advance_to(
             xs,
             step=algorithm.step,
             batches=in_graph,
-            size=chunk,
+            size=chunk_size,
         )
         ran = int(ran)
         t += ran
@@ -209,7 +209,7 @@ class InMemory:
         state, rows = None, []
         try:
             for state, _, metrics, _ in advance_to(  # noqa: B007
-                algorithm, key, data, num_steps, batches, chunk=chunk_size(num_steps, batches)
+                algorithm, key, data, num_steps, batches, chunk_size=usual_chunk_size(num_steps, batches)
             ):
                 if self.history is not None:
                     rows.append(metrics)
@@ -234,7 +234,7 @@ def check_steps(name: str, num_steps: int) -> None:
         raise ValueError(f"stage {name!r}: num_steps must be at least 1, got {num_steps}")
 
 
-def chunk_size(num_steps: int, batches: Any) -> int:
+def usual_chunk_size(num_steps: int, batches: Any) -> int:
     """Return the steps of one chunk: about fifty chunks in all, and short ones if batches are stacked."""
     return min(max(1, num_steps // 50), 32 if isinstance(batches, HostStream) else 1000)
 

@@ -30,7 +30,6 @@ from jgd.core.memo import memoized
 
 __all__ = ["WordVectors", "encode_documents", "position_encoding", "ppmi_vectors", "skipgram_vectors"]
 
-_SMALL = 3000  # number of words up to which the SVD is dense
 _LONG = 100_000  # number of words from which a document gets no positions, as in published detectors
 
 
@@ -115,7 +114,12 @@ def _scaled(table: np.ndarray) -> np.ndarray:
 
 
 def ppmi_vectors(
-    documents: Sequence[Sequence[str]], *, size: int = 30, window: int = 5, min_count: int = 1
+    documents: Sequence[Sequence[str]],
+    *,
+    size: int = 30,
+    window: int = 5,
+    min_count: int = 1,
+    dense_up_to: int = 3000,
 ) -> WordVectors:
     """Compute word vectors by PPMI and SVD; equal to the bit whenever they are computed on one machine.
 
@@ -127,11 +131,13 @@ def ppmi_vectors(
       size: Length of a vector.
       window: Number of words on either side that count as context.
       min_count: Least number of occurrences of a word.
+      dense_up_to: Number of words up to which the SVD is dense; above, only the first `size` vectors are
+        computed.
 
     Raises:
       ValueError: If a setting is below one, or no word is frequent.
     """
-    _check(size=size, window=window, min_count=min_count)
+    _check(size=size, window=window, min_count=min_count, dense_up_to=dense_up_to)
     words = _vocabulary(documents, min_count)
     counts = _cooccurrences(_numbers(documents, words), len(words), window)
     marginal = np.asarray(counts.sum(axis=1)).ravel()
@@ -139,7 +145,7 @@ def ppmi_vectors(
     ratio = coo.data * marginal.sum() / (marginal[coo.row] * marginal[coo.col])
     keep = ratio > 1
     m = sp.csr_array(sp.coo_array((np.log(ratio[keep]), (coo.row[keep], coo.col[keep])), shape=coo.shape))
-    if len(words) <= _SMALL or size >= len(words) - 1:
+    if len(words) <= dense_up_to or size >= len(words) - 1:
         u, s, _ = np.linalg.svd(m.toarray())
     else:
         start = np.random.default_rng(0).standard_normal(len(words))

@@ -179,6 +179,7 @@ def test_confidence_by_hand(seed, rule):
     np.testing.assert_array_equal(np.asarray(found)[mask], expected[mask])
 
 
+@pytest.mark.long
 def test_rounds_train_on_what_is_left():
     """Alarms only ever become fewer, and training stops once all is explained."""
     history = {}
@@ -224,6 +225,7 @@ def test_weights_are_who_is_not_explained():
     close(float(loss(jnp.asarray(some))), np.average(each, weights=np.bincount(TASK.labels[some])), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_step_lowers_everywhere():
     from jgd.apps.graphdart import _boosted
 
@@ -274,6 +276,7 @@ CONDENSERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CONDENSERS)
 def test_any_condenser(name):
     """Fewer nodes, every kind, and nearly all benign nodes explained by a few condensed ones."""
@@ -397,6 +400,7 @@ def test_graph_alarms():
     assert (counts > count_threshold(counts, 0.1)).mean() <= 0.1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "condenser", [None, jgd.condense.clustering(nodes=9, restarts=2)], ids=["full", "small"]
 )

@@ -96,6 +96,7 @@ def _mistake(capsys, *argv, leaves=()):
 # --- condense -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_condense_writes_outputs_and_says_where(finished):
     out, printed, said = finished
     assert sorted(p.name for p in out.iterdir()) == [
@@ -203,6 +204,7 @@ def test_a_run_whose_outputs_are_not_its_own_is_computed_again(what, finished, t
     artifact.load(out / "condensed.npz")
 
 
+@pytest.mark.long
 def test_quiet_and_no_resume(tmp_path, capsys):
     arguments = ["condense", *SMALL, "--quiet"]
     assert main(arguments) == 0
@@ -256,6 +258,7 @@ def test_a_foreign_folder_is_left_alone(tmp_path, capsys):
     assert (tmp_path / "mine" / "checkpoints").is_dir()
 
 
+@pytest.mark.long
 def test_an_interrupted_run_goes_on(tmp_path, config, capsys):
     Path("stop later").touch()
     assert main(["run", str(config), "--out", "out"]) == 130
@@ -335,6 +338,7 @@ def test_names_of_methods():
 # --- evaluate and export ------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_evaluate(finished, tmp_path, capsys):
     file = finished[0] / "condensed.npz"
     arguments = "--networks mlp --seeds 2 --steps 5 --full --json scores.json --quiet"
@@ -370,6 +374,7 @@ FEW = ["--methods", "random", "average-sgc", "--sizes", "0.1", "0.2", "--network
 FEW += ["--seeds=1", "--repeats=1", "--steps=5", "--out", "few"]
 
 
+@pytest.mark.long
 def test_compare(capsys):
     assert main(["compare", "digits", *FEW]) == 0
     told = capsys.readouterr()
@@ -710,6 +715,7 @@ def test_human_bytes():
 # --- a process of its own -----------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_entry_point(tmp_path):
     environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "COLUMNS": "80"}
     for name in ("JAX_COMPILATION_CACHE_DIR", "XLA_FLAGS"):  # a user has neither

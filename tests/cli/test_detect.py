@@ -7,6 +7,7 @@ import pytest
 from jgd.cli.main import main
 
 
+@pytest.mark.long
 def test_detect(tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["detect", "--seeds", "1", "--quiet", "--out", str(out)]) == 0

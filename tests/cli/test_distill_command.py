@@ -16,6 +16,7 @@ def _elsewhere(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
 
 
+@pytest.mark.long
 def test_distill(tmp_path, capsys, monkeypatch):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:  # interrupted while it writes, when all students are trained

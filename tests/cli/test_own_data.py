@@ -101,6 +101,7 @@ def mistake(capsys, *argv):
     return told.err
 
 
+@pytest.mark.long
 def test_the_examples_run(ran):
     folder, results = ran
     for line, (code, printed) in results.items():
@@ -178,6 +179,7 @@ def test_describe_of_sets_of_graphs_and_of_tables(here, capsys):
     assert "features  2 columns" in printed
 
 
+@pytest.mark.long
 def test_evaluate_finds_the_data_again_and_changed_data_are_noticed(ran, monkeypatch, capsys):
     monkeypatch.chdir(ran[0])
     small = "runs/papers-average-6nodes-seed0/condensed.npz"
@@ -199,6 +201,7 @@ def test_evaluate_finds_the_data_again_and_changed_data_are_noticed(ran, monkeyp
     Path("moved").rename("papers")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "count", "options"),
     [
@@ -221,6 +224,7 @@ def test_evaluate_sets_of_graphs_and_tables(name, count, options, ran, monkeypat
     assert printed[0] == printed[1]
 
 
+@pytest.mark.long
 def test_compare_names_its_folder_by_the_data(here, capsys):
     argv = "compare papers/ --methods random --sizes 0.5 --seeds 1 --quiet --networks sgc"
     assert main([*argv.split(), *QUICK]) == 0

@@ -36,6 +36,7 @@ def rows_of(path):
     return header, rows
 
 
+@pytest.mark.long
 def test_distill_writes_the_networks_that_it_scores(run):
     task = jgd.load("digits-images")
     found = json.loads((run / "metrics.json").read_text())
@@ -52,6 +53,7 @@ def test_distill_writes_the_networks_that_it_scores(run):
     assert (said["objective"], said["seed"], said["dataset"]) == ("kd", 0, "digits-images")
 
 
+@pytest.mark.long
 def test_predict_a_dataset(run, capsys, tmp_path):
     task = jgd.load("digits-images")
     students = jgd.load_model(run / "students" / "kd.npz")
@@ -97,6 +99,7 @@ def test_predict_features_of_every_kind(capsys, tmp_path):
     assert "blue, dark" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_predict_the_nodes_of_a_graph(capsys, tmp_path):
     task = jgd.load("digits")
     net = jgd.nn.MLP(10, hidden=4)

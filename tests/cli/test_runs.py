@@ -33,6 +33,7 @@ def refused(capsys, *argv):
     return told.err
 
 
+@pytest.mark.long
 def test_whose_folder_it_is(capsys):
     """In use, of another command, or killed while it tidied up."""
     assert main(["condense", *SMALL, "--out", "run", "--quiet"]) == 0
@@ -139,6 +140,7 @@ def test_no_device_is_one_line():
     assert not Path("run").exists()
 
 
+@pytest.mark.long
 def test_terminated():
     child = _process(["distill", "--steps=200000", "--out", "run"])
     assert child.stderr is not None

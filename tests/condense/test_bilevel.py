@@ -36,6 +36,7 @@ def pull_to_the_middle(ctx):
     return jnp.mean((ctx.small.inputs[1] - jnp.mean(ctx.real.inputs[1], 0)) ** 2) + weight, {"weight": weight}
 
 
+@pytest.mark.long
 def test_against_a_loop_by_hand():
     """Three outer steps and two inner ones after each but the last, for two epochs."""
     net_tx, tx = optax.adam(0.1), by_part(x=optax.sgd(0.5))
@@ -137,6 +138,7 @@ def test_a_pool_against_a_loop_by_hand(outer, inner):
     assert replaced > 1
 
 
+@pytest.mark.long
 def test_a_pool_resumes_and_maps():
     """What it carries is state of the loop."""
     networks = pool(MODEL, optax.adam(0.1), 2, 3)
@@ -180,6 +182,7 @@ def test_without_networks_and_with_direct_use_of_a_part():
     close(product["parts"]["x"], 0.8 * START.inputs[0], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_identity_point():
     """Check 3: the set that is the real one has loss and gradient zero, but for the epsilon of the cosine."""
     net = Bound(*MODEL.init(KEY, *REAL.inputs), MODEL)
@@ -195,6 +198,7 @@ def test_identity_point():
         assert np.abs(grad).max() < 1e-4
 
 
+@pytest.mark.long
 def test_the_epoch_lowers_for_all_platforms_and_maps_over_members():
     synth = node_set(pge(hidden=4))
     tx = by_part(x=optax.adam(0.01), adj=optax.adam(0.01))

@@ -126,6 +126,7 @@ def test_methods_are_recorded_by_their_name():
         assert recipe(KEY, TASK).provenance["method"] == name
 
 
+@pytest.mark.long
 def test_operators_of_condensed_sets():
     """The stored normalisation is applied once, whichever way one asks."""
     raw = jgd.condense.random(nodes=12)(KEY, TASK)

@@ -158,6 +158,7 @@ def test_average(hops):
         close(row, x[TASK.train & (TASK.labels == c)].mean(0), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_clustering():
     """One cluster for a class is its mean; as many as it has nodes are the nodes."""
     x = propagated(TASK, 1)

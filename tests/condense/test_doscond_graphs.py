@@ -203,6 +203,7 @@ def test_drawn_graphs():
     assert drawn(5, by_class=False)[0].order.shape == (5, 1, 10)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("by_class", [True, False])
 def test_nothing_is_left_to_match_where_the_set_is_the_real_one(by_class):
     """And half of the set is at a distance that is the sum of squares of plain differences."""
@@ -246,6 +247,7 @@ def test_nothing_is_left_to_match_where_the_set_is_the_real_one(by_class):
     assert distance(small, parts, real) < 1e-6 * brute
 
 
+@pytest.mark.long
 def test_penalties():
     """Probabilities of edges beyond the density of the start; the norm of pooled propagated features."""
     start = start_graphs("random", KEY, TASK, 2, NODES, in_memory, padding="none")
@@ -279,6 +281,7 @@ def test_penalties():
 # --- the method -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("padding", ["learned", "none"])
 def test_result(padding, tmp_path):
     recipe = replace(RECIPE, padding=padding, steps=60, select_every=30 if padding == "learned" else None)

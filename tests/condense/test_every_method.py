@@ -205,6 +205,7 @@ def test_loops_lower_for_all_platforms(name, kind):
         assert found(raw, *shapes).platforms == platforms
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", NODES)
 def test_inductive_sees_training_nodes_only(name):
     """Test nodes have no part; where a method selects, validation nodes choose, and nothing else."""

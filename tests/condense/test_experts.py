@@ -91,6 +91,7 @@ def test_impossible_snapshots(at):
         trajectory(EXPERT, at)
 
 
+@pytest.mark.long
 def test_several_are_single_ones():
     """Two at once and then one, or all at once: the same experts up to rounding."""
     keys = jax.random.split(KEY, 3)
@@ -197,6 +198,7 @@ GROUPS = streamed(watch(), trajectory(EXPERT, SPAN.at), SPAN, group=2, every=5, 
 WAY = jax.jit(trajectory(EXPERT, SPAN.at))
 
 
+@pytest.mark.long
 def test_streamed_segments():
     """Members take turns, a new group comes in time, and segments are segments of one member's trajectory."""
     loop = InMemory({})

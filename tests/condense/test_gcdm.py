@@ -54,6 +54,7 @@ def distance(net, small, real):
 # --- check 6 --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_loss_is_zero_where_means_match(rng):
     """Zero for equal sets, for permutations inside classes, and where class means of embeddings agree."""
     x, y = rng.standard_normal((12, 5)).astype(np.float32), np.repeat(np.arange(3), 4)
@@ -93,6 +94,7 @@ def test_loss_by_hand(rng):
     close(distance(net, small, real), expected, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_inner_steps(rng):
     """They move the network, and nothing else, to make the matching loss smaller."""
     x, y = f32(rng.standard_normal((12, 5))), jnp.arange(12) % 3
@@ -150,6 +152,7 @@ def test_generator(rng):
 # --- the method -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_recipes():
     small = SMALL(KEY, TASK)
     assert small.data.nodes.shape == (9, 6)
@@ -168,6 +171,7 @@ def test_recipes():
         GCDM(**settings)
 
 
+@pytest.mark.long
 def test_turns():
     """One epoch of the generator, one of the features."""
     recipe = replace(SMALL, select_every=None, threshold=0.0)

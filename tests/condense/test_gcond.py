@@ -50,6 +50,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RECIPES)
 def test_result(name):
     recipe = RECIPES[name]
@@ -68,6 +69,7 @@ def test_result(name):
     same(recipe(KEY, TASK), small)
 
 
+@pytest.mark.long
 def test_turns():
     """In the turns of the generator the features rest."""
     base = replace(RECIPES["gcond"], epochs=4, turns=(4, 4), select_every=None)
@@ -76,6 +78,7 @@ def test_turns():
     assert not np.allclose(replace(base, epochs=6)(KEY, TASK).data.nodes, start.inputs[0], atol=1e-7)
 
 
+@pytest.mark.long
 def test_doscond_is_gcond_with_one_step():
     """Check 16."""
     settings = {"outer": 1, "inner": 0, "turns": None, "distance": "squared", "backbone": "gcn"}
@@ -85,6 +88,7 @@ def test_doscond_is_gcond_with_one_step():
     close(other(KEY, TASK).data.nodes, one(KEY, TASK).data.nodes, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_sampled_gradients_are_exact_where_everything_is_drawn_and_unbiased_else():
     """With SGC and zero weights a gradient is linear in the features that the network sees."""
     model = backbone("sgc", 3)
@@ -220,6 +224,7 @@ def accuracy(small, task):
     return jgd.evaluate(small, task, seeds=3, config=config)["gcn"].test_mean
 
 
+@pytest.mark.long
 def test_matching_teaches_and_matching_shuffled_labels_does_not():
     """From noise, by the real gradients; by those of shuffled labels a set learns nothing of use."""
     recipe = DosCondX(nodes=9, backbone="sgc", start="noise", epochs=200, lr_x=0.05, select_every=None)

@@ -142,6 +142,7 @@ def test_class_pairs():
     )  # of a symmetric graph: shares of a node's neighbours
 
 
+@pytest.mark.long
 def test_class_pairs_without_leak():
     """Labels outside of the training set count only where they are asked for."""
     train = np.asarray(TASK.train)

@@ -47,6 +47,7 @@ def unit(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
+@pytest.mark.long
 def test_real_eigenbasis_is_a_zero():
     """Check 9: with k = n = N, the real eigenbasis and features, losses 1 and 3 are zero and A' = Â."""
     assert np.linalg.matrix_rank(np.eye(N) - HAT, tol=1e-8) == N - 1  # one component
@@ -132,6 +133,7 @@ def run():
     return SMALL(KEY, TASK, loop), loop.history
 
 
+@pytest.mark.long
 def test_recipe(run):
     small, history = run
     assert small.data.nodes.shape == (9, 6)
@@ -144,6 +146,7 @@ def test_recipe(run):
     same(small, SMALL(KEY, TASK))
 
 
+@pytest.mark.long
 def test_features_move_under_the_dropout_of_the_perceptron(rng):
     """Each step of X' has a mask of its own, drawn from the key; without dropout the key does not matter."""
     x = jnp.asarray(rng.standard_normal((4, 6)), jnp.float32)

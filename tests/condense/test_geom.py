@@ -155,6 +155,7 @@ def run():
     return SMALL(KEY, TASK, loop), loop
 
 
+@pytest.mark.long
 def test_result(run):
     small, loop = run
     assert small.training == Training(adjacency="identity", targets="probabilities")
@@ -207,6 +208,7 @@ def test_the_published_leak():
     assert not np.allclose(*values)
 
 
+@pytest.mark.long
 def test_hard_labels():
     loop = Listening()
     small = replace(SMALL, soft_labels=False, neighbours="train", select_every=None)(KEY, TASK, loop)
@@ -215,6 +217,7 @@ def test_hard_labels():
     assert "teacher" not in loop.given
 
 
+@pytest.mark.long
 def test_stored_experts(tmp_path):
     recipe = replace(SMALL, store=str(tmp_path), select_every=None)
     first = recipe(KEY, TASK)

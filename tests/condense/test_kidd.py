@@ -117,6 +117,7 @@ def test_few_graphs_are_seen_node_by_node(rng):
     close(lite_gntk(h, w, repeated, jnp.asarray([3, 1]))[1], every[jnp.asarray([3, 1])], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_single_nodes_have_the_arc_cosine_kernel(rng):
     """Check 13: A = I and one node for each graph."""
     x = rng.normal(size=(6, 4)).astype(np.float32)
@@ -130,6 +131,7 @@ def test_single_nodes_have_the_arc_cosine_kernel(rng):
     close(arc_cosine_ntk(h[:, 0], jnp.zeros((1, 5))), 0)
 
 
+@pytest.mark.long
 def test_the_kernel_is_positive_and_does_not_see_padding():
     graphs = select_graphs(TASK.graphs, INDEX)
     real = real_nodes(TASK, INDEX, before=1, after=4)
@@ -218,6 +220,7 @@ def test_low_rank_graphs():
 # --- the method -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("recipe", [FULL, LOW], ids=["full", "low-rank"])
 def test_result(recipe):
     task, loop = letters(), InMemory({})
@@ -241,12 +244,14 @@ def test_result(recipe):
     assert np.isfinite(score.test).all()
 
 
+@pytest.mark.long
 def test_size():
     mean = TASK.graphs.n_node[INDEX].mean()
     quick = replace(FULL, nodes=None, size=1.5, steps=1, select_every=None)
     assert quick(KEY, TASK).data.x.shape[1] == round(1.5 * mean)
 
 
+@pytest.mark.long
 def test_rates_of_zero_keep_the_start():
     still = replace(FULL, lr_x=0.0, lr_adj=0.0, select_every=None, padding="none")
     start = start_graphs("random", jax.random.split(KEY, 3)[0], TASK, 3, NODES, in_memory)
@@ -278,6 +283,7 @@ def test_the_kernel_learns_from_noise_and_from_shuffled_labels_does_not():
     assert learned > max(wrong, noise) + 0.2, (learned, wrong, noise)
 
 
+@pytest.mark.long
 def test_the_step_of_low_rank_lowers_for_all_platforms():
     spy = Spy({})
     LOW(KEY, TASK, spy)

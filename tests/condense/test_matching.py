@@ -79,6 +79,7 @@ def x(rng):
     return rng.standard_normal((12, 5))
 
 
+@pytest.mark.long
 def test_class_gradients_of_a_linear_network(x):
     """Check 3: ``H_c^T (softmax - Y) / n_c``; for zero weights, class means times (1/C - 1[c])."""
     model = from_linen(SGC(num_classes=3, hops=1))
@@ -122,6 +123,7 @@ def test_class_moments(x):
     assert np.isfinite(grads).all()
 
 
+@pytest.mark.long
 def test_mmd(x, rng):
     """Zero between equal distributions, and what the definition says."""
     y = x[:7] + 0.5

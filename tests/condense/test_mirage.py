@@ -54,6 +54,7 @@ def gap(cls, layers, depth):
     return float(jnp.abs(tree[root] - real).max())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cls", [GIN, GraphSAGE, GAT])
 @pytest.mark.parametrize("layers", [1, 2])
 def test_roots_compute_what_nodes_computed(cls, layers):
@@ -90,6 +91,7 @@ def test_pooling_over_roots(pooling):
     assert float(jnp.abs(unmasked - expected).max()) > 1e-2
 
 
+@pytest.mark.long
 def test_identical_graphs():
     """Check 6: where a class is one graph with distinct trees, its full pattern trains as the graph does."""
     words = ("ABCDE", "AFGB")
@@ -273,6 +275,7 @@ def test_edge_attributes_make_other_trees():
     assert small.provenance["distinct_trees"] > same_as.provenance["distinct_trees"]
 
 
+@pytest.mark.long
 def test_artifact_and_driver(tmp_path):
     small = jgd.run(Mirage(), KEY, TASK, out=tmp_path / "run", progress=False)
     same(small, Mirage()(KEY, TASK))
@@ -332,6 +335,7 @@ def auc(small, task):
     return evaluate(small, task, seeds=3, config=QUICK)["gin"]["auc"].test
 
 
+@pytest.mark.long
 def test_depth_matters():
     """Classes that differ two hops away are told apart by trees of depth 2, and not at all by depth 1."""
     deep, shallow = (auc(Mirage(depth=d, support=0.9)(KEY, TASK), TASK) for d in (2, 1))
@@ -339,6 +343,7 @@ def test_depth_matters():
     assert deep.mean() - shallow.mean() > 0.2, (deep, shallow)
 
 
+@pytest.mark.long
 def test_co_occurrence_matters():
     """Where two trees tell the class only together, single trees are the same examples of both classes."""
     task = together()

@@ -204,6 +204,7 @@ def run():
     return SMALL(KEY, TASK, loop), loop.history["match"]
 
 
+@pytest.mark.long
 def test_result(run):
     small, history = run
     assert small.training == Training(adjacency="identity", targets="classes")
@@ -217,6 +218,7 @@ def test_result(run):
     close(history["best"][-1], np.nanmax(history["score"]))
 
 
+@pytest.mark.long
 def test_stored_experts(tmp_path, run):
     """The first run fills the folder, the second finds it, and both are equal to the bit."""
     recipe = replace(SMALL, store=str(tmp_path / "experts"))
@@ -237,6 +239,7 @@ def test_labels_of_test_nodes_have_no_part():
     same(SMALL(KEY, TASK), SMALL(KEY, other))
 
 
+@pytest.mark.long
 def test_kernel_as_judge():
     """`select_with="gntk"` keeps the set whose kernel regression errs least on validation nodes."""
     loop = InMemory({})

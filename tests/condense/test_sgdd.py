@@ -72,6 +72,7 @@ f32 = lambda x: jnp.asarray(x, jnp.float32)  # noqa: E731
 # --- the generator --------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_graphon(rng):
     """By hand on all ordered pairs; symmetric, without diagonal, in (0, 1)."""
     x = rng.standard_normal((N, 4))
@@ -212,6 +213,7 @@ def test_signal_covariance():
 # --- the method -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_recipe():
     loop = InMemory({})
     small = SMALL(KEY, TASK, loop)
@@ -227,6 +229,7 @@ def test_recipe():
         SGDD(**settings)
 
 
+@pytest.mark.long
 def test_loss_is_gradients_and_smoothness_and_structure():
     """Each term with its weight and its sign: edges between classes and a structure of its own cost more."""
     recipe = replace(SMALL, nodes=None, label_ratio=None, sample=20)

@@ -96,6 +96,7 @@ def test_loss_by_hand(rng):
     close(value, prediction + 10 * alignment - 0.1 * similar / a.sum(), rtol=1e-4)
 
 
+@pytest.mark.long
 def test_alignment_is_zero_at_the_real_graph():
     """X' = X, A' = A, the same normalisation: moments agree, and nothing is left but the teacher."""
     x = np.asarray(TASK.graph.nodes)
@@ -119,6 +120,7 @@ def run():
     return SMALL(KEY, TASK, loop), loop.history["match"]
 
 
+@pytest.mark.long
 def test_recipe(run):
     small, history = run
     assert small.data.nodes.shape == (9, 6)
@@ -132,6 +134,7 @@ def test_recipe(run):
         SimGC(**settings)
 
 
+@pytest.mark.long
 def test_scale():
     """Features in other units give the same set in other units."""
     recipe = replace(SMALL, select_every=None, steps=6)

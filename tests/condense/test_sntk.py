@@ -53,6 +53,7 @@ def predicted(small, mask, settings):
     return p / p.sum(1, keepdims=True)
 
 
+@pytest.mark.long
 def test_learns(run):
     """The loss falls, the best set on validation nodes is kept, and it predicts the test nodes."""
     small, loop = run
@@ -66,6 +67,7 @@ def test_learns(run):
     same(small, SMALL(KEY, TASK))
 
 
+@pytest.mark.long
 def test_predictor(run):
     small, _ = run
     for split in ("train", "test"):
@@ -85,6 +87,7 @@ def test_loss(run):
     close(loop.history["match"]["loss"][0], (errors**2).mean(), rtol=1e-3)
 
 
+@pytest.mark.long
 def test_is_for_its_own_kernel(run, tmp_path):
     """It says so, `evaluate` scores it by that kernel, and it survives being stored."""
     small, _ = run
@@ -105,6 +108,7 @@ def test_is_for_its_own_kernel(run, tmp_path):
         sntk_accuracy(small, replace(TASK, test=None))
 
 
+@pytest.mark.long
 def test_batches():
     """More nodes than a batch: each is in one batch, padding counts nothing, and it still learns."""
     loop = Listening({})

@@ -78,6 +78,7 @@ def test_pge(rng):
         pge(layers=1)
 
 
+@pytest.mark.long
 def test_a_generator_is_seen_normalised_and_is_differentiable():
     synth = node_set(pge(hidden=4))
     parts, fixed = synth.init(KEY, Examples((X,), Y))

@@ -115,6 +115,7 @@ def test_messages():
     assert np.abs(a - adjacency(SMALL(KEY, TASK).data).toarray()).max() > 0.01
 
 
+@pytest.mark.long
 def test_inductive():
     small = SMALL(KEY, INDUCTIVE)
     same(small, SMALL(KEY, elsewhere(INDUCTIVE, np.asarray(INDUCTIVE.train))))

@@ -440,6 +440,7 @@ def test_train_is_the_case_of_one_player(plan):
     same(player.result(state, DATA)["model"], alone.result(one, DATA))
 
 
+@pytest.mark.long
 def test_several_networks_of_one_player():
     """Peers share a step and its loss in a player as in `train`."""
 
@@ -617,6 +618,7 @@ def matching(ctx):
     return jnp.mean(jax.lax.stop_gradient(gap) * x)
 
 
+@pytest.mark.long
 def test_distribution_matching():
     """DMD: a one-step generator becomes the mixture only if the score of its samples is learned with it."""
     net = from_linen(OneNet())

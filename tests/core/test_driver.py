@@ -18,7 +18,8 @@ from core_faults import killed_at, recipe, short
 from core_toy import same
 
 import jgd
-from jgd.core import Algorithm, Driver, checkpoints, in_memory, run
+from jgd.core import Algorithm, checkpoints, in_memory, run
+from jgd.core.loop import advance_to
 from jgd.files import InUse, lock, read_record, remove, tidy, write_record
 
 KEY, OTHER = jax.random.key(1), jax.random.key(2)
@@ -89,6 +90,7 @@ def short_expected():
     return {"key": short(KEY, TASK), "other": short(OTHER, TASK)}
 
 
+@pytest.mark.long
 def test_killed_at_every_file_operation(tmp_path, plain_checkpoints, short_expected):
     def begin(out):
         return run(short, KEY, TASK, out=out, **EVERY)
@@ -127,6 +129,7 @@ def test_killed_while_it_goes_on(tmp_path, plain_checkpoints, short_expected):
         shutil.rmtree(out)
 
 
+@pytest.mark.long
 def test_a_start_over_never_returns_the_earlier_product(tmp_path, plain_checkpoints, short_expected):
     run(short, KEY, TASK, out=tmp_path / "earlier", **EVERY)
     shutil.copytree(tmp_path / "earlier", tmp_path / "copy")
@@ -151,6 +154,7 @@ def test_a_start_over_never_returns_the_earlier_product(tmp_path, plain_checkpoi
         shutil.rmtree(out)
 
 
+@pytest.mark.long
 def test_killed_with_real_checkpoints(tmp_path, expected):
     """A few points with Orbax itself; `experiments/kills.py` kills real processes at all of them."""
 
@@ -182,15 +186,17 @@ def finished(tmp_path_factory):
 def interrupted(tmp_path_factory):
     """Stopped in the second loop, after its first checkpoint."""
     out = tmp_path_factory.mktemp("interrupted") / "run"
-    write = Driver._log
+    loops = []
 
-    def stop(loop, stage, first, total, metrics):
-        if (stage, first) == ("second", 2):
-            raise KeyboardInterrupt
-        write(loop, stage, first, total, metrics)
+    def stop(*args, **kwargs):
+        loops.append(args)
+        for state, t, *rest in advance_to(*args, **kwargs):
+            if (len(loops), t) == (2, 3):
+                raise KeyboardInterrupt
+            yield state, t, *rest
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Driver, "_log", stop)
+        patch.setattr("jgd.core.driver.advance_to", stop)
         with pytest.raises(KeyboardInterrupt):
             run(recipe, KEY, TASK, out=out, **EVERY)
     return out

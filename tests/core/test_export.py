@@ -35,6 +35,7 @@ def bound(net, x):
     return Bound(*model.init(KEY, floats), model, example)
 
 
+@pytest.mark.long
 def test_programs_run_without_this_library(tmp_path):
     rng = np.random.default_rng(0)
     arrays = {}
@@ -63,6 +64,7 @@ def test_programs_run_without_this_library(tmp_path):
     assert done.stdout == "equal 3\n", done.stderr[-2000:]
 
 
+@pytest.mark.long
 def test_a_text_network_takes_batches_of_any_size(tmp_path):
     x = np.arange(12).reshape(2, 6) % 5
     student = bound(TextTransformer(3, 5, width=8, depth=1, heads=2, length=6), x.astype(np.int32))

@@ -110,6 +110,7 @@ def test_differences_are_named(change, told):
     assert "\n" not in text
 
 
+@pytest.mark.long
 def test_the_same_in_every_process(tmp_path):
     here = Path(__file__).parent
     code = "import test_fingerprint as t; print(t.digest(t.everything()))"

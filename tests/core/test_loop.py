@@ -77,7 +77,7 @@ def plain():
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4, 5, 6, 7, 100])
 def test_chunks_do_not_change_the_result(chunk, plain, tmp_path):
     reference = in_memory("s", SELECTED, KEY, DATA, 17, take)
-    product = driver(tmp_path, chunk=chunk)("s", SELECTED, KEY, DATA, 17, take)
+    product = driver(tmp_path, chunk_size=chunk)("s", SELECTED, KEY, DATA, 17, take)
     same(product, reference)
     same(product, plain[0], rtol=1e-5, atol=1e-6)
     assert steps_of(tmp_path, "s") == list(range(17))
@@ -91,6 +91,7 @@ def test_a_plain_python_loop_is_equal_to_the_bit():
     np.testing.assert_array_equal(loop.history["s"]["loss"], [r["loss"] for r in rows])
 
 
+@pytest.mark.long
 def test_streams_from_host_and_graph_are_equal(tmp_path):
     asked = []
 
@@ -101,7 +102,7 @@ def test_streams_from_host_and_graph_are_equal(tmp_path):
     reference = in_memory("s", ADAM, KEY, DATA, 11, take)
     for chunk in (1, 4, 100):
         out = tmp_path / str(chunk)
-        product = driver(out, chunk=chunk)("s", ADAM, KEY, None, 11, HostStream(batch_at))
+        product = driver(out, chunk_size=chunk)("s", ADAM, KEY, None, 11, HostStream(batch_at))
         same(product, reference)
     assert max(asked) == 10
     assert Counter(asked)[10] == 3  # once in each run, however much room there was in the chunk
@@ -118,7 +119,7 @@ def test_one_compilation_whatever_the_remainder(compilations, tmp_path):
         inner, metrics = alg.step(key, t, state[0], data, batch)
         return (inner, state[1] + metrics["loss"], state[2] * 2), metrics
 
-    driver(tmp_path, chunk=4)("s", Algorithm(init, step, lambda s, data: s[1]), KEY, DATA, 11)
+    driver(tmp_path, chunk_size=4)("s", Algorithm(init, step, lambda s, data: s[1]), KEY, DATA, 11)
     assert compilations["jit(_advance)"] == 1, compilations
     assert compilations["jit(_initial)"] == 1, compilations
 
@@ -148,7 +149,7 @@ def test_state_may_start_as_the_data():
 
 def test_done_ends_early(tmp_path):
     alg = scripted(range(50), lambda t: {"done": t >= 20})
-    product = driver(tmp_path, chunk=8)("s", alg, KEY, None, 50)
+    product = driver(tmp_path, chunk_size=8)("s", alg, KEY, None, 50)
     assert int(product["steps"]) == 21
     assert steps_of(tmp_path, "s") == list(range(21))
     same(driver(tmp_path)("s", alg, KEY, None, 50), product)  # and stays ended
@@ -171,7 +172,7 @@ def test_no_steps(tmp_path):
 
 def interrupted(out, at, alg=ADAM, num_steps=12, **options):
     """A run that stops, as by Control-C, after `at` steps."""
-    loop = driver(out, chunk=1, **options)
+    loop = driver(out, chunk_size=1, **options)
     write = loop._log
 
     def stop(stage, first, total, metrics):
@@ -220,11 +221,11 @@ def test_finished_but_the_checkpoint_is_lost(lost, tmp_path):
 def test_killed_between_the_last_checkpoint_and_the_end(tmp_path):
     """An early end is on record before its checkpoint is: not one step more after a restart."""
     alg = scripted(range(50), lambda t: {"done": t >= 4})
-    loop = driver(tmp_path, chunk=3)
+    loop = driver(tmp_path, chunk_size=3)
     product = loop("s", alg, KEY, None, 50)
     assert json.loads((tmp_path / "checkpoints" / "s" / "stage.json").read_text())["finished"] == 5
     os.rename(tmp_path / "checkpoints" / "s" / "5", tmp_path / "away")
-    same(driver(tmp_path, chunk=3)("s", alg, KEY, None, 50), product)
+    same(driver(tmp_path, chunk_size=3)("s", alg, KEY, None, 50), product)
     assert int(product["steps"]) == 5
 
 
@@ -388,7 +389,7 @@ def explode(at):
 @pytest.mark.parametrize("chunk", [1, 2, 4, 100])
 def test_divergence_keeps_a_good_state(chunk, tmp_path):
     with pytest.raises(Diverged, match=r"stage 'fit': the loss is not finite at step 6") as caught:
-        driver(tmp_path, chunk=chunk, checkpoint_every=2)("fit", explode(6), KEY, None, 20)
+        driver(tmp_path, chunk_size=chunk, checkpoint_every=2)("fit", explode(6), KEY, None, 20)
     assert caught.value.step == 6
     assert "the state after 4 steps is kept" in str(caught.value)
     with ocp.CheckpointManager((tmp_path / "checkpoints" / "fit").absolute()) as manager:
@@ -428,7 +429,7 @@ def test_one_member_may_diverge(progress, tmp_path, capsys):
 
 def test_progress_bar(tmp_path, capsys):
     silent = Algorithm(lambda *a: jnp.zeros(()), lambda key, t, s, d, b: (s + 1, {}), lambda s, d: s)
-    driver(tmp_path, progress=True, chunk=3)("fit", ADAM, KEY, DATA, 7)
+    driver(tmp_path, progress=True, chunk_size=3)("fit", ADAM, KEY, DATA, 7)
     assert float(driver(tmp_path, progress=True)("silent", silent, KEY, None, 7)) == 7.0
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -446,6 +447,7 @@ def test_quiet_where_there_is_no_terminal(tmp_path, capfd):
 # --- kill -9 ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_killed_and_restarted(tmp_path):
     """Killed in the first stage, between the stages and in the second: the product is equal to the bit."""
     here, out = Path(__file__).parent, tmp_path / "out"

@@ -100,6 +100,7 @@ class Product:
     """Something that can be watched."""
 
 
+@pytest.mark.long
 def test_the_cache_is_bounded():
     made = memoized(lambda i: Product(), maxsize=3)
     watched = [weakref.ref(made(i)) for i in range(10)]

@@ -293,6 +293,7 @@ def close(found, expected):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
 
 
+@pytest.mark.long
 def test_taps_of_a_linen_module():
     model, plain, x = from_linen(Foreign(), taps=TAPS), from_linen(Foreign()), X[:, :4]
     params, state = jax.jit(model.init)(jax.random.key(0), x)
@@ -314,6 +315,7 @@ def test_taps_of_a_linen_module():
     np.testing.assert_allclose(outputs.taps["first"][kept], 2 * normalised(inner)[kept], atol=1e-4)
 
 
+@pytest.mark.long
 def test_gradients_and_batches_of_taps():
     model, x = from_linen(Foreign(), taps=TAPS), X[:, :4]
     params, state = model.init(jax.random.key(0), x)
@@ -354,6 +356,7 @@ class Layers(nnx.Module):
         return self.norm(self.head(self.head(self.encoder(x))))
 
 
+@pytest.mark.long
 def test_taps_of_an_nnx_module():
     taps = {"hidden": "encoder/layers/2", "first": "encoder.layers.0", "head": "head"}
     model, plain = from_nnx(Layers, taps=taps), from_nnx(Layers)
@@ -419,6 +422,7 @@ def dense(seed=0):
     return Bound(*DENSE.init(jax.random.key(seed), X), DENSE, EXAMPLE)
 
 
+@pytest.mark.long
 def test_a_bound_network_goes_through_transformations_as_a_function():
     net = dense()
     expected = X @ np.asarray(net.params["kernel"])
@@ -458,9 +462,9 @@ def test_stacked_networks_are_vmapped_and_told_when_they_are_not():
 
 
 def test_inputs_of_another_shape_are_told():
-    with pytest.raises(ValueError, match=r"inputs of shape \[B, 5\].*got \[16, 4\]") as told:
+    with pytest.raises(ValueError, match=r"inputs of shape \[B, 5\].*got \[16, 4\]") as raised:
         dense()(X[:, :4])
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_pixels_are_scaled_where_a_network_is_called():

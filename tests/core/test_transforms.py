@@ -196,6 +196,7 @@ def test_members_equal_single_runs(members):
     assert np.ptp(np.asarray(product.params["out"]["kernel"]), axis=0).min() > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_members_in_turns(members, at_once):
     """As members of a whole vmap, with data of their own too; two at once leave one over."""
@@ -307,6 +308,7 @@ def test_record_into_a_sink(every, capacity, tmp_path):
         same(product, in_memory("s", FIT, KEY, DATA, num_steps), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_record_inside_other_transforms():
     """In an ensemble, a sweep and under selection, with leading axes where members have them."""
     calls = []
@@ -395,6 +397,7 @@ MESH = """
 """
 
 
+@pytest.mark.long
 def test_a_mesh_of_eight_devices():
     env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(

@@ -27,6 +27,7 @@ def fuzz():
     return module
 
 
+@pytest.mark.long
 def test_mutants(tmp_path, fuzz):
     """One process for all: without the checks of annotations a mutant takes milliseconds."""
     count = MUTANTS * len(fuzz.TARGETS)

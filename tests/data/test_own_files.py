@@ -581,7 +581,7 @@ def test_short_names_suit_folders(path, name, monkeypatch):
     assert short_name(path) == name
 
 
-# --- what is wrong is told in one line -----------------------------------------------------------------
+# --- what is wrong is said in one line -----------------------------------------------------------------
 
 NODES = "id,label,a\nu,x,1\nv,y,2\nw,x,3\n"
 EDGES = "source,target\nu,v\n"
@@ -645,10 +645,10 @@ def test_damaged_tables(tmp_path, files, message):
         (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
     if "edges.csv is missing" in message.replace("\\", ""):
         (tmp_path / "edges.csv").unlink()
-    with pytest.raises(DataError, match=message) as told:
+    with pytest.raises(DataError, match=message) as raised:
         jgd.load(tmp_path)
-    assert "\n" not in str(told.value)
-    assert str(tmp_path) in str(told.value)
+    assert "\n" not in str(raised.value)
+    assert str(tmp_path) in str(raised.value)
 
 
 def test_a_text_of_too_many_kinds_is_left_out_by_hand(tmp_path):
@@ -700,10 +700,10 @@ NODE = '<node id="u"><data key="k">x</data></node>\n<node id="v"><data key="k">y
 )
 def test_damaged_graphml(tmp_path, text, message):
     (tmp_path / "a.graphml").write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(DataError, match=message) as told:
+    with pytest.raises(DataError, match=message) as raised:
         jgd.load(tmp_path / "a.graphml")
-    assert "\n" not in str(told.value)
-    assert "a.graphml" in str(told.value)
+    assert "\n" not in str(raised.value)
+    assert "a.graphml" in str(raised.value)
 
 
 def test_defaults_and_directions_of_graphml(tmp_path):
@@ -745,10 +745,10 @@ def test_defaults_and_directions_of_graphml(tmp_path):
 )
 def test_damaged_json(tmp_path, content, message):
     (tmp_path / "a.json").write_text(content if isinstance(content, str) else json.dumps(content))
-    with pytest.raises(DataError, match=message) as told:
+    with pytest.raises(DataError, match=message) as raised:
         jgd.load(tmp_path / "a.json")
-    assert "\n" not in str(told.value)
-    assert "a.json" in str(told.value)
+    assert "\n" not in str(raised.value)
+    assert "a.json" in str(raised.value)
 
 
 ARRAYS = {
@@ -795,10 +795,10 @@ SPARSE = {"x": ARRAYS["x"], "y": ARRAYS["y"], "adj_indices": np.asarray([1, 2])}
 )
 def test_damaged_arrays(tmp_path, arrays, message):
     np.savez(tmp_path / "a.npz", **arrays)
-    with pytest.raises(DataError, match=message) as told:
+    with pytest.raises(DataError, match=message) as raised:
         jgd.load(tmp_path / "a.npz")
-    assert "\n" not in str(told.value)
-    assert "a.npz" in str(told.value)
+    assert "\n" not in str(raised.value)
+    assert "a.npz" in str(raised.value)
 
 
 def test_damaged_torch_files(tmp_path, graphs):
@@ -812,14 +812,14 @@ def test_damaged_torch_files(tmp_path, graphs):
         ([data_of(**vars(graphs[0])), data_of(**{**vars(graphs[1]), "y": None})], "graph 1 lacks y"),
         ((data_of(**vars(graphs[0])), {"edge_index": np.asarray([0, 5])}), "do not rise from 0 to 0"),
     ):
-        with pytest.raises(DataError, match=message) as told:
+        with pytest.raises(DataError, match=message) as raised:
             jgd.load(torch_save(tmp_path / "a.pt", content))
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(raised.value)
     whole = torch_save(tmp_path / "b.pt", data_of(**vars(graphs[3]))).read_bytes()
     (tmp_path / "c.pt").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"c\.pt") as told:
+    with pytest.raises(DataError, match=r"c\.pt") as raised:
         jgd.load(tmp_path / "c.pt")
-    assert "download" not in str(told.value)
+    assert "download" not in str(raised.value)
 
 
 # --- any table -------------------------------------------------------------------------------------------
@@ -829,6 +829,7 @@ CELLS = st.text(
 )
 
 
+@pytest.mark.long
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     texts=st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=12),
@@ -875,11 +876,11 @@ def test_mutants_of_tables_are_read_or_refused_in_one_line(tmp_path, data):
             content[at : at + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
     (tmp_path / "nodes.csv").write_bytes(nodes)
     (tmp_path / "edges.csv").write_bytes(edges)
-    told = ""
+    message = ""
     try:
         task = jgd.load(tmp_path)
     except DataError as error:
-        told = str(error)
+        message = str(error)
     else:
         assert np.isfinite(task.graph.nodes).all()
-    assert "\n" not in told
+    assert "\n" not in message

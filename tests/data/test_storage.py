@@ -294,6 +294,7 @@ except ValueError as error:
     return done.stdout
 
 
+@pytest.mark.long
 def test_small_pickles_take_little_memory():
     """Memo numbers, sizes that are promised, and parts that are used again and again."""
     assert restricted_loads(b"\x80\x02Nr\xff\xff\xff\xff0]q\x00.") == []
@@ -320,6 +321,7 @@ def test_small_pickles_take_little_memory():
         )
 
 
+@pytest.mark.long
 def test_deep_pickles_do_not_recurse():
     """The hash of a tuple in a tuple in a tuple ... ends the process."""
     for content in (b"]" * 10**5 + b"a" * (10**5 - 1) + b".", b")" + b"\x85" * 10**5 + b"."):

@@ -56,6 +56,7 @@ def test_spaces_have_each_pipeline_once_and_nothing_without_use():
         auto.space(("dk",))
 
 
+@pytest.mark.long
 def test_objectives_are_what_the_pipeline_says():
     k1, k2, k3 = jax.random.split(KEY, 3)
     s, t = (
@@ -295,6 +296,7 @@ TASK = blobs()
 TEACHER = random_teacher()
 
 
+@pytest.mark.long
 def test_trials_are_offline_distillation():
     run = auto.trials(NET, TEACHER, TASK, TX, key=KEY, batch=10)
     soft = np.asarray([0.0, 0.5, 1.0])
@@ -307,6 +309,7 @@ def test_trials_are_offline_distillation():
     np.testing.assert_allclose(found[1] * base, accuracy(net(TASK.x[val]).logits, labels), atol=1e-6)
 
 
+@pytest.mark.long
 def test_trials_with_hidden_states_augmentation_and_seeds():
     run = auto.trials(NET, TEACHER, TASK, TX, key=KEY, batch=10, seeds=2)
     p = Pipeline("dist", "pkd", "last", ("mixup", "gaussian-noise"))

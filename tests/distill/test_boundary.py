@@ -41,6 +41,7 @@ def changed(**fields):
 # --- teachers -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_outputs_that_are_known_teach_as_their_network_does(tmp_path):
     teacher = random_teacher()
     out = predict(teacher, TASK)
@@ -58,6 +59,7 @@ def test_outputs_that_are_known_teach_as_their_network_does(tmp_path):
         assert distance(expected.params, go(teacher=known).params) < 1e-5
 
 
+@pytest.mark.long
 def test_known_embeddings_teach_too():
     teacher = random_teacher()
     hint = weighted(hint=(1.0, term(losses.hint, at="embedding", adapt=lambda s, t: nn.Dense(t.shape[-1]))))
@@ -74,6 +76,7 @@ def test_known_embeddings_teach_too():
     assert distance(one.params, other.params) < 1e-4
 
 
+@pytest.mark.long
 def test_known_outputs_of_nodes_and_on_validation_examples():
     task = contextual_sbm(num_nodes=60, num_classes=3, num_features=6, mean_degree=6, signal=2.0)
     logits = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
@@ -102,6 +105,7 @@ def test_known_outputs_of_nodes_and_on_validation_examples():
     assert distance(one.params, other.params) < 1e-5
 
 
+@pytest.mark.long
 def test_known_outputs_score_beside_a_student():
     teacher = random_teacher()
     logits = np.asarray(teacher(TASK.x).logits)
@@ -137,9 +141,9 @@ def test_known_outputs_score_beside_a_student():
     ],
 )
 def test_what_cannot_teach_is_told_in_one_line(teacher, message):
-    with pytest.raises(ValueError, match=message) as told:
+    with pytest.raises(ValueError, match=message) as raised:
         offline(NET, teacher, KD, TX, **SHORT)(KEY, TASK)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_known_outputs_and_changed_inputs_exclude_each_other(tmp_path):
@@ -157,6 +161,7 @@ def test_known_outputs_and_changed_inputs_exclude_each_other(tmp_path):
         as_teacher(tmp_path / "two.npz")
 
 
+@pytest.mark.long
 def test_an_nnx_module_learns_and_teaches():
     class Net(nnx.Module):
         def __init__(self, rngs):
@@ -189,6 +194,7 @@ def test_a_model_of_bare_logits_learns():
 # --- what is called -------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_seed_is_a_key():
     assert distance(go(key=0).params, go(key=KEY).params) == 0
     chain = generations(NET, KD, TX, 2, **SHORT)
@@ -197,6 +203,7 @@ def test_a_seed_is_a_key():
         go(key=-1)
 
 
+@pytest.mark.long
 def test_a_distilled_network_knows_its_inputs():
     student = go(seeds=2)
     assert [tuple(e.shape) for e in student.example] == [(4,)]
@@ -215,6 +222,7 @@ def test_a_distilled_network_knows_its_inputs():
             predict(one, wrong)
 
 
+@pytest.mark.long
 def test_pixels_are_scaled_alike_everywhere():
     pixels = np.random.default_rng(0).integers(0, 256, (60, 2, 2, 1)).astype(np.uint8)
     task = changed(x=pixels)
@@ -250,6 +258,7 @@ def test_other_tasks_are_refused():
 # --- labels ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_without_labels_a_teacher_is_enough():
     bare = changed(y=None)
     assert distance(go(task=bare).params, go().params) == 0  # labels are not looked at
@@ -276,6 +285,7 @@ def _fault(ctx):
 _broken = weighted(own=(1.0, _fault))
 
 
+@pytest.mark.long
 def test_unknown_labels_count_nowhere():
     """In each split the examples without a label can as well not be in it."""
     hole = np.where(np.arange(60) % 4 == 1, -1, TASK.y)
@@ -306,6 +316,7 @@ def squares(outputs, targets):
     return jnp.mean((outputs - targets.reshape(outputs.shape)) ** 2, -1)
 
 
+@pytest.mark.long
 def test_numbers_are_selected_by_the_objective_or_a_metric():
     """The rate explodes after sixty steps: selection must return what was there before."""
     import optax
@@ -338,6 +349,7 @@ def test_numbers_are_selected_by_the_objective_or_a_metric():
         scratch(NET, TX, metric=metric)
 
 
+@pytest.mark.long
 def test_targets_that_are_no_classes_have_scores_of_their_own():
     x = np.asarray(TASK.x)
     task, net = numbers(), random_teacher(Perceptron(1, (8,)))

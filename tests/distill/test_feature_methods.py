@@ -107,6 +107,7 @@ def test_stages_and_parts_add_up():
     np.testing.assert_allclose(metrics["rkd"], 25 * parts[0] + 50 * parts[1], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_no_gradient_reaches_the_teacher_and_all_reach_the_student():
     s, t = outputs(0), outputs(1)
     objective = together(ALL)
@@ -125,6 +126,7 @@ def test_no_gradient_reaches_the_teacher_and_all_reach_the_student():
             assert np.any(np.asarray(leaf) != 0), name
 
 
+@pytest.mark.long
 def test_examples_that_do_not_count_change_nothing():
     """Of objectives whose networks do not normalise over the batch."""
     some = together({k: ALL[k] for k in (*PLAIN, "cc", "neighbours", "vid")})
@@ -243,6 +245,7 @@ def test_later_stages_of_ofd_count_more():
     np.testing.assert_allclose(loss, 0.5 * metrics["0"] + metrics["1"], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_a_review_reads_stages_from_above_and_not_from_below():
     net = f._Review(4, ((4, 4, 3), (2, 2, 5), (1, 1, 6)))
     maps = tuple(jax.random.normal(KEY, (2, n, n, c)) for n, c in ((8, 2), (4, 3), (1, 5)))
@@ -313,6 +316,7 @@ def hierarchical(s, t):
     return total / weight
 
 
+@pytest.mark.long
 def test_a_review_is_its_formula_with_attention():
     """Against NumPy in float64: maps that grow and shrink, gates that open and close."""
     student = outputs(0, widths=(3, 4, 5), sizes=(8, 4, 4, 2))
@@ -456,6 +460,7 @@ def teacher():
     return scratch(WIDE, TX, steps=80, batch=20)(KEY, PICTURES)
 
 
+@pytest.mark.long
 def test_a_student_behind_the_teachers_classifier(teacher):
     net = simkd.reusing(SLIM, teacher, at="stage2")
     student = offline(net, teacher, simkd.simkd("stage2"), TX, steps=150, batch=20)(KEY, PICTURES)
@@ -512,6 +517,7 @@ def test_students_learn_beside_their_networks(teacher):
     assert np.mean(np.argmax(student(PIXELS).logits, -1) == PICTURES.y) > 0.85
 
 
+@pytest.mark.long
 def test_a_step_lowers_for_every_platform(teacher):
     data = source(KEY, PICTURES, {}, {"teacher": teacher})._replace(order=jnp.zeros(()))
     more = together(

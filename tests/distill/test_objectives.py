@@ -214,6 +214,7 @@ def crd_context(s, t, index):
     return context(s, t, data=data, index=index, targets=data.train.targets[index])
 
 
+@pytest.mark.long
 def test_banks_hold_unit_vectors_of_the_examples_that_were_seen():
     index = jnp.arange(12)
     ctx = crd_context(outputs(0), outputs(1, width=6), index)
@@ -317,6 +318,7 @@ def test_crd_needs_an_index_and_all_examples():
 # --- MI-α ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_bound_is_that_of_its_critics():
     s, t = outputs(0), outputs(1, width=6)
     ctx = context(s, t)
@@ -341,6 +343,7 @@ def test_hidden_states_of_tokens_are_averaged():
     np.testing.assert_allclose(value(by_token, context(s, t))[0], value(by_mean, context(s, t))[0], rtol=1e-5)
 
 
+@pytest.mark.long
 def test_information_is_found_where_there_is_some():
     """Critics learn more from a student that knows its teacher than from one that does not."""
     rng = np.random.default_rng(0)
@@ -374,6 +377,7 @@ def test_information_is_found_where_there_is_some():
 # --- TRG ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_student_with_the_teachers_tokens_has_no_relation_to_learn():
     same = outputs(0, tokens=(4, 5))
     _, _, parts = value(trg.trg(drawn=2, neighbours=3), context(same, same))
@@ -409,6 +413,7 @@ def test_the_head_of_a_network_is_found_from_its_outputs():
     np.testing.assert_allclose(lelp.head(out.embedding, out.logits)[alive], kernel[alive], atol=1e-3)
 
 
+@pytest.mark.long
 def test_a_student_of_subclasses_answers_with_classes():
     model = lelp.subclassed(Perceptron(6, (8,)), 3, temperature=2.0)
     params, state = model.init(KEY, TASK.x[:2])
@@ -421,6 +426,7 @@ def test_a_student_of_subclasses_answers_with_classes():
     )
 
 
+@pytest.mark.long
 def test_lelp_fits_once_and_its_targets_are_those_of_the_teacher():
     teacher = scratch(TALL, TX, steps=60, batch=20)(KEY, TASK)
     recipe = offline(
@@ -444,6 +450,7 @@ LEARNERS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LEARNERS)
 def test_students_learn_with(name):
     teacher = as_tokens(TALL)
@@ -454,6 +461,7 @@ def test_students_learn_with(name):
     assert np.mean(np.argmax(student(TASK.x).logits, -1) == TASK.y) > 0.85
 
 
+@pytest.mark.long
 def test_bd_kd_trains_both():
     found = online({"model": NET, "teacher": TALL}, logits.bd_kd(), TX, steps=120, batch=20)(KEY, blobs())
     for net in found.values():

@@ -32,6 +32,7 @@ def value(out, step, **settings):
     return loss, metrics
 
 
+@pytest.mark.long
 def test_the_gate_mixes_branches_and_one_of_them_answers():
     apply, params, state = bound(one.Branched(NET, BRANCH))
     out, _ = apply(params, state, X)
@@ -45,6 +46,7 @@ def test_the_gate_mixes_branches_and_one_of_them_answers():
     np.testing.assert_array_equal(answer.logits, answer.taps["ensemble"])
 
 
+@pytest.mark.long
 def test_the_loss_is_that_of_all_branches():
     apply, params, state = bound(one.Branched(NET, BRANCH, count=2))
     out, _ = apply(params, state, X)
@@ -75,6 +77,7 @@ def test_equal_branches_teach_each_other_nothing_and_are_not_taught_backwards():
     assert all(np.all(np.asarray(g) == 0) for g in jax.tree.leaves(jax.grad(taught)(params["Dense_0"])))
 
 
+@pytest.mark.long
 def test_branches_learn_and_their_ensemble_is_no_worse():
     net = one.Branched(NET, BRANCH)
     student = scratch(net, optax.adam(1e-2), one.one(ramp_steps=60), steps=120, batch=20)(KEY, TASK)

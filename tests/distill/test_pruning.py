@@ -36,6 +36,7 @@ def gradient(y=Y, teacher=T, **settings):
     return jax.grad(lambda s: losses.mean(losses.hinton_loss(s, teacher, y, **settings)))(S)
 
 
+@pytest.mark.long
 def test_without_the_teacher_it_is_cross_entropy_and_with_it_alone_needs_no_labels():
     plain = jax.grad(lambda s: losses.mean(losses.cross_entropy(s, Y)))(S)
     np.testing.assert_array_equal(gradient(alpha=0.0), plain)
@@ -238,6 +239,7 @@ def seen():
     return probes.probes(KEY, NET, NOISY, TX, members=4, steps=60, batch=10, folds=2)
 
 
+@pytest.mark.long
 def test_wrong_labels_are_hard(seen):
     y = probes.labelled(NOISY).targets
     for score in (
@@ -263,6 +265,7 @@ def test_folds_leave_every_example_out_equally_often(seen):
     assert not (held[0] == held[2]).all()
 
 
+@pytest.mark.long
 def test_gradient_norms_are_those_of_each_example_alone(seen):
     data = probes.labelled(NOISY)
     found = pruning.grand(seen.nets, data, batch=7)
@@ -321,6 +324,7 @@ def test_probes_lower_everywhere(platform):
     assert jax.export.export(jax.jit(run), platforms=[platform])(*shapes).out_avals[0].shape == (2,)
 
 
+@pytest.mark.long
 def test_distilling_from_a_pruned_set():
     task = blobs(300, noise=1.2, labelled=200)
     teacher = scratch(NET, TX, steps=200, batch=32)(KEY, task)
@@ -396,6 +400,7 @@ def test_a_teacher_of_all_has_less_bias_and_variance_collapses(wide):
     assert whole.variance < 0.3 * same.variance < same.variance < none.variance
 
 
+@pytest.mark.long
 def test_the_best_weight_falls_from_small_sets_to_none_for_the_whole(wide):
     fractions = (0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
     truth, x = jnp.asarray(TRUTH), jnp.asarray(X)
@@ -414,6 +419,7 @@ def test_the_best_weight_falls_from_small_sets_to_none_for_the_whole(wide):
     assert all(b < a for a, b in pairwise(best))
 
 
+@pytest.mark.long
 def test_it_is_the_ridge_of_kernels(rng, wide):
     y = X @ TRUTH + rng.normal(size=N)
     kept, alpha, new = first(0.3), 0.7, rng.normal(size=(5, D))

@@ -126,6 +126,7 @@ MIXED = SHARE[:, None] * jax.nn.one_hot(ONE, 4) + (1 - SHARE)[:, None] * jax.nn.
 LABELLED = ["dkd_loss", "nkd_loss", "pld_loss", "listmle", "p_listmle", "hinton_loss", "mix_kd_loss"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", LABELLED)
 def test_the_loss_of_mixed_labels_is_the_mixture_of_their_losses(name):
     loss = getattr(losses, name)
@@ -144,6 +145,7 @@ def test_the_loss_of_mixed_labels_is_the_mixture_of_their_losses(name):
         assert loss(S, T, unknown)[0] == 0
 
 
+@pytest.mark.long
 def test_ensembles_take_mixed_labels():
     k = jnp.stack([S, T, S - T])
     for function in (losses.best_logits, losses.min_logits, losses.general_weights, losses.linear_weights):
@@ -154,12 +156,14 @@ def test_ensembles_take_mixed_labels():
     np.testing.assert_allclose(losses.min_logits(k, MIXED), (k - target[..., None]).min(0), rtol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["dkd", "pld"])
 def test_students_learn_from_mixed_examples(name):
     student = go(getattr(distill, name)(), augment=mixup(), steps=100)
     assert np.isfinite(np.asarray(student(TASK.x).logits)).all()
 
 
+@pytest.mark.long
 def test_mixed_examples_are_none_of_the_memory():
     """A bank or a table of each example would be given what belongs to others."""
     batch = Examples((jnp.ones((6, 4)),), jnp.arange(6) % 3, None, jnp.arange(6))

@@ -86,6 +86,7 @@ def test_a_term_counts_the_examples_that_it_is_on():
         apply(term(gap, on="unlabelled"), context())
 
 
+@pytest.mark.long
 def test_masks_stay_with_their_examples():
     """Of a part of the examples, of mixed ones (which are in a mask where both are), and of a node task."""
     rng = np.random.default_rng(0)
@@ -102,6 +103,7 @@ def test_masks_stay_with_their_examples():
         np.testing.assert_array_equal(where, getattr(task, name))
 
 
+@pytest.mark.long
 def test_a_mean_teacher_of_a_graph_counts_unlabelled_nodes():
     task = contextual_sbm(num_nodes=30, num_classes=3, num_features=3, mean_degree=4)
     goal = weighted(ce=(1.0, supervised()), past=(5.0, mean_teacher(gap, on="unlabelled")))

@@ -35,6 +35,7 @@ def comparison():
     return result
 
 
+@pytest.mark.long
 def test_metrics(comparison):
     """The schema of ``metrics.json``, with nothing in it that JSON cannot say."""
     metrics = json.loads(comparison.recorded(command="jgd condense", seed=4).json())

@@ -33,6 +33,7 @@ def found():
     return comparison
 
 
+@pytest.mark.long
 def test_rows_and_metrics(found):
     rows = {row["name"]: row for row in found.rows}
     assert list(rows) == ["full set", "mirage", "random"]
@@ -66,6 +67,7 @@ def test_settings_by_dataset_and_refusals():
         METHODS.official("mirage", "DD", per_class=3)
 
 
+@pytest.mark.long
 def test_command(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("jgd.cli.job.load_with_notes", lambda name, **_: (TASK, []))
     out = tmp_path / "run"

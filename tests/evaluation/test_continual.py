@@ -137,6 +137,7 @@ def test_errors():
 # --- what is seen ---------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_condensers_see_new_classes_only(found):
     result, tasks, stages = found["memory"]
     assert result.groups == GROUPS

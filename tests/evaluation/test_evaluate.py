@@ -55,6 +55,7 @@ def score():
 # --- forms of the call --------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_reproducible(score):
     equal(score, gcn(SMALL))
     other = gcn(SMALL, key=jax.random.key(8))
@@ -81,6 +82,7 @@ def test_full_graph():
     equal(full, gcn(TASK))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["sage", "gat"])  # that read a condensed graph each in its own way
 def test_other_networks(name):
     """Sets with and without edges, normalised and not, which run at once; inductively."""
@@ -128,6 +130,7 @@ def examples(graph, labels, mask):
     return Examples(inputs, jnp.asarray(labels), jnp.asarray(mask, jnp.float32))
 
 
+@pytest.mark.long
 def test_all_labelled_nodes_equal_the_training_subgraph():
     """Check 11: a selection of 100 % is training on the subgraph of the training nodes."""
     small = jgd.condense.degree(label_ratio=1.0)(KEY, TASK)
@@ -167,6 +170,7 @@ def test_validation_nodes_select_and_test_nodes_do_not():
     close(val.val[0], val.curve.max(), atol=1e-6)
 
 
+@pytest.mark.long
 def test_inductive_splits_do_not_see_each_other():
     """Edges between the splits do not matter."""
     part = np.where(TASK.train, 0, np.where(TASK.val, 1, 2))
@@ -332,6 +336,7 @@ def test_networks_in_place_of_names(score):
     equal(numbers(evaluate(SMALL, TASK, networks=[net], seeds=2, key=KEY, config=QUICK)[net]), score)
 
 
+@pytest.mark.long
 def test_trained_networks_are_those_that_are_tested(score):
     """And those of the whole graph are another kind of data, with the same result."""
     full = gcn(TASK)
@@ -348,6 +353,7 @@ def test_trained_networks_are_those_that_are_tested(score):
     assert not all(np.array_equal(a, b) for a, b in zip(*leaves, strict=True))
 
 
+@pytest.mark.long
 def test_thresholded_networks(score):
     """Weights below the threshold are no edges for the networks that the config names."""
     size = len(SMALL.targets)

@@ -55,6 +55,7 @@ def score():
 # --- forms of the call ----------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_scores(score):
     same(score, gin(SMALL))
     same(score, numbers(jgd.evaluate(SMALL, TASK, seeds=2, key=KEY, config=QUICK)["gin"]))
@@ -75,6 +76,7 @@ def test_several_sets(score):
     same(numbers(found["a"]["gin"]), score)
 
 
+@pytest.mark.long
 @pytest.mark.filterwarnings("ignore:Random was asked for 2000 graphs")
 def test_training_graphs():
     """The training split in mini-batches, and as the one batch it is where it fits."""
@@ -105,6 +107,7 @@ def test_networks(name):
 # --- against training by hand -----------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_by_hand(score):
     """One network at a time, scored by scikit-learn."""
     net = network("gin", TASK, QUICK)
@@ -129,6 +132,7 @@ def test_by_hand(score):
     close(score.test, (logits.argmax(-1) == truth).mean(1), atol=1.1 / len(truth))
 
 
+@pytest.mark.long
 def test_validation_selects(score):
     same = copy.copy(TASK)
     same.__dict__["test"] = TASK.val  # which no task that is made as it should be has
@@ -158,6 +162,7 @@ def dense(small, slots=14, extra=0):
     return replace(small, data=DenseGraphs(x=x, adj=adj, mask=mask))
 
 
+@pytest.mark.long
 def test_dense_graphs(score):
     """Nonzero weights are edges, masked nodes are not there."""
     near(gin(dense(SMALL)), score)
@@ -185,6 +190,7 @@ def test_direction_of_dense_weights():
     assert (graph.senders.tolist(), graph.receivers.tolist(), graph.edges.tolist()) == ([1], [2], [0.5])
 
 
+@pytest.mark.long
 def test_stored_structure():
     """Weights that are normalised already are not normalised again; without structure there is A' = I."""
 
@@ -240,6 +246,7 @@ def test_prescribed_training():
     same(gin(mine), gin(SMALL, config=replace(QUICK, steps=10)))
 
 
+@pytest.mark.long
 def test_more_classes():
     three = two_hops(48)
     labels = np.arange(48) % 3

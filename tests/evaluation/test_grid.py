@@ -53,6 +53,7 @@ def finished(tmp_path_factory):
     )
 
 
+@pytest.mark.long
 def test_rows_tell_of_all_cells(finished):
     found, _, said = finished
     rows = found.rows()
@@ -127,6 +128,7 @@ def test_it_continues_where_it_ended(finished, tmp_path):
     assert not [p for p in tmp_path.iterdir() if p.suffix == ".part"]
 
 
+@pytest.mark.long
 def test_methods_that_fail_leave_a_cell_that_says_so(tmp_path):
     said = []
     methods = {"moody": Moody(), "mean": Average(hops=1)}

@@ -41,6 +41,7 @@ def score(small, task, config=QUICK, **options):
     )
 
 
+@pytest.mark.long
 def test_subsets_of_arrays_are_scored(task):
     """All examples, and coresets of them; a linear model in float64 is about as good as all."""
     x, y = np.asarray(task.x, np.float64), task.y
@@ -81,6 +82,7 @@ def test_weights_and_targets_of_arrays_count(task):
     assert drawn.loss[-1] < 0.7
 
 
+@pytest.mark.long
 def test_a_prescribed_augmentation_changes_the_batches(task):
     """Noise without scale changes nothing; a lot of it leaves nothing to learn; other kinds refuse it."""
     small = Random(per_class=6)(KEY, task)
@@ -112,6 +114,7 @@ def test_pixels_are_scaled_alike_everywhere(rng):
     np.testing.assert_allclose(left.test, right.test, atol=0.03)
 
 
+@pytest.mark.long
 def test_test_examples_are_read_in_pieces(rng):
     """More examples than fit into one piece, of a number that pieces do not divide."""
     many = blobs(rng, count=1373)
@@ -126,6 +129,7 @@ def test_test_examples_are_read_in_pieces(rng):
     np.testing.assert_allclose(score(Random(per_class=5)(KEY, many), many).test, right, atol=1e-6)
 
 
+@pytest.mark.long
 def test_comparison_and_grid_of_arrays(task):
     options = {"seeds": 2, "networks": ("mlp-16",), "config": QUICK, "key": KEY}
     found = compare(Herding(per_class=3), task, method="herding", **options)

@@ -132,6 +132,7 @@ def arguments(task, pairs, change):
     return jnp.asarray(change, jnp.float32), (i, j), edges, x, labels, jnp.asarray(task.test), net
 
 
+@pytest.mark.long
 def test_the_slope_is_that_of_changing_the_graph():
     """Against networks on graphs whose adjacency was changed, by differences."""
     task = weighted(TASK)
@@ -178,6 +179,7 @@ def harm():
     }
 
 
+@pytest.mark.long
 def test_the_attack_harms_more_than_chance(harm):
     """And networks other than the one it was made for."""
     clean, chance = (harm["more edges"][rate]["gcn"].mean() for rate in (0.0, 0.3))
@@ -239,6 +241,7 @@ def test_evasion_equals_the_evaluator_on_clean_data(harm):
     close(harm["more edges"][0.0]["gcn"], clean.seeds(), atol=1.1 / TASK.test.sum())
 
 
+@pytest.mark.long
 def test_poisoning():
     recipe = jgd.condense.average(label_ratio=0.5, hops=2)
     seen = []

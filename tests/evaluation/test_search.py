@@ -89,6 +89,7 @@ def test_orders():
     assert np.isnan(by_hand([0.5], [0.5], [0.5]).kendall)
 
 
+@pytest.mark.long
 def test_search(compilations):
     """The scores are those of `evaluate`; a good network is told from a useless one on both graphs."""
     nets = (Architecture("gcn", 8, dropout=0.0), Architecture("sgc", hops=2), Architecture("sgc", hops=0))

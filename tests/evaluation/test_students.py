@@ -35,6 +35,7 @@ def comparison():
     return compare_students(objectives, NET, teacher, TASK, TX, seeds=2, steps=40, batch=20)
 
 
+@pytest.mark.long
 def test_scores_are_their_definitions():
     net, teacher = network(0), network(1)
     found = classified(net, TASK, teacher=teacher)
@@ -48,6 +49,7 @@ def test_scores_are_their_definitions():
     np.testing.assert_allclose(found.divergence, np.mean((np.exp(log_p) * (log_p - log_q)).sum(1)), rtol=1e-4)
 
 
+@pytest.mark.long
 def test_scores_can_be_read():
     one, both = network(0), jax.tree.map(lambda *leaves: jnp.stack(leaves), network(0), network(1))
     alone = classified(one, TASK)
@@ -66,6 +68,7 @@ def test_several_networks_are_scored_one_by_one():
     assert logits_on(nets, TASK, several=True).shape == (2, 20, 3)
 
 
+@pytest.mark.long
 def test_of_a_graph_only_the_nodes_of_the_split_count():
     task = contextual_sbm(num_nodes=40, num_classes=3, num_features=4, mean_degree=4, signal=2.0)
     for net in (GCN(3, hidden=4), MLP(3, hidden=4)):
@@ -77,6 +80,7 @@ def test_of_a_graph_only_the_nodes_of_the_split_count():
         np.testing.assert_allclose(classified(bound, task).accuracy, right[test].mean(), rtol=1e-6)
 
 
+@pytest.mark.long
 def test_a_comparison_scores_all_students(comparison):
     assert [row["name"] for row in comparison.rows] == ["teacher", "labels", "wide <b>"]
     for row in comparison.rows[1:]:

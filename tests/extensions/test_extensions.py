@@ -43,6 +43,7 @@ def bags(rng):
     return toy_kind.BagTask(x.astype(np.float32), labels.astype(np.int32), num_classes=3, **masks)
 
 
+@pytest.mark.long
 def test_a_method_is_found_by_its_name():
     small = jgd.condense.class_medians()(KEY, NODES)
     assert small.provenance["method"] == "class-medians"
@@ -65,6 +66,7 @@ def test_the_command_line_lists_all_of_them(capsys):
     assert "label_ratio" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_an_objective_is_compared():
     task = jgd.load("digits-images")
     options = {"objectives": ("ce", "toy-mse"), "steps": 12, "batch": 32, "seeds": 2, "examples": 100}
@@ -72,6 +74,7 @@ def test_an_objective_is_compared():
     assert [row["name"] for row in found.rows] == ["teacher", "ce", "toy-mse"]
 
 
+@pytest.mark.long
 def test_a_kind_of_data_is_evaluated_and_compared(bags):
     assert kind_of(bags) is toy_kind.BAGS
     config = EvalConfig(steps=80, batch_size=16, learning_rate=0.02, select_every=40)

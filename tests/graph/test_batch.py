@@ -86,6 +86,7 @@ def test_too_small_budgets():
         pad([sparse], Budget(64, 64, 2))
 
 
+@pytest.mark.long
 def test_results_equal_those_of_single_graphs_with_few_compilations():
     compiled = []
 

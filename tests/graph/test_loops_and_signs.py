@@ -40,6 +40,7 @@ def test_remaining_loops():
     np.testing.assert_array_equal(operator(identity(3), self_loops="remaining").values, np.ones(3))
 
 
+@pytest.mark.long
 def test_attention_counts_a_loop_once():
     """GAT is the same on a graph with its loops, without them, with one of weight 0, sparse and dense."""
     ends = np.asarray([[0, 1], [1, 0], [1, 2], [2, 1], [3, 0]])

@@ -172,6 +172,7 @@ def test_transposed_pattern_with_heads():
     assert a.T.mask.shape == a.T.values.shape == (3, 2, 4)
 
 
+@pytest.mark.long
 def test_softmax_of_large_scores_and_no_edges():
     sparse, dense = BOTH["square"]
     scores = jnp.full(len(sparse.values), 1e4)
@@ -270,6 +271,7 @@ def test_weights_of_a_graph():
         operator(GRAPH._replace(edges=np.ones((9, 4))))
 
 
+@pytest.mark.long
 def test_gradient_through_normalisations():
     """A learned adjacency: the sparse and dense gradients agree, and with finite differences."""
     w = normal(13, N, N) * jnp.asarray(ADJACENCY != 0)

@@ -115,6 +115,7 @@ def test_any_structure(edges):
     close(np.vdot(forward, y), np.vdot(transposed, x), atol=1e-4)  # <Ax, y> = <x, A'y>
 
 
+@pytest.mark.long
 def test_without_jit():
     v, x, y = normal(5, E, 2), normal(6, N, 2, 2), normal(7, M, 2, 2)
     with jax.disable_jit():
@@ -354,6 +355,7 @@ def derivatives(loss, v, x, y, dv, dx):
     }
 
 
+@pytest.mark.long
 def test_derivatives_equal_those_of_segment_sum():
     arguments = (
         *(normal(30, E, 2), normal(31, N, 2, 2), normal(32, M, 2, 2)),
@@ -495,6 +497,7 @@ SHARDED = """
 """
 
 
+@pytest.mark.long
 def test_shards_equal_a_single_device():
     environment = {
         **os.environ,

@@ -30,6 +30,7 @@ def test_two_hops_are_unbiased():
     assert found.std() > 0.05  # it does draw
 
 
+@pytest.mark.long
 def test_edges_are_edges_and_shapes_are_static():
     tree, index = sample_tree(KEYS[0], A, SEEDS, (3, 2))
     assert tree.shape == (4 + 12 + 24,) * 2
@@ -45,6 +46,7 @@ def test_edges_are_edges_and_shapes_are_static():
     close(tree.T @ x, np.asarray(tree.todense()).T @ x, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.long
 def test_rows_with_one_nonzero_are_exact_and_rows_without_are_zero():
     chain = from_coo(np.arange(1, 5), np.arange(4), np.full(4, 0.5, np.float32), shape=(5, 5))
     x = jnp.arange(5.0)[:, None]

@@ -247,6 +247,7 @@ def test_standardize():
         close(kd(jnp.asarray(z), zt, transform=standardize), kd(jnp.asarray(z), zt), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_deviations_that_vanish():
     flat = jnp.zeros((2, C)).at[1].set(3.0)
     value, grads = jax.value_and_grad(lambda s: kd(s, T[:2], transform=standardize).sum())(flat)
@@ -367,6 +368,7 @@ def test_dkd():
     close(dkd_jit(S[:, :2], T[:, :2], Y % 2), kd(S[:, :2], T[:, :2]), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 def test_nkd():
     y = np.asarray(Y)
     for temperature, gamma in ((1.0, 1.5), (3.0, 3.5)):

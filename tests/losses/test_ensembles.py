@@ -98,6 +98,7 @@ def test_linear_weights(scale):
     assert cost(weights) < cost(np.full(K, 1 / K)) - 1e-4
 
 
+@pytest.mark.long
 def test_linear_weights_of_masks_and_experts():
     where = np.arange(B) < 25
     masked = linear_weights(Z.at[:, 30].set(jnp.nan), LABELS, where=jnp.asarray(where))
@@ -109,6 +110,7 @@ def test_linear_weights_of_masks_and_experts():
     assert not jax.grad(lambda z: linear_weights(z, LABELS)[0])(Z).any()
 
 
+@pytest.mark.long
 def test_general_weights(rng):
     errors = (scipy.special.softmax(LOGITS, -1) - np.eye(C)[Y]).reshape(K, -1)
     inverse = np.linalg.inv(errors @ errors.T)

@@ -245,6 +245,7 @@ def learned(key, information, alphas, steps, size=64, width=256):
     return np.asarray(jax.jit(jax.vmap(train))(f32(alphas)))
 
 
+@pytest.mark.long
 def test_learned_critic():
     values = learned(jax.random.key(1), 6.0, [0.5, 0.9, 1.0], steps=200, width=32).mean(1)
     assert (values > 1).all()

@@ -66,6 +66,7 @@ def test_pld_and_its_gradient(tau):
     close(grads.sum(-1), 0, atol=1e-10)
 
 
+@pytest.mark.long
 def test_teacher_ranking():
     found = np.asarray(teacher_ranking(jnp.asarray(T, jnp.float32), jnp.asarray(Y)))
     for i in range(B):
@@ -87,6 +88,7 @@ def test_cold_teachers():
         assert grads[i, Y[i]] == 0
 
 
+@pytest.mark.long
 def test_special_weights(rng):
     values, _ = both(lambda s, t, y: pld_loss(s, t, y, temperature=1e9), S, T, Y)
     uniform, _ = both(listmle, S, T, Y)
@@ -126,6 +128,7 @@ def test_flat_students_and_invariances(rng):
     assert (np.abs(both(pld_loss, 2 * S, T, Y)[0] - values) > 1e-2).all()
 
 
+@pytest.mark.long
 def test_convexity(rng):
     with jax.enable_x64(True):
         s, r, t = (jnp.asarray(x) for x in (S, rng.standard_normal((B, C)) * 3, T))
@@ -158,6 +161,7 @@ def test_convexity(rng):
         assert losses[2] < 1e-12
 
 
+@pytest.mark.long
 def test_weights_are_differentiable(rng):
     s, ranking, w = (
         jnp.asarray(S[0], jnp.float32),
@@ -191,6 +195,7 @@ def test_huge_logits(scale):
         close(grads[i], gradient64(np.float64(s[i]), ranking, weights), atol=2e-7 * max(20, scale))
 
 
+@pytest.mark.long
 def test_classes_ruled_out():
     """A class at -inf on either side, or on both, is as if it were not there."""
     gone = np.asarray([2, 5])
@@ -211,6 +216,7 @@ def test_classes_ruled_out():
     assert pld_loss(jnp.full(C, -jnp.inf), t[0], y[0]) == 0
 
 
+@pytest.mark.long
 def test_jit_and_vmap():
     s, t, y = jnp.asarray(S, jnp.float32), jnp.asarray(T, jnp.float32), jnp.asarray(Y)
     taus = jnp.asarray([0.5, 1.0, 4.0])

@@ -226,6 +226,7 @@ def test_sample_tokens():
         R.sample_tokens(jax.random.key(0), 3, 8, 9)
 
 
+@pytest.mark.long
 def test_context(rng):
     s, t = array(rng, 3, 5, 4), array(rng, 3, 5, 4)
 
@@ -352,6 +353,7 @@ LOCAL = jax.jit(
 )
 
 
+@pytest.mark.long
 def test_local_loss_and_its_gradient(rng):
     everything = jnp.ones(N, bool)
     (_, values), (gradient, to_teacher) = LOCAL(S, T, everything)
@@ -380,6 +382,7 @@ def test_local_loss_and_its_gradient(rng):
     assert LOCAL(S[order], S, everything)[0][0] > 0.1 * values.sum()  # only one of them permuted
 
 
+@pytest.mark.long
 def test_local_loss_without_some_nodes(rng):
     where = jnp.asarray(rng.random(N) < 0.6)
     count = int(where.sum())
@@ -408,6 +411,7 @@ def test_repeated_and_dead_tokens():
         assert jnp.isfinite(gradient).all()
 
 
+@pytest.mark.long
 def test_two_clusters(rng):
     c, n = 6, 12
     x = 1e-3 * array(rng, n, 3) + jnp.where(jnp.arange(n)[:, None] < c, 0.0, 100.0)
@@ -422,6 +426,7 @@ def test_two_clusters(rng):
     close(R.graph_kl(graph, other), 0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_node_infonce(rng):
     s, t = array(rng, N, 9), T
 
@@ -454,6 +459,7 @@ def test_node_infonce(rng):
     assert jnp.isfinite(gradient).all()
 
 
+@pytest.mark.long
 def test_settings_are_vmapped_and_nothing_is_compiled_twice(rng, compilations):
     @jax.jit
     def trg(key, s, t, tau):

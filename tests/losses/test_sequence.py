@@ -52,6 +52,7 @@ def chosen64(log_q=LOG_Q64):
     return np.take_along_axis(log_q, np.asarray(TOKENS)[..., None], -1)[..., 0]
 
 
+@pytest.mark.long
 def test_tokens():
     close(token_log_prob(S, TOKENS), chosen64(), rtol=1e-5)
     close(sft(S, TOKENS, where=WHERE), -chosen64() * np.asarray(WHERE), rtol=1e-5)
@@ -145,6 +146,7 @@ def test_named_token_losses():
     close(per_token, sequence_kd(S, T, temperature=2.0), rtol=1e-6)
 
 
+@pytest.mark.long
 def test_uld():
     wider = jnp.concatenate([T, T[..., :3] - 1], -1)
     p = -np.sort(-scipy.special.softmax(np.asarray(wider, np.float64), -1), -1)
@@ -172,6 +174,7 @@ def language(params):
 PARAMS = np.random.default_rng(2).standard_normal((2, 13, WORDS))
 
 
+@pytest.mark.long
 def test_chain_rule_of_sequences():
     with jax.enable_x64(True):
         p, q = (language(jnp.asarray(x)) for x in PARAMS)
@@ -316,6 +319,7 @@ def test_optimum_of_dpo_and_of_rewards(rng):
         assert (jax.jit(jax.vmap(value))(jnp.asarray(others)) < top).all()
 
 
+@pytest.mark.long
 def test_rrhf_and_pro(rng):
     p, r = rng.standard_normal((2, N, 4))
     log_probs, rewards = jnp.asarray(p, jnp.float32), jnp.asarray(r, jnp.float32)

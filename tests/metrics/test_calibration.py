@@ -100,6 +100,7 @@ def test_reliability():
     close(edge.share, [1, 0])
 
 
+@pytest.mark.long
 @settings(max_examples=20, deadline=None)
 @given(st.permutations(range(12)), st.integers(1, 4))
 def test_order_does_not_matter(order, ties):

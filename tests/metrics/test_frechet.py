@@ -69,6 +69,7 @@ def test_a_covariance_needs_examples(size, ddof):
         frechet_distance(y, y, ddof=2)
 
 
+@pytest.mark.long
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 12))
 def test_bound_by_the_within_cluster_variance(seed, k):

@@ -66,6 +66,7 @@ def test_classes(classes):
     assert np.isnan(one_vs_rest_auc(jnp.asarray(logits, jnp.float32), jnp.zeros(60, int)))
 
 
+@pytest.mark.long
 def test_unknown_labels_are_left_out():
     """A label of -1 counts as little as an example outside of ``where``."""
     rng = np.random.default_rng(0)

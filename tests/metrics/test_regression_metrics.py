@@ -21,6 +21,7 @@ def test_a_column_of_predictions_and_unknown_targets():
     np.testing.assert_allclose(r2_score(jnp.full(20, t.mean()), jnp.asarray(t)), 0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_multilabel_metrics_are_their_definitions():
     logits, labels = numbers(40, 4), (numbers(40, 4, seed=1) > 0.3).astype(int)
     labels[:, 3] = 1  # no ROC curve: left out

@@ -255,6 +255,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("net", SMALL, ids=lambda net: type(net).__name__)
 def test_networks(rng, net):
     """Taps are what they say, the head reads the embedding, batch statistics are kept, gradients arrive."""

@@ -255,6 +255,7 @@ def test_norms():
             close(still.embedding, relu(h / np.sqrt(1 + 1e-5)), atol=1e-4)
 
 
+@pytest.mark.long
 def test_readout():
     ids, weight = graph_ids(BATCH), jnp.ones(len(BATCH.n_node))
     a = operator(BATCH, **GIN.adjacency)
@@ -284,6 +285,7 @@ def test_impossible_networks():
         GAT(C, hidden=12, heads=8).init(jax.random.key(0), a, NODES)
 
 
+@pytest.mark.long
 def test_export():
     """One training step of a GCN on sparse graph and features, for every platform."""
     inputs = (operator(GRAPH, **GCN.adjacency), sparse_features(GRAPH.nodes))

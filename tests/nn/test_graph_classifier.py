@@ -33,6 +33,7 @@ TX = adam_l2(0.02, num_steps=8)
 # --- batches --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_batch_computes_what_single_graphs_do():
     """Whatever the padding and the company."""
     params, state = MODEL.init(KEY, *graph_examples(OWN, jnp.asarray([0]), 40, 80).inputs)
@@ -65,6 +66,7 @@ def test_draws_follow_the_weights():
     assert scipy.stats.chisquare(counts[:4], np.full(4, counts.sum() / 4)).pvalue < 1e-9
 
 
+@pytest.mark.long
 def test_sets_that_fit_are_one_batch():
     data, batches = graph_splits(OWN, VAL, batch_size=len(OWN.weights), steps=3, seed=0)
     assert batches is None
@@ -100,6 +102,7 @@ def test_lengths_are_checked():
 # --- training -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_weights_count_as_copies():
     """A graph of weight two trains as two of weight one."""
     twice = np.flatnonzero(TASK.train)
@@ -117,6 +120,7 @@ def test_weights_count_as_copies():
         close(left, right, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.long
 def test_export():
     """One step with its batch, for every platform."""
     data, batches = graph_splits(OWN, VAL, batch_size=8, steps=8, seed=0)

@@ -61,6 +61,7 @@ def test_dropout_off():
             drop(x, rate)
 
 
+@pytest.mark.long
 def test_dropout_in_networks():
     """A key and training together drop; the expectation is the prediction without (for a linear network)."""
     x = jnp.asarray(BAG[:30])
@@ -101,6 +102,7 @@ def test_features_for():
         features_for(graph._replace(nodes=None))
 
 
+@pytest.mark.long
 def test_classifier_keeps_the_best_on_validation_nodes():
     """The product is the first state with the highest validation accuracy, not the last one."""
     rng = np.random.default_rng(0)

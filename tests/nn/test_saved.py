@@ -1,4 +1,4 @@
-"""Networks on disk: every network of `jgd.nn` comes back bit for bit, and what is no such file is told."""
+"""Networks on disk: every network of `jgd.nn` comes back bit for bit, and what is no such file is refused."""
 
 import io
 import json
@@ -195,10 +195,10 @@ def test_other_networks_come_back_with_their_network(tmp_path):
         if student.example:
             x = np.ones((2, 4), np.float32)
             np.testing.assert_allclose(found(x).logits, student(x).logits, rtol=1e-6)
-        with pytest.raises(DataError) as told:
+        with pytest.raises(DataError) as raised:
             jgd.load_model(path, wrong)
-        assert first in str(told.value)
-        assert "\n" not in str(told.value)
+        assert first in str(raised.value)
+        assert "\n" not in str(raised.value)
 
 
 def test_a_setting_that_is_a_function_needs_the_network(tmp_path):
@@ -259,9 +259,9 @@ def test_damaged_and_other_files_are_told_in_one_line(tmp_path):
     whole = path.read_bytes()
 
     def refused(message):
-        with pytest.raises(DataError, match=message) as told:
+        with pytest.raises(DataError, match=message) as raised:
             jgd.load_model(path)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(raised.value)
 
     def with_changed(name, value):
         return lambda header, arrays: header.update({name: value})
@@ -326,24 +326,24 @@ def test_a_header_that_was_made_up_is_refused(tmp_path):
     ):
         path.write_bytes(whole)
         rewritten(path, forged(name, value))
-        with pytest.raises(DataError, match=message) as told:
+        with pytest.raises(DataError, match=message) as raised:
             jgd.load_model(path)
-        assert "\n" not in str(told.value)
+        assert "\n" not in str(raised.value)
 
 
 def test_every_changed_byte_is_noticed_or_changes_nothing(tmp_path):
     rng = np.random.default_rng(0)
     path = jgd.save(bound(Perceptron(3, (6,)), ROW), tmp_path / "net.npz")
     whole, before = path.read_bytes(), jgd.load_model(path)
-    told = []
+    messages = []
     for at in rng.integers(0, len(whole), 120):
         path.write_bytes(whole[:at] + bytes([whole[at] ^ (1 << rng.integers(8))]) + whole[at + 1 :])
         try:
             same(before, jgd.load_model(path))
         except DataError as error:
-            told.append(str(error))
-    assert not any("\n" in text for text in told)
-    assert len(told) > 60
+            messages.append(str(error))
+    assert not any("\n" in text for text in messages)
+    assert len(messages) > 60
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):

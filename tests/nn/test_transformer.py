@@ -55,6 +55,7 @@ def reference(p, tokens, heads=2):
     return x, pooled, dense(pooled, p["Linear_0"])
 
 
+@pytest.mark.long
 def test_against_numpy(params):
     outputs, _ = APPLY(params, {}, TOKENS, MASK)
     for row, length in enumerate((7, 5, 1)):
@@ -65,6 +66,7 @@ def test_against_numpy(params):
     assert np.isfinite(outputs.logits[3]).all()  # a text of padding only
 
 
+@pytest.mark.long
 def test_padding_changes_nothing(params):
     outputs, _ = APPLY(params, {}, TOKENS, MASK)
     other = jnp.where(MASK, TOKENS, 19)
@@ -109,6 +111,7 @@ def test_bad_inputs():
         from_linen(TextTransformer(3, 20, 8, 1, 3)).init(jax.random.key(0), TOKENS)
 
 
+@pytest.mark.long
 def test_vision(rng):
     """Digits cut into 16 tokens of 2 x 2 pixels, which move with their positions only."""
     model = from_linen(VisionTransformer(10, 2, width=16, depth=1, heads=2))

@@ -68,6 +68,7 @@ def test_kappa_values():
     close(kappa1(jnp.asarray(grid)), k1, atol=2e-7)
 
 
+@pytest.mark.long
 def test_kappa_gradients():
     """κ1' = κ0, κ0' is that of an angle; both are finite everywhere, twice."""
     grid = jnp.asarray([-1.0, -1 + 1e-7, -0.7, 0.0, 0.3, 0.999, 1 - 1e-7, 1.0, 1.0000001])
@@ -146,6 +147,7 @@ def wide(key, width, rounds):
     return sum(jnp.einsum("iab,jab->ij", j, j) for j in jacobian)
 
 
+@pytest.mark.long
 def test_wide_networks():
     """Check 8: the kernel is the limit of networks, within Monte-Carlo error that falls with the width."""
     for rounds, width, members in ((1, 4096, 4), (2, 512, 24)):

@@ -83,6 +83,7 @@ def test_one_cluster_for_each_point():
     close(found.centers[found.labels], BLOBS[:20], atol=1e-5)
 
 
+@pytest.mark.long
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6), st.integers(1, 24))
 def test_no_cluster_is_empty(seed, distinct):

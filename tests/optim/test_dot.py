@@ -90,6 +90,7 @@ def test_the_gradients_of_labels_and_teacher_come_apart():
     }
 
 
+@pytest.mark.long
 def test_a_student_trains_with_it_as_with_descent_where_the_momenta_are_one():
     rng = np.random.default_rng(0)
     y = np.arange(60) % 3

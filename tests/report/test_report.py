@@ -459,6 +459,7 @@ def compared(task, method="ours", **options):
     )  # fmt: skip
 
 
+@pytest.mark.long
 def test_page_of_condensed_nodes(small_task, tmp_path):
     comparison = compared(small_task).recorded(command="jgd condense toy", seed=7)
     source, page = render(tmp_path, comparison)
@@ -495,6 +496,7 @@ def test_page_of_condensed_nodes_without_edges_soft_labels_and_unknown_ones(smal
     assert figure.draw().axes[0].get_title(loc="left") == "Condensed nodes (no edges)"
 
 
+@pytest.mark.long
 def test_projection_keeps_the_distance_where_there_are_two_features(small_task):
     graph = small_task.graph
     task = replace(small_task, graph=graph._replace(nodes=np.asarray(graph.nodes)[:, :2]))

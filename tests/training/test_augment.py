@@ -37,6 +37,7 @@ def run(augment, given, key=KEY, classes=4):
     return augment.apply(key, STEP, given, classes)
 
 
+@pytest.mark.long
 def test_all_clean_is_a_permutation():
     given = batch()
     mixed = run(mixup(clean=1.0), given)
@@ -68,6 +69,7 @@ def test_exactly_so_many_stay_clean(seed, clean):
     assert (weights == 1).sum() == round(clean * 20)
 
 
+@pytest.mark.long
 def test_the_share_that_the_authors_leave_clean():
     """Drawn with replacement: 1 - (1 - 1/B)^int(0.9 B) of the batch, within three standard errors."""
     b, draws = 64, 400
@@ -83,6 +85,7 @@ def test_loss_weights_are_mixed_too():
     np.testing.assert_array_equal(run(mixup(), given).weights, 0)
 
 
+@pytest.mark.long
 def test_the_same_key_gives_the_same_batch_under_jit_and_vmap():
     given, augment = batch(), mixup(0.4, clean=0.5)
     one = run(augment, given)
@@ -93,6 +96,7 @@ def test_the_same_key_gives_the_same_batch_under_jit_and_vmap():
     assert np.abs(many[0] - many[1]).max() > 0.1
 
 
+@pytest.mark.long
 def test_cutmix_takes_a_rectangle_and_the_labels_in_proportion():
     rows = 10
     x = jnp.broadcast_to(jnp.arange(rows, dtype=float)[:, None, None, None], (rows, 8, 8, 1))
@@ -157,6 +161,7 @@ def test_texts_are_mixed_as_pairs_with_the_labels_shares():
         assert (share == 1).sum() == 3
 
 
+@pytest.mark.long
 def test_a_student_learns_from_mixed_texts():
     """The whole way: two Transformers of different widths, their own embeddings mixed."""
     rng = np.random.default_rng(0)
@@ -175,6 +180,7 @@ def test_a_student_learns_from_mixed_texts():
     assert np.mean(student(x[part >= 32]).logits.argmax(-1) == y[part >= 32]) > 0.9
 
 
+@pytest.mark.long
 def test_swapped_tokens_are_the_same_tokens_next_door():
     given = texts(rows=60)
     x, mask = map(np.asarray, given.inputs)
@@ -213,6 +219,7 @@ def test_augmentations_say_what_they_need():
         run(cutmix(), batch())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("bad", [{"alpha": 0.0}, {"clean": 1.5}])
 def test_impossible_mixtures_are_refused(bad):
     with pytest.raises(ValueError, match="alpha must be positive"):
