@@ -1,4 +1,4 @@
-"""The command that lists methods, objectives and networks."""
+"""The command that lists the catalogues: methods, objectives, networks and what else has a name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Methods"]
 
 @dataclass(frozen=True)
 class Methods:
-    """List methods, objectives and networks, or a method's settings.
+    """List methods, objectives, networks, augmentations, predictors and metrics, or a method's settings.
 
     Attributes:
       method: Name of the condenser whose settings are listed.
@@ -27,9 +27,12 @@ class Methods:
         del command
         from jgd.condense import METHODS
         from jgd.distill import OBJECTIVES
+        from jgd.evaluation import PREDICTORS
+        from jgd.metrics import METRICS
         from jgd.nn import NETWORKS
         from jgd.registry import Entry
         from jgd.report.table import listing
+        from jgd.training import AUGMENTATIONS
 
         def summary(entry: Entry) -> str:
             return entry.summary + (f" ({entry.paper})" if entry.paper else "")
@@ -43,12 +46,23 @@ class Methods:
             listing(["setting", "default"], rows)
             print(f"\nChange them by `jgd condense DATASET --method {entry.name} --set NAME=VALUE`.")
             return 0
-        rows = [[e.name, ", ".join(e.kinds), e.cost, summary(e)] for e in METHODS.entries()]
-        listing(["method", "data", "cost", "what it does"], rows, left=("data", "cost"))
-        print("\ncost: none is no training, seconds is one small network; of two CPU cores\n")
-        rows = [[e.name, summary(e)] for e in OBJECTIVES.entries()]
-        listing(["objective", "what `jgd distill` compares"], rows)
-        print()
-        rows = [[e.name, ", ".join(e.kinds), summary(e)] for e in NETWORKS.entries()]
-        listing(["network", "data", "what it is"], rows, left=("data",))
+        meanings = {
+            METHODS: "what it does",
+            OBJECTIVES: "what `jgd distill` compares",
+            NETWORKS: "what it is",
+            AUGMENTATIONS: "how batches are changed",
+            PREDICTORS: "what predicts in place of a network",
+            METRICS: "what it measures",
+        }
+        for catalog, meaning in meanings.items():
+            entries = catalog.entries()
+            columns = {"data": [", ".join(e.kinds) for e in entries], "cost": [e.cost for e in entries]}
+            columns = {name: cells for name, cells in columns.items() if any(cells)}
+            cells = ([e.name for e in entries], *columns.values(), [summary(e) for e in entries])
+            rows = [list(row) for row in zip(*cells, strict=True)]
+            if catalog is not METHODS:
+                print()
+            listing([catalog.what, *columns, meaning], rows, left=tuple(columns))
+            if "cost" in columns:
+                print("\ncost: none is no training, seconds is one small network; of two CPU cores")
         return 0

@@ -19,10 +19,12 @@ from jgd.condense import METHODS, Average, ClustGDD, KCenter
 from jgd.condense.common import method_name
 from jgd.data import Training, artifact
 from jgd.distill import OBJECTIVES
-from jgd.evaluation import KINDS, EvalConfig
+from jgd.evaluation import KINDS, PREDICTORS, EvalConfig
 from jgd.evaluation.experiment import default_experiment
+from jgd.metrics import METRICS
 from jgd.nn import NETWORKS
 from jgd.report.table import human_bytes, listing, show
+from jgd.training import AUGMENTATIONS
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SMALL = ["--method=average", "--baselines", "random", "--networks", "mlp"]
@@ -668,7 +670,8 @@ def test_datasets_and_methods(capsys):
     assert re.search(r"^digits +node +1797 +10 +yes ", told, re.M)
     assert main(["methods"]) == 0
     told = capsys.readouterr().out
-    assert all(re.search(rf"^{re.escape(n)} ", told, re.M) for n in (*METHODS, *OBJECTIVES, *NETWORKS))
+    for catalog in (METHODS, OBJECTIVES, NETWORKS, AUGMENTATIONS, PREDICTORS, METRICS):
+        assert all(re.search(rf"^{re.escape(n)} ", told, re.M) for n in catalog)
     assert max(map(len, told.splitlines())) <= 80
 
 

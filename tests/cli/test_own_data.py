@@ -120,6 +120,7 @@ def test_the_examples_run(ran):
     assert said["source"] == {"path": "papers/", "undirected": True}
 
 
+@pytest.mark.long
 def test_what_is_done_is_shown_again(ran, capsys, monkeypatch):
     folder, results = ran
     monkeypatch.chdir(folder)

@@ -103,6 +103,7 @@ def test_result(run):
     assert squares[np.arange(N), assign].sum() <= 1.02 * squares.min(1).sum()
 
 
+@pytest.mark.long
 def test_identity_partition():
     """Check 3: with a cluster for each node, X' = F, A'_0 is Â without its diagonal, y' = argmax H."""
     task = replace(TASK, train=np.ones(N, bool), val=None, test=None)  # so that N nodes may be asked for
@@ -147,6 +148,7 @@ def test_coarsening():
         assert indicator(assign, 5).toarray().argmax(1).tolist() == assign.tolist()
 
 
+@pytest.mark.long
 def test_order_of_the_nodes(run, monkeypatch):
     """Check 4: given the same clusters, a renumbered graph gives the same condensed graph."""
     small, _ = run
@@ -499,6 +501,7 @@ COLUMNS = ("hidden", "terms", "alpha", "dropout", "head_steps", "keep_edges", "r
 COLUMNS += ("refine_terms", "scale", "gamma", "w1")
 
 
+@pytest.mark.long
 def test_official_settings():
     rows = [line.split() for line in TABLE.strip().splitlines()]
     assert len(rows) == len(OFFICIAL) - 1  # the digits are ours

@@ -251,6 +251,7 @@ def test_arrays_are_chosen_in_their_class_by_the_embedding(rng, how, rule):
         np.testing.assert_array_equal(other.extras["index"][other.targets == c], expected)
 
 
+@pytest.mark.long
 def test_the_embedding_of_arrays_is_learned(rng):
     """A perceptron that was trained separates classes better than one that was not."""
     task = array_task(rng, counts=(40, 40, 40), width=(10, 2))

@@ -310,6 +310,7 @@ def test_result(padding, tmp_path):
     assert np.isfinite(score.test).all()
 
 
+@pytest.mark.long
 def test_test_graphs_are_not_seen():
     nodes = np.repeat(TASK.test, TASK.graphs.n_node)[:, None]
     other = TASK.graphs._replace(nodes=np.where(nodes, 9.0, TASK.graphs.nodes).astype(np.float32))

@@ -421,6 +421,7 @@ def test_curriculum_takes_the_easiest():
     assert np.isfinite(step(KEY, 0, state, weightless, None)[1]["loss"])
 
 
+@pytest.mark.long
 def test_real_nodes_is_the_whole_graph():
     """The two-hop shortcut gives the loss and the gradients of a GCN on everything."""
     params = jax.jit(lambda: MODEL.init(KEY, *REAL.inputs)[0])()

@@ -261,6 +261,7 @@ def test_refusals(change, message):
         GCond(**change)
 
 
+@pytest.mark.long
 def test_the_loss_of_a_hand_made_problem_falls_to_zero():
     """Two classes, features as many as the real ones: gradients can be matched exactly."""
     real = real_examples("sgc", TASK)

@@ -213,6 +213,7 @@ def run():
     return SMALL(KEY, TASK, loop), loop
 
 
+@pytest.mark.long
 def test_result(run):
     small, loop = run
     assert small.training == Training(adjacency="raw", targets="classes")

@@ -80,6 +80,7 @@ def test_subspace_distance(seed):
     close(subspace_distance(a, -a), 0, atol=1e-4)
 
 
+@pytest.mark.long
 def test_both_ends_of_the_spectrum():
     values, _ = np.linalg.eigh(np.eye(N) - HAT)
     for count, ratio, low in ((7, 0.8, 6), (5, 0.8, 4), (4, 0.0, 0), (6, 1.0, 6)):
@@ -166,6 +167,7 @@ def test_features_move_under_the_dropout_of_the_perceptron(rng):
     close(np.abs(first)[np.abs(first) > 1e-6], 0.1, rtol=1e-3)
 
 
+@pytest.mark.long
 def test_turns():
     """U' first, then X'."""
     recipe = replace(SMALL, select_every=None)

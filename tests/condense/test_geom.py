@@ -173,6 +173,7 @@ def test_result(run):
     close(start.targets, raised(log_p, jnp.asarray(labels)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_lessons(run):
     """Ranks follow the entropy of true labels of training nodes and predicted ones of others."""
     _, loop = run

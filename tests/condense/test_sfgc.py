@@ -232,6 +232,7 @@ def test_stored_experts(tmp_path, run):
         replace(recipe, expert_lr=0.1)(KEY, TASK)
 
 
+@pytest.mark.long
 def test_labels_of_test_nodes_have_no_part():
     """Of a transductive task, the labels outside of training and validation are not looked at."""
     known = np.asarray(TASK.train) | np.asarray(TASK.val)

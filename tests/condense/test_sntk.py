@@ -78,6 +78,7 @@ def test_predictor(run):
         assert sntk_accuracy(small, TASK, split) == accuracy
 
 
+@pytest.mark.long
 def test_loss(run):
     """The first loss is the mean squared error of the first prediction."""
     _, loop = run

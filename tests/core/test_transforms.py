@@ -295,7 +295,7 @@ def test_record_equals_a_loop_by_hand(every):
 def test_record_into_a_sink(every, capacity, tmp_path):
     num_steps = 11
     expected = snapshots(num_steps, every)
-    for driver in ({}, {"out": tmp_path, "chunk": 4}):
+    for driver in ({}, {"out": tmp_path, "chunk_size": 4}):
         calls, product, rest = collected(every, capacity, num_steps, **driver)
         full = len(expected) // capacity
         assert [first for _, first in calls] == [i * capacity for i in range(full)]

@@ -182,6 +182,7 @@ def test_an_nnx_module_learns_and_teaches():
     assert classified(several, TASK).accuracy.shape == (2,)
 
 
+@pytest.mark.long
 def test_a_model_of_bare_logits_learns():
     bare = Model(
         lambda k, x: (0.01 * jax.random.normal(k, (4, 3)), ()),

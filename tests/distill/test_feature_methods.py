@@ -490,6 +490,7 @@ def test_projections_of_vectors_and_of_smaller_maps():
         simkd.reusing(SLIM, random_teacher(), factor=0)
 
 
+@pytest.mark.long
 def test_the_classifier_is_found_by_its_number():
     layer = {"kernel": jnp.ones((4, 3)), "bias": jnp.ones(3)}
     conv = {"kernel": jnp.ones((3, 3, 1, 4))}

@@ -336,6 +336,7 @@ def test_the_bound_is_that_of_its_critics():
     np.testing.assert_allclose(metrics["bound"], -loss)
 
 
+@pytest.mark.long
 def test_hidden_states_of_tokens_are_averaged():
     s, t = outputs(0, tokens=(3, 4)), outputs(1, tokens=(3, 4))
     by_token = mi_alpha.mi_alpha(at="tokens", width=5, hidden=(7,))
@@ -385,6 +386,7 @@ def test_a_student_with_the_teachers_tokens_has_no_relation_to_learn():
     assert float(parts["across"]) > 0
 
 
+@pytest.mark.long
 def test_weights_and_the_temperature_follow_the_step():
     ctx = context(outputs(0, tokens=(4, 5)), outputs(1, tokens=(4, 6)))
     off = trg.trg(drawn=2, neighbours=3, inner=0.0, local=0.0, across=lambda step: 0.0 * step)

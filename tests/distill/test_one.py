@@ -65,6 +65,7 @@ def test_the_loss_is_that_of_all_branches():
     np.testing.assert_allclose(value(out, step=500, ramp_steps=80)[0], hard + soft, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_equal_branches_teach_each_other_nothing_and_are_not_taught_backwards():
     apply, params, state = bound(one.Branched(NET, BRANCH))
     first = params["Perceptron_0"]

@@ -257,6 +257,7 @@ def test_wrong_labels_are_hard(seen):
     assert often[list(WRONG)].min() > often[[i for i in range(40) if i not in WRONG]].mean()
 
 
+@pytest.mark.long
 def test_folds_leave_every_example_out_equally_often(seen):
     held = np.asarray(seen.held)
     np.testing.assert_array_equal(held.sum(0), 2)

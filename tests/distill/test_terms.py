@@ -208,6 +208,7 @@ def test_a_mean_teacher_is_the_average_of_the_past():
     np.testing.assert_allclose(value, expected, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_teachers_and_students_of_different_shapes_need_an_adaptor():
     with pytest.raises(TypeError):
         apply(term(gap, at="embedding"), context())

@@ -119,6 +119,7 @@ def test_bytes():
     assert NODES.size(weighted)["bytes"] == 6 * 5 * 4 + edges * 12 + 6 * 4
 
 
+@pytest.mark.long
 def test_distance():
     """Zero to the graph itself; else by matrix roots in float64."""
     whole = condensed_nodes(

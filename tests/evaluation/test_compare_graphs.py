@@ -49,6 +49,7 @@ def test_rows_and_metrics(found):
     assert set(metrics["baselines"]) == {"random"}
 
 
+@pytest.mark.long
 def test_page(found, tmp_path):
     page = found.save(tmp_path / "r.html").read_text()
     assert "mirage" in page

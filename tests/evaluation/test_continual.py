@@ -159,6 +159,7 @@ def test_condensers_see_new_classes_only(found):
         assert set(small.targets.tolist()) == set(range(len(seen)))
 
 
+@pytest.mark.long
 def test_memory_holds_what_was_condensed_before(found):
     """Old sets are kept as they were, and a set has the same labels alone as among others."""
     whole, alone = ([stage[0] for stage in found[name].trained] for name in ("memory", "forgets"))
@@ -175,6 +176,7 @@ def predictions(nets, graph):
     return jax.vmap(lambda net: net(a, x).logits)(nets)
 
 
+@pytest.mark.long
 def test_only_seen_classes_are_predicted(found):
     """A network has no output for others; and the matrix is what its predictions say."""
     result, _, stages = found["memory"]
@@ -202,6 +204,7 @@ def test_one_group_is_the_evaluator():
     equal(result.nodes, [TASK.train.sum()])
 
 
+@pytest.mark.long
 def test_keys(found):
     first = found["memory"].result.accuracy
     equal(run(AVERAGE).accuracy, first)
@@ -237,6 +240,7 @@ def test_inductive_with_soft_labels():
 # --- the bounds -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_bounds(found):
     """Joint training is best; what keeps nothing forgets; the memory is near the former."""
     average = {name: average_accuracy(r.result.accuracy).mean() for name, r in found.items()}
@@ -327,6 +331,7 @@ def test_sets_that_cannot_be_joined():
 # --- platforms ------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_lowers_for_every_platform(found):
     _, stage, nets, _ = found["memory"].trained[-1]
     test = real(stage, "test", SGC(5))

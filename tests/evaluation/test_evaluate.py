@@ -66,6 +66,7 @@ def test_reproducible(score):
     assert score.seconds > 0
 
 
+@pytest.mark.long
 def test_mapping_equals_single_calls(score):
     """A score does not depend on what is evaluated beside it."""
     both = evaluate({"other": OTHER, "small": SMALL}, TASK, seeds=2, key=KEY, config=QUICK)

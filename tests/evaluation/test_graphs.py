@@ -70,6 +70,7 @@ def test_scores(score):
     assert f"{100 * score.auc.mean():.1f} ± {100 * score.auc.std():.1f}" in str(score.score)
 
 
+@pytest.mark.long
 def test_several_sets(score):
     found = evaluate({"a": SMALL, "b": FOREST}, TASK, seeds=2, key=KEY, config=QUICK)
     assert (found.axes["set"], found.axes["network"]) == (("a", "b"), ("gin",))

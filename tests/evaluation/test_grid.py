@@ -86,6 +86,7 @@ def test_rows_tell_of_all_cells(finished):
     assert metrics["rows"][0]["scores"]["sgc"]["accuracy_mean"] == rows[0].score("sgc")[0]
 
 
+@pytest.mark.long
 def test_a_cell_is_a_set_and_its_networks(finished):
     found, folder, _ = finished
     for cell in found.cells:
@@ -195,6 +196,7 @@ def test_a_damaged_cell_is_named(finished, tmp_path):
         grid({"random": Random()}, TASK, folder=tmp_path / "copy", **OPTIONS)
 
 
+@pytest.mark.long
 def test_two_names_never_share_a_cell(tmp_path):
     """And names may be long, odd, or what a folder cannot hold."""
     names = ["a/b", "a-b", "a%2Fb", "..", "ä b", "x" * 400, "x" * 399 + "y", "new\nline", "\udcff"]

@@ -57,6 +57,7 @@ def test_subsets_of_arrays_are_scored(task):
         assert np.isfinite(found.curve).sum() == 3
 
 
+@pytest.mark.long
 def test_the_state_that_is_best_on_validation_examples_is_tested(rng):
     task = blobs(rng)
     wrong = np.where(task.test, (task.y + 1) % 3, task.y).astype(np.int32)

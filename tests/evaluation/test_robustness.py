@@ -187,6 +187,7 @@ def test_the_attack_harms_more_than_chance(harm):
     assert harm["attacked edges"][0.3]["gcn"].mean() < min(clean, chance) - 0.2
 
 
+@pytest.mark.long
 def test_small_blocks_and_other_targets():
     """A block of few pairs finds less; the nodes that are attacked are those that suffer."""
     val = np.asarray(TASK.val)
@@ -236,6 +237,7 @@ def test_lowers_for_every_platform():
 # --- when it strikes ------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_evasion_equals_the_evaluator_on_clean_data(harm):
     clean = evaluate(SMALL, TASK, seeds=2, key=jax.random.split(KEY, 3)[0], config=QUICK)["gcn"]
     close(harm["more edges"][0.0]["gcn"], clean.seeds(), atol=1.1 / TASK.test.sum())

@@ -60,6 +60,7 @@ def test_scores_can_be_read():
     assert " ± " in str(classified(both, TASK, several=True, teacher=one))
 
 
+@pytest.mark.long
 def test_several_networks_are_scored_one_by_one():
     nets = jax.tree.map(lambda *leaves: jnp.stack(leaves), network(0), network(1))
     found = classified(nets, TASK, several=True)
@@ -90,6 +91,7 @@ def test_a_comparison_scores_all_students(comparison):
     assert "labels" in str(comparison)
 
 
+@pytest.mark.long
 def test_its_numbers_are_json(comparison):
     metrics = json.loads(comparison.recorded(command="a command").json())
     assert metrics["command"] == "a command"

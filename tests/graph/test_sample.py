@@ -54,6 +54,7 @@ def test_rows_with_one_nonzero_are_exact_and_rows_without_are_zero():
     np.testing.assert_allclose((tree @ (tree @ x[index]))[:3, 0], [0.5, 1.0, 0.0], rtol=1e-6)
 
 
+@pytest.mark.long
 def test_a_network_reads_a_tree_and_the_step_lowers():
     model = from_linen(SGC(num_classes=2))
 

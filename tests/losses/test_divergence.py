@@ -685,6 +685,7 @@ def test_half_precision_and_batch_axes(name):
         close(one_by_one, flat, rtol=1e-5)
 
 
+@pytest.mark.long
 def test_lowers_everywhere():
     def step(s, t, y, where):
         return jax.grad(lambda s: sum(jnp.sum(f(s, t, y, where)) for f in LOSSES.values()))(s)

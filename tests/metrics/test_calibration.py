@@ -87,6 +87,7 @@ def test_predictions_drawn_from_themselves_are_calibrated():
         assert score(logits, labels) < min(score(0.7 * logits, labels), score(1.4 * logits, labels))
 
 
+@pytest.mark.long
 def test_reliability():
     bins: ReliabilityBins = reliability(
         np.log(np.array([[0.9, 0.1], [0.9, 0.1], [0.3, 0.7]], np.float32)), np.array([0, 1, 1]), num_bins=4

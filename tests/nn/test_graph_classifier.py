@@ -81,6 +81,7 @@ def test_sets_that_fit_are_one_batch():
     assert again is batches  # what is compiled for one is found for the other
 
 
+@pytest.mark.long
 def test_drawing_takes_the_weights_out_of_the_loss():
     weights = np.linspace(0, 1, len(OWN.weights))
     data, batches = graph_splits(part(TASK.train, weights), VAL, batch_size=8, steps=3, seed=0, replace=True)

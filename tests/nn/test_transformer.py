@@ -84,6 +84,7 @@ def test_padding_changes_nothing(params):
     assert not np.any(np.asarray(gradient)[~np.asarray(MASK)])
 
 
+@pytest.mark.long
 def test_embeddings_in_place_of_tokens(params):
     outputs, _ = APPLY(params, {}, TOKENS, MASK)
     close(APPLY(params, {}, outputs.taps["words"], MASK)[0].logits, outputs.logits, rtol=1e-5, atol=1e-6)
@@ -127,6 +128,7 @@ def test_vision(rng):
     assert not np.allclose(model.apply(params, {}, turned)[0].logits, outputs.logits, atol=1e-5)
 
 
+@pytest.mark.long
 def test_export(params):
     """A training step with dropout for every platform."""
 

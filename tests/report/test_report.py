@@ -481,6 +481,7 @@ def test_page_of_condensed_nodes(small_task, tmp_path):
     assert "no label" not in texts
 
 
+@pytest.mark.long
 def test_page_of_condensed_nodes_without_edges_soft_labels_and_unknown_ones(small_task, tmp_path):
     labels, mask = np.asarray(small_task.labels).copy(), ~np.asarray(small_task.train)
     labels[np.flatnonzero(mask)[:5]] = -1
