@@ -14,7 +14,7 @@ __all__ = ["Methods"]
 
 @dataclass(frozen=True)
 class Methods:
-    """List methods, objectives, networks, augmentations, predictors and metrics, or a method's settings.
+    """List methods, networks and all other names, or settings.
 
     Attributes:
       method: Name of the condenser whose settings are listed.

@@ -264,6 +264,7 @@ def test_a_coreset_of_all_nodes_is_the_full_detector(full, edges):
     same(full, fitted(condenser=jgd.condense.random(label_ratio=1.0), edges=edges).fit(KEY, TASK)[0])
 
 
+@pytest.mark.long
 def test_a_large_coreset_of_all_nodes_is_the_full_detector():
     task, make = _large(), partial(fitted, steps=3, rounds=2)
     whole = make().fit(KEY, task)[0]
@@ -291,6 +292,7 @@ def condensed(x, targets, **kw):
     return condensed_nodes(jgd.condense.random(), KEY, TASK, features=x, labels=targets, **kw)
 
 
+@pytest.mark.long
 def test_lost_kinds_come_back_and_dense_weights_train():
     """A condenser may return a dense weighted graph, soft labels, and forget a kind."""
     rng = np.random.default_rng(2)
@@ -446,6 +448,7 @@ def test_unknown_kinds():
     np.testing.assert_array_equal(undirected, a + a.T)
 
 
+@pytest.mark.long
 def test_settings():
     for name in OFFICIAL:
         official(name)

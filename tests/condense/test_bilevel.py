@@ -77,6 +77,7 @@ def test_against_a_loop_by_hand():
     assert len(np.unique(np.round(losses, 5))) == 3  # the network did learn in between
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("outer", "inner"), [(1, 1), (2, 3)])
 def test_a_pool_against_a_loop_by_hand(outer, inner):
     """One of three networks in each epoch is matched, trained and put back, or replaced when it is old."""

@@ -364,6 +364,7 @@ def test_stale_gradient():
     assert not np.allclose(stale, gradients(SMALL)[0], rtol=1e-2)
 
 
+@pytest.mark.long
 def test_without_scale_nothing_moves(run):
     """Check 7: with lambda = 0 the gradient is zero, X' = X'_0, and there is no refinement to run."""
     close(gradients(replace(SMALL, scale=0.0))[0], 0, atol=1e-7)

@@ -344,6 +344,7 @@ def test_official_settings():
     assert METHODS.official("doscond-graphs", "unknown") == DosCondGraphs()
 
 
+@pytest.mark.long
 def test_without_validation_graphs_the_last_set_is_returned():
     blind = replace(RECIPE, select_every=10)(KEY, replace(TASK, val=None))
     equal(blind.data.x, RECIPE(KEY, TASK).data.x)

@@ -223,6 +223,7 @@ def test_streamed_segments():
     assert len({rows["last"][t].tobytes() for t in range(12)}) == 6  # three groups of two
 
 
+@pytest.mark.long
 def test_streamed_resumes(tmp_path):
     """Interrupted anywhere, the run goes on to the same state to the bit: the group is in the checkpoint."""
 
@@ -260,6 +261,7 @@ def shelf(tmp_path_factory):
     return store(folder, KEY, REAL, EXPERT, SPAN.at, count=5, group=2, note="small")
 
 
+@pytest.mark.long
 def test_store(shelf):
     """Each expert is that of its own key, whatever its group; a second call trains nothing."""
     for number in (0, 3, 4):
@@ -403,6 +405,7 @@ def test_ranks():
     assert len({tuple(r) for r in ties}) > 30
 
 
+@pytest.mark.long
 def test_curriculum_takes_the_easiest():
     """One step sees floor(g(t) n) examples, those of lowest rank; at the end it is plain training."""
     count = len(REAL.targets)

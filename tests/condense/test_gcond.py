@@ -240,6 +240,7 @@ def test_matching_teaches_and_matching_shuffled_labels_does_not():
     assert np.mean(real) > 0.75
 
 
+@pytest.mark.long
 def test_one_compilation_for_all_seeds(compilations):
     recipe = RECIPES["gcond-x"]
     recipe(KEY, TASK)

@@ -192,6 +192,7 @@ def test_lessons(run):
     assert np.ptp(values) > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("neighbours", ["predicted", "train"])
 def test_labels_of_test_nodes_have_no_part(neighbours):
     recipe = replace(SMALL, neighbours=neighbours)
@@ -282,6 +283,7 @@ def test_official_settings():
 # --- ablation -------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_knowledge_moves_nodes_to_where_the_expert_is_sure(rng):
     """A large β makes the last network agree with the labels of the set; hardly any does not."""
     found = {}

@@ -107,6 +107,7 @@ def test_lite_gntk_is_its_definition(rng, variant, scaling):
         close(k_ts, cross, rtol=2e-4)
 
 
+@pytest.mark.long
 def test_few_graphs_are_seen_node_by_node(rng):
     """Both ways to the kernel agree: all kinds of nodes, or those of the batch."""
     real = real_nodes(TASK, INDEX, before=1, after=2)

@@ -64,6 +64,7 @@ def test_roots_compute_what_nodes_computed(cls, layers):
     assert gap(cls, layers, layers - 1) > 1e-3
 
 
+@pytest.mark.long
 def test_not_for_gcn():
     """Degrees of the lowest leaves are lost."""
     assert gap(GCN, 2, 2) > 1e-3

@@ -93,6 +93,7 @@ def test_follow_equals_descent_by_hand(rng, rows, width):
         close(got["bias"], expected["c"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 def test_the_span_is_used(rng):
     """With few rows no state of the features' width is kept: memory does not grow with the features."""
 
@@ -131,6 +132,7 @@ def test_span_differentiates_as_plain_descent(rng):
     jax.tree.map(lambda a, b: close(a, b, rtol=1e-4, atol=1e-5), *grads)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("rows", "width"), [(3, 5), (5, 3)])
 def test_finite_differences(rng, rows, width):
     """Check 7: three unrolled steps, in float64; features and step size."""

@@ -127,6 +127,7 @@ def test_batches():
     assert sntk_accuracy(small, TASK) > 0.6
 
 
+@pytest.mark.long
 def test_what_it_sees():
     """Inductive: nothing but the training nodes, features' means included; predicted on the test subgraph."""
     recipe = replace(SMALL, select_every=None, steps=5)

@@ -174,6 +174,7 @@ def test_extra_arguments_reach_the_optimiser():
     np.testing.assert_allclose(state["a"].opt_state, 0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_lbfgs_finds_the_least_squares_solution():
     state, _ = python_loop(train(LINEAR, objective(mse), optax.lbfgs()), KEY, DATA, 15)
     design = np.concatenate([X, np.ones((24, 1))], axis=1)

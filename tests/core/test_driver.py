@@ -109,6 +109,7 @@ def test_killed_at_every_file_operation(tmp_path, plain_checkpoints, short_expec
         shutil.rmtree(out)
 
 
+@pytest.mark.long
 def test_killed_while_it_goes_on(tmp_path, plain_checkpoints, short_expected):
     """A second kill, at every operation of a run that goes on after a first one."""
 

@@ -215,6 +215,7 @@ def test_impossible_turns():
         ensemble(FIT, 3, at_once=1, data_axis=Examples((0,), None))
 
 
+@pytest.mark.long
 def test_members_with_data_or_batches_of_their_own():
     data = Examples((np.stack([X, -X, 2 * X]),), np.stack([Y, Y, -Y]))
     product = in_memory("s", ensemble(FIT, 3, data_axis=0), KEY, data, 4)

@@ -87,6 +87,7 @@ def together(some):
     return weighted(**{name: (1.0, one) for name, one in some.items()})
 
 
+@pytest.mark.long
 def test_equal_networks_have_nothing_to_learn():
     same, other = outputs(0), outputs(1)
     found = values(together(PLAIN), context(same, same), context(same, other))
@@ -227,6 +228,7 @@ def pre(x):
     return Outputs(None, None, {"stage1_pre": jnp.concatenate([x, 2 * x - 1], -1)})
 
 
+@pytest.mark.long
 def test_margins_are_measured_on_all_training_examples():
     data = source(KEY, TASK, {}, {})
     ctx = context(outputs(0), outputs(1), call={"teacher": pre}, data=data)
@@ -345,6 +347,7 @@ def test_a_review_is_its_formula_with_attention():
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_a_paraphraser_learns_before_the_student_does():
     """Maps with two channels that say the same thing go through half of them."""
     x = jax.nn.relu(jax.random.normal(KEY, (16, 4, 4, 2)))
@@ -473,6 +476,7 @@ def test_a_student_behind_the_teachers_classifier(teacher):
     assert agree > 0.9 > own  # the student's own classifier was never trained
 
 
+@pytest.mark.long
 def test_projections_of_vectors_and_of_smaller_maps():
     def shapes(net, x):
         def run(x):

@@ -100,6 +100,7 @@ def test_dkd_warms_up():
     np.testing.assert_allclose(half, full / 2, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_the_temperature_of_ctkd_climbs_where_its_gradient_is_reversed():
     """Descending the objective must raise the loss in the temperature, once the reversal is whole."""
     s, t = (x._replace(value=20 * x.logits) for x in (outputs(0), outputs(1)))

@@ -284,6 +284,7 @@ def test_gradient_norms_are_those_of_each_example_alone(seen):
         np.testing.assert_allclose(found[i], np.mean(norms), rtol=1e-5)
 
 
+@pytest.mark.long
 def test_held_out_examples_do_not_change_a_net():
     other = dataclasses.replace(NOISY, y=np.where(np.arange(60) == 7, (NOISY.y + 1) % 3, NOISY.y))
     first, second = (

@@ -119,6 +119,7 @@ def test_outputs_ahead_change_nothing():
     assert distance(one.params, other.params) < 1e-5
 
 
+@pytest.mark.long
 def test_a_student_approaches_its_teacher_without_labels():
     teacher = scratch(TALL, TX, steps=150, batch=20)(KEY, TASK)
     blind = blobs()
@@ -135,6 +136,7 @@ def test_the_teacher_stays_as_it_is():
     assert distance(before, teacher.params) == 0
 
 
+@pytest.mark.long
 def test_students_of_an_ensemble_differ_and_each_is_a_student():
     teacher = random_teacher()
     many = offline(NET, teacher, SOFT, TX, steps=8, batch=8, seeds=3)(KEY, TASK)
@@ -235,6 +237,7 @@ class WithNorm(nn.Module):
         return Outputs(nn.Dense(3)(jax.nn.relu(x)))
 
 
+@pytest.mark.long
 def test_batch_statistics_of_the_student_move_and_those_of_the_teacher_do_not():
     model = from_linen(WithNorm())
     teacher = Bound(*model.init(KEY, jnp.zeros((1, 4))), model)

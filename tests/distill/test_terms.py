@@ -187,6 +187,7 @@ def test_supervised_takes_classes_and_probabilities():
     np.testing.assert_allclose(apply(supervised(), ctx)[0], apply(supervised(), soft)[0], rtol=1e-6)
 
 
+@pytest.mark.long
 def test_a_mean_teacher_is_the_average_of_the_past():
     model = from_linen(NET)
     params, state = model.init(KEY, jnp.zeros((1, 4)))

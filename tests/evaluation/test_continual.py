@@ -196,6 +196,7 @@ def test_only_seen_classes_are_predicted(found):
             close(result.accuracy[:, t, g], (predicted == LABELS)[:, of].mean(1), atol=1e-6)
 
 
+@pytest.mark.long
 def test_one_group_is_the_evaluator():
     """All classes at once, trained on the originals: the whole graph of every table."""
     result, _, [(_, _, _, key)] = watch(None, groups=5)

@@ -300,6 +300,7 @@ def test_errors():
 # --- cost -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_compilations(compilations):
     """One for the loop, whatever the number of sets of a size, and none in a second call."""
 
@@ -370,6 +371,7 @@ def test_thresholded_networks(score):
         gcn(dense, config=replace(QUICK, thresholded=("gta",)))
 
 
+@pytest.mark.long
 def test_cross_architecture():
     def of_means(**means):
         test = np.asarray([[[m - 0.1], [m + 0.1]] for m in means.values()])

@@ -216,6 +216,7 @@ def test_stored_structure():
     near(*flat)
 
 
+@pytest.mark.long
 def test_roots(score):
     """Pooling reads the roots that a set, or the task itself, has."""
     all_ = replace(SMALL, extras=SMALL.extras | {"root": np.ones(len(SMALL.data.nodes), bool)})
@@ -293,6 +294,7 @@ def test_refused():
             EvalConfig(**bad)
 
 
+@pytest.mark.long
 def test_compilations_are_shared():
     """Networks of equal settings and sets of equal padded size run the same program."""
     from jgd.core.loop import _advance  # how often it compiled is all that is asked

@@ -102,6 +102,7 @@ def test_a_cell_is_a_set_and_its_networks(finished):
     assert not np.array_equal(*randoms)
 
 
+@pytest.mark.long
 def test_it_continues_where_it_ended(finished, tmp_path):
     """And a set does not depend on what it is compared with."""
     found, folder, _ = finished

@@ -208,6 +208,7 @@ def test_small_blocks_and_other_targets():
     assert accuracy(blind, val) > accuracy(bad, val)
 
 
+@pytest.mark.long
 def test_inductive_attacks_stay_among_the_attacked():
     task = replace(TASK, setting="inductive")
     bad = attack_edges(KEY, task, 0.5, config=QUICK)

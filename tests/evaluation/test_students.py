@@ -98,6 +98,7 @@ def test_its_numbers_are_json(comparison):
     assert len(metrics["rows"]) == 3
 
 
+@pytest.mark.long
 def test_plots_and_the_page(comparison, tmp_path):
     bars, reliability = comparison.figures
     assert (len(bars.draw().axes), len(reliability.draw().axes)) == (2, 3)

@@ -186,6 +186,7 @@ def test_chain_rule_of_sequences():
         close(reverse_kl(log_p, log_q), back, rtol=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("single_step", [False, True])
 def test_policy_gradient_of_the_reverse_divergence(single_step):
     """MiniLLM's estimators have the gradient of KL(q‖p) of whole texts as their mean, here an exact sum."""

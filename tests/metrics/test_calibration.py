@@ -61,6 +61,7 @@ def test_equal_mass_bins_hold_equally_many():
     close(adaptive_calibration_error(LOGITS, LABELS), expected, atol=1e-6)
 
 
+@pytest.mark.long
 def test_confidence_that_is_right_that_often():
     """Confidence 0.8, right in 80 of 100; certain, right with rate a."""
     p = np.full((100, 3), 0.1, np.float32)
@@ -75,6 +76,7 @@ def test_confidence_that_is_right_that_often():
     close(negative_log_likelihood(sure, labels), 2000, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_predictions_drawn_from_themselves_are_calibrated():
     """Labels drawn from the prediction: the error is that of sampling; sharpened predictions are worse."""
     rng = np.random.default_rng(1)
@@ -111,6 +113,7 @@ def test_order_does_not_matter(order, ties):
         close(metric(logits[order], labels[order]), metric(logits, labels), atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("metric", METRICS, ids=NAMES)
 def test_masks_weights_and_shapes(metric):
     value = metric(LOGITS[:40], LABELS[:40])

@@ -90,6 +90,7 @@ def test_embeddings_in_place_of_tokens(params):
     close(APPLY(params, {}, outputs.taps["words"], MASK)[0].logits, outputs.logits, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 def test_taps(params):
     taps = APPLY(params, {}, TOKENS, MASK)[0].taps
     assert {name for name in taps if name.startswith("layer")} == {"layer0", "layer1", "layer2"}

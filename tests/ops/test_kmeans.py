@@ -49,6 +49,7 @@ def test_lloyd_equals_sklearn():
     close(np.nanmin(history), theirs.inertia_, rtol=1e-4)
 
 
+@pytest.mark.long
 def test_digits_as_good_as_sklearn():
     found = kmeans(KEY, jnp.asarray(DIGITS), 10, restarts=10)
     check(DIGITS, found, 10)
@@ -69,6 +70,7 @@ def test_mini_batches_as_good_as_sklearn():
     assert found.inertia <= 1.05 * theirs.fit(DIGITS).inertia_
 
 
+@pytest.mark.long
 def test_more_clusters_are_closer():
     x = jnp.asarray(BLOBS)
     inertia = [float(kmeans(KEY, x, k, restarts=8).inertia) for k in (5, 6)]

@@ -581,6 +581,7 @@ def make_grid(names=("random", "herding", "clustgdd"), networks=("gcn", "mlp"), 
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("networks", [("gcn",), ("gcn", "mlp", "sage")])
 def test_page_of_a_grid_holds_every_number(networks, tmp_path):
     grid = make_grid(networks=networks)
