@@ -23,7 +23,7 @@ from jgd.data import Condensed, NodeTask
 from jgd.data.checks import need_classes
 from jgd.evaluation.config import EvalConfig
 from jgd.evaluation.kinds.base import Kind, Words, check_classes, fit, named_network, nbytes, soft_targets
-from jgd.graph import adjacency, induced_subgraph, operator
+from jgd.graph import adjacency, operator
 from jgd.metrics import accuracy, frechet_distance
 from jgd.nn import NETWORKS, SGC
 from jgd.nn.zoo import members
@@ -73,12 +73,8 @@ def real(task: NodeTask, split: str, net: nn.Module) -> Examples:
     Nodes without a label have weight zero.
     """
     need_classes(task, "the evaluation")
-    labels, mask = np.asarray(task.labels), task.labelled(split)
-    if task.setting == "transductive":
-        return Examples(_inputs(task.graph, net), jnp.asarray(labels), jnp.asarray(mask, jnp.float32))
-    index = np.flatnonzero(mask)
-    inputs = _inputs(induced_subgraph(task.graph, index), net)
-    return Examples(inputs, jnp.asarray(labels[index]), jnp.ones(len(index), jnp.float32))
+    part, mask = task.seen_with(task.labelled(split))
+    return Examples(_inputs(part.graph, net), jnp.asarray(part.labels), jnp.asarray(mask, jnp.float32))
 
 
 def _inputs(graph: jraph.GraphsTuple, net: nn.Module) -> tuple:
