@@ -189,7 +189,7 @@ class Driver:
                 algorithm, key, data, num_steps, batches, state=state, start=start, chunk_size=chunk_size
             ):
                 first = t - len(next(iter(metrics.values()))) if metrics else t
-                self._log(name, first, num_steps, metrics)
+                self._write_rows(name, first, num_steps, metrics)
                 update(t, metrics)
                 due = time.monotonic() - saved > self.checkpoint_seconds
                 if self.checkpoint_every:
@@ -232,7 +232,7 @@ class Driver:
             with atomic_write(self._log_path, "w") as file:
                 file.write(wanted)
 
-    def _log(self, stage: str, first: int, num_steps: int, metrics: dict[str, np.ndarray]) -> None:
+    def _write_rows(self, stage: str, first: int, num_steps: int, metrics: dict[str, np.ndarray]) -> None:
         """Append rows of a stage to the log, about two hundred for a stage of any length."""
         every = max(1, num_steps // 200)
         length = len(next(iter(metrics.values()))) if metrics else 0

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from condense_toy import TASK
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from interrupts import interrupted_at
 
 from jgd.condense._sfgc import gcn, real_nodes
 from jgd.condense.trajectories import (
@@ -226,21 +227,9 @@ def test_streamed_segments():
 @pytest.mark.long
 def test_streamed_resumes(tmp_path):
     """Interrupted anywhere, the run goes on to the same state to the bit: the group is in the checkpoint."""
-
-    class Stop(Exception):
-        pass
-
     whole = in_memory("s", GROUPS, KEY, REAL, 12)
     driver = Driver(tmp_path, progress=False, checkpoint_every=3)
-    log = driver._log
-
-    def interrupt(name, first, num_steps, metrics):
-        log(name, first, num_steps, metrics)
-        if first >= 7:
-            raise Stop
-
-    driver._log = interrupt
-    with pytest.raises(Stop):
+    with interrupted_at(7):
         driver("s", GROUPS, KEY, REAL, 12)
     again = Driver(tmp_path, progress=False)("s", GROUPS, KEY, REAL, 12)
     np.testing.assert_array_equal(again, whole)

@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from core_faults import killed_at, recipe, short
 from core_toy import same
+from interrupts import interrupted_at
 
 import jgd
 from jgd.core import Algorithm, checkpoints, in_memory, run
-from jgd.core.loop import advance_to
 from jgd.files import InUse, lock, read_record, remove, tidy, write_record
 
 KEY, OTHER = jax.random.key(1), jax.random.key(2)
@@ -187,19 +187,8 @@ def finished(tmp_path_factory):
 def interrupted(tmp_path_factory):
     """Stopped in the second loop, after its first checkpoint."""
     out = tmp_path_factory.mktemp("interrupted") / "run"
-    loops = []
-
-    def stop(*args, **kwargs):
-        loops.append(args)
-        for state, t, *rest in advance_to(*args, **kwargs):
-            if (len(loops), t) == (2, 3):
-                raise KeyboardInterrupt
-            yield state, t, *rest
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("jgd.core.driver.advance_to", stop)
-        with pytest.raises(KeyboardInterrupt):
-            run(recipe, KEY, TASK, out=out, **EVERY)
+    with interrupted_at(2, loop=2):
+        run(recipe, KEY, TASK, out=out, **EVERY)
     return out
 
 

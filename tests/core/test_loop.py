@@ -18,6 +18,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from core_toy import DATA, JITTERED, LINEAR, X, Y, mse, python_loop, same, scripted
+from interrupts import interrupted_at
 
 import jgd
 from jgd.core import (
@@ -173,15 +174,7 @@ def test_no_steps(tmp_path):
 def interrupted(out, at, alg=ADAM, num_steps=12, **options):
     """A run that stops, as by Control-C, after `at` steps."""
     loop = driver(out, chunk_size=1, **options)
-    write = loop._log
-
-    def stop(stage, first, total, metrics):
-        if first == at:
-            raise KeyboardInterrupt
-        write(stage, first, total, metrics)
-
-    loop._log = stop
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_at(at):
         loop("s", alg, KEY, DATA, num_steps)
 
 

@@ -350,16 +350,13 @@ def test_two_sinks_are_one_too_many():
 
 MESH = """
     import warnings; warnings.simplefilter("error")
-    import sys, tempfile; sys.path.insert(0, sys.argv[1])
+    import sys, tempfile; sys.path[:0] = sys.argv[1:]
     import jax, numpy as np
     from jax.sharding import Mesh
     from core_toy import DATA, JITTERED, X, Y, same
+    from interrupts import interrupted_at
     from jgd.core import Driver, Examples, ensemble, in_memory, keep_best, record
     import jgd.core.loop as loop
-
-    def interrupt(name, first, num_steps, metrics):
-        if first >= 3:
-            raise KeyboardInterrupt
 
     assert jax.device_count() == 8
     key = jax.random.key(0)
@@ -376,12 +373,8 @@ MESH = """
     assert len(leaf.sharding.device_set) == 8, leaf.sharding
     assert loop._advance._cache_size() == before + 1, "compiled more than once"
     with tempfile.TemporaryDirectory() as out:  # stopped after three steps, and resumed
-        driver = Driver(out, progress=False, checkpoint_every=3)
-        driver._log = interrupt
-        try:
-            driver("s", alg, key, DATA, 7)
-        except KeyboardInterrupt:
-            pass
+        with interrupted_at(3):
+            Driver(out, progress=False, checkpoint_every=3)("s", alg, key, DATA, 7)
         same(Driver(out, progress=False)("s", alg, key, DATA, 7), product)
     half = Mesh(np.asarray(jax.devices()[:4]), ("m",))  # two members on each device
     data = Examples((np.stack([X * i for i in range(8)]),), np.stack([Y] * 8))
@@ -402,7 +395,7 @@ MESH = """
 def test_a_mesh_of_eight_devices():
     env = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(MESH), str(Path(__file__).parent)],
+        [sys.executable, "-c", textwrap.dedent(MESH), *map(str, Path(__file__).parents[:2])],
         env=env,
         capture_output=True,
         text=True,
