@@ -14,7 +14,7 @@ __all__ = ["Methods"]
 
 @dataclass(frozen=True)
 class Methods:
-    """List methods, networks and all other names, or settings.
+    """List methods, networks and the like, or a method's settings.
 
     Attributes:
       method: Name of the condenser whose settings are listed.

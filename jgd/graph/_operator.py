@@ -521,11 +521,8 @@ def _loops(receivers: Any, there: Any, weights: AnyArray, size: int) -> Array:
 
 
 def _append(a: AnyArray, b: AnyArray) -> AnyArray:
-    return (
-        np.append(a, np.asarray(b))
-        if isinstance(a, np.ndarray) and not isinstance(b, Tracer)
-        else jnp.append(a, b)
-    )
+    on_host = isinstance(a, np.ndarray) and not isinstance(b, Tracer)
+    return np.append(a, np.asarray(b)) if on_host else jnp.append(a, b)
 
 
 def _one_loop_each(senders: Any, receivers: Any, weights: AnyArray, size: int) -> tuple[Any, Any, AnyArray]:
@@ -590,7 +587,7 @@ def normalize(a: Operator, how: Normalization, *, negative: Negative = "refuse")
         raise ValueError(f"negative must be one of {', '.join(get_args(Negative))}, got {negative!r}")
     if negative == "refuse":
         _check_signs(a)
-    scaled = _scaled if isinstance(a.values, Tracer) else _scaled_at_once
+    scaled = _scaled if isinstance(a.values, Tracer) else _scaled_at_once  # a trace is one program already
     return replace(a, values=scaled(a, exponents[how], how, negative == "absolute"))
 
 
