@@ -96,6 +96,6 @@ _MAPS = Path("/proc/self/maps")
 def _room_for_programs():
     """Drop programs: many slow down lowering to a third, and LLVM crashes beyond 65 530 memory maps."""
     yield
-    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 6_000:
+    if _MAPS.exists() and _MAPS.read_bytes().count(b"\n") > 3_000:
         jax.clear_caches()
         gc.collect()

@@ -205,6 +205,7 @@ def test_rounds_train_on_what_is_left():
         np.testing.assert_array_equal(leaf[-1], leaf[len(done) // 15 - 1])
 
 
+@pytest.mark.long
 def test_weights_are_who_is_not_explained():
     """A condensed node counts as often as it stands for a node that is left; then only those train."""
     loop = Spy()

@@ -120,7 +120,7 @@ def test_predict_the_nodes_of_a_graph(capsys, tmp_path):
         ("nowhere.npz digits-images", "there is no file nowhere.npz"),
         (". digits-images", "holds no networks"),
         ("net.npz digits-images --model kd", "--model chooses among the networks of a folder"),
-        ("RUN digits-images --model pld", "has no network 'pld', it has ce, kd, teacher"),
+        ("run digits-images --model pld", "has no network 'pld', it has ce, kd, teacher"),
         ("net.npz nothing", "no dataset is called"),
         ("net.npz nothing.npy", "there is no file nothing.npy"),
         ("net.npz wide.csv", "inputs of shape [N, 4], got [2, 5]"),
@@ -134,12 +134,15 @@ def test_predict_the_nodes_of_a_graph(capsys, tmp_path):
         ("scaled.npz rows.csv", "trained on standardized numbers"),
     ],
 )
-def test_mistakes(arguments, message, run, tmp_path, capsys):
+def test_mistakes(arguments, message, tmp_path, capsys):
     model = from_linen(Perceptron(3, (5,)))
     example = (jax.ShapeDtypeStruct((4,), np.float32),)
     net = Bound(*model.init(jax.random.key(0), np.ones((1, 4), np.float32)), model, example)
     jgd.save(net, tmp_path / "net.npz")
     jgd.save(net, tmp_path / "scaled.npz", provenance={"standardize": True})
+    (tmp_path / "run" / "students").mkdir(parents=True)
+    for name in ("teacher", "students/kd", "students/ce"):
+        jgd.save(net, tmp_path / "run" / f"{name}.npz")
     (tmp_path / "wide.csv").write_text("1,2,3,4,5\n1,2,3,4,5\n")
     (tmp_path / "rows.csv").write_text("1,2,3,4\n1,2,3,4\n")
     (tmp_path / "words.csv").write_text("a,b,c,d\n1,2,3,4\n1,x,3,4\n")
@@ -147,7 +150,7 @@ def test_mistakes(arguments, message, run, tmp_path, capsys):
     np.save("nan.npy", np.where(np.eye(2, 4, 1) > 0, 1, np.where(np.eye(2, 4) > 0, [[1], [np.nan]], 0)))
     np.savez("two.npz", a=np.ones((2, 4)), b=np.ones((2, 4)))
     before = {path.name for path in tmp_path.iterdir()}
-    assert main(["predict", *arguments.replace("RUN", str(run)).split()]) == 2
+    assert main(["predict", *arguments.split()]) == 2
     told = capsys.readouterr().err
     assert any(part in told for part in message.split("|")), told
     assert told.count("\n") == 1

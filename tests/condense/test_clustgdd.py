@@ -322,6 +322,7 @@ def filled(state, seed=1):
     return state._replace(inner=state.inner._replace(params=params))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("terms", [1, 3])
 def test_refinement_loss(terms):
     settings = replace(SMALL, refine_terms=terms, gamma=0.7, w1=0.9, w2=1.3)

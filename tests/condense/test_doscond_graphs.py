@@ -85,6 +85,7 @@ def test_a_directed_graph_becomes_undirected_and_loses_loops():
     equal(a[0], [[0, 1], [1, 0]])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoder", ["gcn", "gin"])
 @pytest.mark.parametrize("pooling", ["sum", "mean"])
 def test_a_stack_is_classified_as_the_sparse_batch_is(encoder, pooling):

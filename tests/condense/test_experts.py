@@ -263,6 +263,7 @@ def test_store(shelf):
     assert again.at == SPAN.at  # what is there, though less was asked for
 
 
+@pytest.mark.long
 def test_store_goes_on_after_an_interruption(shelf, tmp_path):
     """What is missing is trained, and nothing else; half-written files do not count."""
     first = store(tmp_path, KEY, REAL, EXPERT, SPAN.at, count=3, group=2, note="small")

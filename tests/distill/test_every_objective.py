@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from jgd import distill
 from jgd.core import from_linen, weighted
@@ -43,6 +44,7 @@ def test_every_objective_trains():
         assert value != 0, name
 
 
+@pytest.mark.long
 def test_a_named_transformer_reads_its_texts():
     model = from_linen(network("transformer-8-1", TEXTS))
     params, state = model.init(jax.random.key(0), TEXTS.x[:2], TEXTS.mask[:2])

@@ -97,6 +97,7 @@ def test_equal_networks_have_nothing_to_learn():
         assert float(something[name]) > 1e-4, name
 
 
+@pytest.mark.long
 def test_stages_and_parts_add_up():
     s, t = outputs(0), outputs(1, widths=(3, 4, 7))
     _, metrics, _ = value(together({k: PLAIN[k] for k in ("attention", "rkd")}), context(s, t))
@@ -392,6 +393,7 @@ def test_layers_are_paired_by_table_or_by_hand():
         chosen.layers(losses.hidden_mse).init(KEY, context(outputs(0), t))
 
 
+@pytest.mark.long
 def test_padding_and_examples_without_weight_change_nothing():
     s, t = hidden(0, 2), hidden(1, 3, width=5)
     mask = jnp.asarray(np.arange(3) < np.asarray([[3], [1], [2], [3], [2], [3]]))

@@ -238,6 +238,7 @@ def embedded(params, x):
     return e / np.linalg.norm(e, axis=1, keepdims=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("momentum", [0.0, 0.2, 1.0])
 def test_banks_keep_the_share_of_the_past_that_momentum_says(momentum):
     """``unit(m M + (1 - m) e)``, each bank with its own network's embedding."""
@@ -409,6 +410,7 @@ def test_maps_of_different_sizes_need_a_grid():
 # --- LELP ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_head_of_a_network_is_found_from_its_outputs():
     out = TEACHER(TASK.x)
     kernel = TEACHER.params["Dense_2"]["kernel"]

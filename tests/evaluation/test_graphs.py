@@ -229,6 +229,7 @@ def test_roots(score):
     assert np.abs(rooted.val - gin(TASK).val).max() > 0 or np.abs(rooted.auc - gin(TASK).auc).max() > 0
 
 
+@pytest.mark.long
 def test_soft_targets_and_weights(score):
     hot = np.eye(2, dtype=np.float32)[SMALL.targets]
     soft = replace(SMALL, targets=hot, training=replace(SMALL.training, targets="probabilities"))

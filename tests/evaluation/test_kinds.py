@@ -70,6 +70,7 @@ def test_the_state_that_is_best_on_validation_examples_is_tested(rng):
     assert json.loads(json.dumps({"loss": last.loss.tolist()}))
 
 
+@pytest.mark.long
 def test_weights_and_targets_of_arrays_count(task):
     small = Random(per_class=6)(KEY, task)
     sure = np.eye(3, dtype=np.float32)[small.targets]

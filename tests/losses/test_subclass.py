@@ -248,6 +248,7 @@ def test_prediction():
         marginal_logits(u, 5)
 
 
+@pytest.mark.long
 def test_teacher_is_constant_and_everything_lowers():
     h, z, W = teacher()
 

@@ -374,7 +374,7 @@ def test_jit_and_vmap(rng, name):
     alone = [call(**one) for one in both]
     close(jax.jit(lambda one: call(**one))(both[0]), alone[0], rtol=1e-5)
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *both)
-    found = jax.vmap(lambda one: call(**one))(stacked)
+    found = jax.jit(jax.vmap(lambda one: call(**one)))(stacked)
     close(found, jax.tree.map(lambda *x: np.stack(x), *alone), rtol=1e-5)
 
 

@@ -98,6 +98,7 @@ def test_taps(params):
     close(taps["layer0"], taps["words"] + params["positions"][:7], rtol=1e-6)
 
 
+@pytest.mark.long
 def test_dropout(params):
     kept = APPLY(params, {}, TOKENS, MASK)[0].logits
     close(APPLY(params, {}, TOKENS, MASK, train=True)[0].logits, kept)  # without a key
@@ -147,6 +148,7 @@ def test_export(params):
         close(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.long
 def test_mixed_texts(params):
     """Embeddings are mixed, each text as long as it is; a share of one or zero is that text alone."""
     others, others_mask = TOKENS[::-1], MASK[::-1]

@@ -174,6 +174,7 @@ def test_seeds_are_drawn_by_squared_distance():
     assert found > 0.9  # one of two draws: 1 - 0.17², about 0.97
 
 
+@pytest.mark.long
 def test_transforms():
     """The same key gives the same clusters; keys can be vmapped."""
     keys = jax.random.split(KEY, 3)

@@ -207,6 +207,7 @@ def test_dropped_tokens_leave_one():
     assert run(token_dropout(0.0), whole).inputs[1].all()
 
 
+@pytest.mark.long
 def test_augmentations_say_what_they_need():
     with pytest.raises(ValueError, match="floating-point"):
         run(gaussian_noise(1.0), texts())

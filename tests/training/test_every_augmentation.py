@@ -123,6 +123,7 @@ def test_it_exports(entry, kind, batches):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("entry", "kind"), CASES)
 def test_a_network_trains_on_it(entry, kind, batches):
     x, index = batches[kind].inputs, np.arange(ROWS)
