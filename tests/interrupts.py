@@ -22,7 +22,8 @@ def interrupted_at(step, *, loop=1):
         begun += 1
         own = begun
         for state, t, metrics, finished in advance_to(*args, **kwargs):
-            if own == loop and t - len(next(iter(metrics.values()))) >= step:
+            first = t - len(next(iter(metrics.values()))) if metrics else t
+            if own == loop and first >= step:
                 raise KeyboardInterrupt
             yield state, t, metrics, finished
 

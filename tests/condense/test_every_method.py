@@ -13,10 +13,11 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 import pytest
+from interrupts import interrupted_at
 
 import jgd
 from jgd.condense import METHODS
-from jgd.core import Driver, Flush, HostStream, InMemory
+from jgd.core import Driver, HostStream, InMemory
 from jgd.data import ArrayTask, artifact
 from jgd.graph import EXPORT_CHECKS
 
@@ -100,23 +101,6 @@ class Spy(InMemory):
         return super().__call__(name, algorithm, key, data, num_steps, batches)
 
 
-class Stopped(Exception):
-    """The process was stopped."""
-
-
-class Stopping(Driver):
-    """A driver that is stopped half way through one of the loops."""
-
-    def __call__(self, name, algorithm, key, data, num_steps, batches=None):
-        def stop(state, t):
-            if t:
-                raise Stopped
-
-        if name == self.stop:
-            algorithm = algorithm._replace(flush=Flush(stop, max(1, num_steps // 2), 0))
-        return super().__call__(name, algorithm, key, data, num_steps, batches)
-
-
 @cache
 def run(name, kind):
     """The recipe, what it gives, and what it ran."""
@@ -167,10 +151,9 @@ def test_resumes(name, kind, tmp_path):
     recipe, small, ran = run(name, kind)
     if not ran:
         pytest.skip("no loops")
-    driver = Stopping(tmp_path, progress=False, checkpoint_every=1)
-    driver.stop = list(ran)[-1]
-    with pytest.raises(Stopped):
-        recipe(KEY, TASKS[kind], driver)
+    *_, (_, _, num_steps, _) = ran.values()
+    with interrupted_at(num_steps // 2, loop=len(ran)):
+        recipe(KEY, TASKS[kind], Driver(tmp_path, progress=False, checkpoint_every=1))
     same(recipe(KEY, TASKS[kind], Driver(tmp_path, progress=False)), small)
 
 

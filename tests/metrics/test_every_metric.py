@@ -372,9 +372,13 @@ def test_jit_and_vmap(rng, name):
     call = partial(METRICS[name].make, **fixed)
     both = [{n: v for n, v in one.items() if n not in fixed} for one in given]
     alone = [call(**one) for one in both]
-    close(jax.jit(lambda one: call(**one))(both[0]), alone[0], rtol=1e-5)
+
+    def score(one):
+        return call(**one)
+
+    close(jax.jit(score)(both[0]), alone[0], rtol=1e-5)
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *both)
-    found = jax.jit(jax.vmap(lambda one: call(**one)))(stacked)
+    found = jax.jit(jax.vmap(score))(stacked)
     close(found, jax.tree.map(lambda *x: np.stack(x), *alone), rtol=1e-5)
 
 
